@@ -1,0 +1,379 @@
+"""Where the angles of a circuit come from: `AngleMap`, a differentiable function of inputs and weights, in torch.
+
+torch owns everything before the angles (sharing, scaling, re-uploading, products of features), so that a circuit is a
+function of its angles only. Angles that depend on the inputs are *batched*, the rest *shared*: those are the same for
+all samples and are never copied for each of them. Batched angles come first in a program's numbering.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from qbp.errors import ArgumentError, CircuitError
+
+__all__ = ["AngleMap", "Angles", "Terms", "trace_angles"]
+
+
+@dataclass(frozen=True)
+class Angles:
+    """The angles of a batch, in radians: the first Kb of a program are per sample, the other Ks shared by all samples.
+
+    Attributes:
+        batched: (B, Kb).
+        shared: (Ks,).
+    """
+
+    batched: Tensor
+    shared: Tensor
+
+    @staticmethod
+    def of(angles: Tensor | Angles) -> Angles:
+        """A plain (B, K) tensor as `Angles` without shared ones."""
+        return angles if isinstance(angles, Angles) else Angles(angles, angles.new_empty(0))
+
+    @property
+    def n_samples(self) -> int:
+        return self.batched.shape[0]
+
+    def full(self) -> Tensor:
+        """All angles of every sample, (B, K)."""
+        if not len(self.shared):
+            return self.batched
+        return torch.cat([self.batched, self.shared.expand(self.n_samples, -1)], dim=1)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Affine functions ``y[k] = offset[k] + sum_r scale[k, r] * source[index[k, r]]``; nearly always one term for each k.
+
+    The terms are added one after the other with elementwise operations, so that equal samples give equal bits, which a
+    matrix product does not promise.
+    """
+
+    index: tuple[tuple[int, ...], ...]
+    scale: tuple[tuple[float, ...], ...]
+    offset: tuple[float, ...]
+
+    @staticmethod
+    def of_jacobian(jacobian: Tensor, offset: Tensor) -> Terms:
+        """From a dense (K, V) matrix and (K,) offsets."""
+        rows = [[(v, float(row[v])) for v in torch.nonzero(row).flatten().tolist()] for row in jacobian]
+        width = max([1, *map(len, rows)])
+        padded = [row + [(0, 0.0)] * (width - len(row)) for row in rows]
+        return Terms(
+            tuple(tuple(v for v, _ in row) for row in padded),
+            tuple(tuple(s for _, s in row) for row in padded),
+            tuple(offset.tolist()),
+        )
+
+    def select(self, kept: Sequence[int]) -> Terms:
+        return Terms(*(tuple(field[k] for k in kept) for field in (self.index, self.scale, self.offset)))
+
+    def any(self) -> bool:
+        """Whether any term or offset is not zero."""
+        return any(any(row) for row in self.scale) or any(self.offset)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+class _Affine(torch.nn.Module):
+    """`Terms` as a torch function of the last axis."""
+
+    def __init__(self, terms: Terms, n_source: int):
+        super().__init__()
+        # Plain attributes, not buffers: no part of a state_dict, and dtype conversions must not round them.
+        self.index = torch.tensor(terms.index, dtype=torch.int64).reshape(len(terms), -1)
+        self.scale = torch.tensor(terms.scale, dtype=torch.float64).reshape(len(terms), -1)
+        self.offset = torch.tensor(terms.offset, dtype=torch.float64)
+        one_term = self.index.shape[1] == 1
+        self.picks_all = one_term and self.index.flatten().tolist() == list(range(n_source))
+        self.scales = not (one_term and bool((self.scale == 1).all()))
+        self.shifts = bool((self.offset != 0).any())
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
+
+    def forward(self, source: Tensor) -> Tensor:
+        if self.picks_all and not self.scales and not self.shifts:
+            return source
+        key = (source.dtype, source.device)
+        if key not in self._cast:
+            self._cast[key] = (self.index.to(source.device), self.scale.to(*key[::-1]), self.offset.to(*key[::-1]))
+        index, scale, offset = self._cast[key]
+        result = source if self.picks_all else source[..., index[:, 0]]
+        if self.scales:
+            result = result * scale[:, 0]
+        for term in range(1, index.shape[1]):
+            result = result + source[..., index[:, term]] * scale[:, term]
+        return result + offset if self.shifts else result
+
+
+class AngleMap:
+    """``(inputs (B, I), weights (P,)) -> Angles``, and the amplitudes where the circuit starts from some.
+
+    Batched angles are numbered first: the affine ones, then those that need a torch graph; then the shared ones, likewise.
+
+    Attributes:
+        n_inputs: I.
+        n_weights: P, all weights of the circuit, flattened one tensor after the other.
+        inputs: the inputs' part of the batched affine angles.
+        weights: the weights' part of the same (most often without any term).
+        shared: the shared affine angles, functions of the weights.
+        batched_graph, shared_graph: functions of one sample ``(inputs (I,), weights (P,)) -> (k,)``, or None.
+        amplitudes_graph: a function of one sample ``(inputs (I,), weights (P,)) -> (2^N,)``, or None.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_weights: int,
+        inputs: Terms,
+        weights: Terms,
+        shared: Terms,
+        batched_graph: GraphModule | None = None,
+        shared_graph: GraphModule | None = None,
+        amplitudes_graph: GraphModule | None = None,
+    ):
+        self.n_inputs, self.n_weights = n_inputs, n_weights
+        self.inputs, self.weights, self.shared = inputs, weights, shared
+        self.batched_graph, self.shared_graph, self.amplitudes_graph = batched_graph, shared_graph, amplitudes_graph
+        self._inputs = _Affine(inputs, n_inputs)
+        self._weights = _Affine(weights, n_weights) if weights.any() else None
+        self._shared = _Affine(shared, n_weights)
+
+    @property
+    def n_batched(self) -> int:
+        """Kb."""
+        return len(self.inputs) + _width(self.batched_graph)
+
+    @property
+    def n_shared(self) -> int:
+        """Ks."""
+        return len(self.shared) + _width(self.shared_graph)
+
+    def __call__(self, inputs: Tensor, weights: Tensor) -> Angles:
+        """The angles of a batch.
+
+        Args:
+            inputs: (B, I).
+            weights: (P,).
+        """
+        batched = self._inputs(inputs)
+        if self._weights is not None:
+            batched = batched + self._weights(weights)
+        if self.batched_graph is not None:
+            rest = torch.vmap(self.batched_graph, in_dims=(0, None))(inputs, weights)
+            batched = torch.cat([batched, rest.to(inputs.dtype)], dim=1) if len(self.inputs) else rest.to(inputs.dtype)
+        shared = self._shared(weights)
+        if self.shared_graph is not None:
+            rest = self.shared_graph(inputs.new_zeros(self.n_inputs), weights).to(inputs.dtype)
+            shared = torch.cat([shared, rest]) if len(self.shared) else rest
+        return Angles(batched, shared)
+
+    def amplitudes(self, inputs: Tensor, weights: Tensor) -> Tensor | None:
+        """The amplitudes that the circuit starts from, (B, 2^N), or None where it starts from |0...0>."""
+        if self.amplitudes_graph is None:
+            return None
+        return torch.vmap(self.amplitudes_graph, in_dims=(0, None))(inputs, weights)
+
+    def needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
+        """For each angle (K,) whether it is a function of what wants a gradient: of the inputs, of the weights."""
+        mixed = [bool(any(row)) for row in self.weights.scale]
+        reads_weights = self.batched_graph is not None and _reads(self.batched_graph, 1)
+        batched = [inputs or (weights and m) for m in mixed]
+        batched += [inputs or (weights and reads_weights)] * _width(self.batched_graph)
+        return (*batched, *[weights] * self.n_shared)
+
+    def select(self, kept: Sequence[int]) -> AngleMap:
+        """The map of the angles `kept` only (ascending indices), as a program that lost some ops needs it."""
+        bounds = [0, len(self.inputs), self.n_batched, self.n_batched + len(self.shared), self.n_batched + self.n_shared]
+        part = [[k - low for k in kept if low <= k < high] for low, high in zip(bounds, bounds[1:], strict=False)]
+        return AngleMap(
+            self.n_inputs,
+            self.n_weights,
+            self.inputs.select(part[0]),
+            self.weights.select(part[0]),
+            self.shared.select(part[2]),
+            _select(self.batched_graph, part[1]),
+            _select(self.shared_graph, part[3]),
+            self.amplitudes_graph,
+        )
+
+
+# ---- tracing ---------------------------------------------------------------------------------------------------------
+
+_aten = torch.ops.aten
+
+# Operations that keep an affine function affine. Each is decided by what it is, never by trying values on it.
+_MOVES = {
+    *(_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default, _aten.alias.default, _aten.clone.default),
+    *(_aten.select.int, _aten.slice.Tensor, _aten.unbind.int, _aten.split.Tensor, _aten.split_with_sizes.default),
+    *(_aten.unsqueeze.default, _aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims, _aten.expand.default),
+    *(_aten.permute.default, _aten.transpose.int, _aten.t.default, _aten.flip.default, _aten.roll.default),
+    *(_aten.cat.default, _aten.stack.default, _aten.repeat.default, _aten.lift_fresh_copy.default, _aten.neg.default),
+    *(_aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.sum.default, _aten.sum.dim_IntList),
+    *(_aten.mean.default, _aten.mean.dim, operator.getitem),
+}
+_DTYPE_MOVES = {_aten._to_copy.default}
+
+
+def _is_affine(node: Node, varies: Mapping[Node, bool]) -> bool:
+    """Whether the operation of `node` is affine in those of its arguments that vary."""
+    if node.target in _MOVES:
+        return True
+    if node.target in _DTYPE_MOVES:
+        return node.meta["val"].dtype.is_floating_point
+    varying = [isinstance(arg, Node) and varies[arg] for arg in node.args]
+    if node.target in (_aten.mul.Tensor, _aten.mul.Scalar):
+        return sum(varying) == 1
+    if node.target in (_aten.div.Tensor, _aten.div.Scalar):
+        return varying == [True, False]
+    if node.target is _aten.index.Tensor:  # indexing by constant indices
+        return not any(varies[n] for n in node.all_input_nodes if n is not node.args[0])
+    return False
+
+
+def _width(graph: GraphModule | None) -> int:
+    return 0 if graph is None else len(_outputs(graph))
+
+
+def _outputs(graph: GraphModule) -> list[Node]:
+    """The nodes that a traced function returns in a list, or stacks into its result."""
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    result = output.args[0]
+    return list(result.args[0] if isinstance(result, Node) else result)
+
+
+def _reads(graph: GraphModule, argument: int) -> bool:
+    """Whether a traced function uses one of its two arguments."""
+    return bool([node for node in graph.graph.nodes if node.op == "placeholder"][argument].users)
+
+
+def _extract(graph: GraphModule, nodes: Sequence[Node], stack: bool = True) -> GraphModule | None:
+    """The traced function reduced to some of its nodes, stacked into one vector; None where there are none."""
+    if not nodes:
+        return None
+    new = torch.fx.Graph()
+    copies: dict[Node, Node] = {}
+    for node in graph.graph.nodes:
+        if node.op != "output":
+            copies[node] = new.node_copy(node, lambda n: copies[n])
+    kept = [copies[node] for node in nodes]
+    new.output(new.call_function(torch.stack, (kept,)) if stack else kept[0])
+    new.eliminate_dead_code()
+    return GraphModule(graph, new)
+
+
+def _select(graph: GraphModule | None, kept: Sequence[int]) -> GraphModule | None:
+    return None if graph is None else _extract(graph, [_outputs(graph)[k] for k in kept])
+
+
+def trace_angles(
+    function: Callable[[Tensor, dict[str, Tensor]], tuple[Sequence[Tensor | float], Tensor | None]],
+    n_inputs: int,
+    weight_shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[AngleMap, list[int | float]]:
+    """Trace a function of one sample that computes angles, and find out what each angle depends on.
+
+    Args:
+        function: ``(inputs (I,), weights by name) -> (values, amplitudes)``: the values of a circuit's parameters in
+            order, as scalars, and the (2^N,) amplitudes it starts from or None. Called once, with tensors that have no values.
+        n_inputs: I.
+        weight_shapes: shape of each weight by name.
+
+    Returns:
+        The map, and for each value the index of its angle (int), or the value itself where it is constant (float).
+
+    Raises:
+        CircuitError: if the structure depends on data, or the function holds a tensor that wants a gradient of its own.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    sizes = [torch.Size(shape).numel() for shape in weight_shapes.values()]
+    n_weights = sum(sizes)
+    values: list[Tensor | float] = []
+    starts_from: list[Tensor] = []
+
+    def flat(inputs: Tensor, weights: Tensor) -> list[Tensor]:
+        parts = torch.split(weights, sizes) if sizes else ()
+        named = {name: part.reshape(shape) for (name, shape), part in zip(weight_shapes.items(), parts, strict=True)}
+        angles, amplitudes = function(inputs, named)
+        values.extend(angles)
+        starts_from.extend([] if amplitudes is None else [amplitudes])
+        return [v.reshape(()) for v in angles if isinstance(v, Tensor)] + starts_from
+
+    example = torch.zeros(n_inputs, dtype=torch.float64), torch.zeros(n_weights, dtype=torch.float64)
+    try:
+        traced = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+    except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
+        raise CircuitError(
+            "The structure of the circuit depends on the values of its inputs or weights (an `if`, an index or a "
+            "`float()` of them). A quantum layer needs one structure for all data: use torch.where, or fix the structure"
+        ) from error
+    constants = dict(traced.named_buffers()) | dict(traced.named_parameters()) | vars(traced)
+    if any(isinstance(t, Tensor) and t.requires_grad for t in constants.values()):
+        raise CircuitError(
+            "The circuit's function holds a tensor with requires_grad=True that is neither `inputs` nor one of "
+            "`weight_shapes`: it would never train. Make it an argument of the function and name it in `weight_shapes`"
+        )
+
+    # What each node depends on, and whether only affinely.
+    depends: dict[Node, frozenset[str]] = {}
+    affine: dict[Node, bool] = {}
+    varies: dict[Node, bool] = {}
+    for node in traced.graph.nodes:
+        before = node.all_input_nodes
+        depends[node] = frozenset({node.name}) if node.op == "placeholder" else frozenset().union(*(depends[n] for n in before))
+        varies[node] = bool(depends[node])
+        affine[node] = not varies[node] or node.op == "placeholder" or (
+            all(affine[n] for n in before) and _is_affine(node, varies)
+        )
+    input_name = next(iter(traced.graph.nodes)).name
+    nodes = _outputs(traced)
+    n_values = len(nodes) - len(starts_from)
+
+    fixed = [k for k in range(n_values) if not varies[nodes[k]]]
+    linear = [k for k in range(n_values) if varies[nodes[k]] and affine[nodes[k]]]
+    others = [k for k in range(n_values) if not affine[nodes[k]]]
+    jacobian, offset = _jacobian(_extract(traced, [nodes[k] for k in linear]), n_inputs, n_weights)
+    of_inputs = (jacobian[:, :n_inputs] != 0).any(1).tolist()
+    batched = [r for r in range(len(linear)) if of_inputs[r]]
+    shared = [r for r in range(len(linear)) if not of_inputs[r]]
+    batched_others = [k for k in others if input_name in depends[nodes[k]]]
+    shared_others = [k for k in others if input_name not in depends[nodes[k]]]
+
+    angle_map = AngleMap(
+        n_inputs,
+        n_weights,
+        Terms.of_jacobian(jacobian[batched, :n_inputs], offset[batched]),
+        Terms.of_jacobian(jacobian[batched, n_inputs:], torch.zeros(len(batched), dtype=torch.float64)),
+        Terms.of_jacobian(jacobian[shared, n_inputs:], offset[shared]),
+        _extract(traced, [nodes[k] for k in batched_others]),
+        _extract(traced, [nodes[k] for k in shared_others]),
+        _extract(traced, nodes[n_values:], stack=False),
+    )
+    order = [linear[r] for r in batched] + batched_others + [linear[r] for r in shared] + shared_others
+    found: dict[int, int | float] = {k: index for index, k in enumerate(order)}
+    constant = _extract(traced, [nodes[k] for k in fixed])
+    if constant is not None:
+        found |= dict(zip(fixed, constant(*example).tolist(), strict=True))
+    tensors = iter(range(n_values))
+    return angle_map, [found[next(tensors)] if isinstance(v, Tensor) else float(v) for v in values]
+
+
+def _jacobian(graph: GraphModule | None, n_inputs: int, n_weights: int) -> tuple[Tensor, Tensor]:
+    """Exact slopes (K, I + P) and offsets (K,) of an affine function."""
+    if graph is None:
+        return torch.zeros(0, n_inputs + n_weights, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    zeros = torch.zeros(n_inputs, dtype=torch.float64), torch.zeros(n_weights, dtype=torch.float64)
+    units = torch.eye(n_inputs + n_weights, dtype=torch.float64)
+
+    def slope(unit: Tensor) -> Tensor:
+        return torch.func.jvp(graph, zeros, (unit[:n_inputs], unit[n_inputs:]))[1]
+
+    return torch.vmap(slope)(units).T, graph(*zeros)
