@@ -1,0 +1,399 @@
+"""Data sets, split and scaled without a leak from test to train. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qbp.errors import ArgumentError, check_choice
+
+__all__ = ["DATASETS", "Dataset", "Raw", "load", "split"]
+
+SCALES = ("standard", "angle", None)
+REDUCTIONS = ("pca", "pool")
+_Pair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows of features with their labels or targets.
+
+    Args:
+        x: features (n, I), floating point and finite.
+        y: labels (n,) int64 in 0..n_classes-1, or targets (n, T) floating point.
+        name: what the data is called in reports.
+        n_classes: number of classes, None for regression. Taken from the labels when left out.
+        classes: the names of the labels.
+        feature_names: the names of the columns of `x`.
+
+    Raises:
+        ArgumentError: a shape, a dtype or a label does not fit.
+
+    Example:
+        >>> import torch
+        >>> data = Dataset(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 1, 1]))
+        >>> len(data), data.n_classes, data.subset([0, 2]).y.tolist()
+        (3, 2, [0, 1])
+    """
+
+    x: Tensor
+    y: Tensor
+    name: str = "data"
+    n_classes: int | None = None
+    classes: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        x, y = self.x, self.y
+        if x.ndim != 2 or not x.is_floating_point() or not len(x):
+            raise ArgumentError(f"Argument `x` must be floating point of shape (n, I), but is {_describe(x)}")
+        if not torch.isfinite(x).all():
+            raise ArgumentError("Argument `x` must be finite, but holds nan or infinity")
+        if y.dtype == torch.int64 and y.shape == (len(x),):
+            count = int(y.max()) + 1 if self.n_classes is None else self.n_classes
+            if int(y.min()) < 0 or int(y.max()) >= count:
+                raise ArgumentError(
+                    f"Argument `y` must hold labels 0..{count - 1}, but has {y.min()}..{y.max()}"
+                )
+            object.__setattr__(self, "n_classes", count)
+            object.__setattr__(self, "classes", self.classes or tuple(map(str, range(count))))
+        elif not (y.is_floating_point() and y.ndim == 2 and len(y) == len(x) and self.n_classes is None):
+            raise ArgumentError(
+                f"Argument `y` must be int64 labels of shape ({len(x)},), or floating point targets of shape "
+                f"({len(x)}, T) without `n_classes`, but is {_describe(y)}"
+            )
+        object.__setattr__(self, "feature_names", self.feature_names or _names("x", x.shape[1]))
+        for what, have, want in (
+            ("classes", len(self.classes), self.n_classes or 0),
+            ("feature_names", len(self.feature_names), x.shape[1]),
+        ):
+            if have != want:
+                raise ArgumentError(f"Argument `{what}` must have {want} names, but has {have}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def subset(self, indices: Sequence[int] | np.ndarray | Tensor) -> Dataset:
+        """Return the rows at `indices`, in that order."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        return Dataset(
+            self.x[rows], self.y[rows], self.name, self.n_classes, self.classes, self.feature_names
+        )
+
+    def hash(self) -> str:
+        """Return the SHA-256 of the features and targets (values, shapes and dtypes; not the names)."""
+        digest = hashlib.sha256()
+        for part in (self.x, self.y):
+            digest.update(_describe(part).encode())
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Raw(NamedTuple):
+    """What a function of `DATASETS` returns: rows as they are, before any split or scaling."""
+
+    x: np.ndarray  # (n, I)
+    y: np.ndarray  # (n,) integers 0..k-1, or (n, T) floats
+    classes: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    image: tuple[int, int] | None = None  # height and width, when the columns are pixels (in 0..1)
+    table: bool = False  # a truth table: train and test are both the whole of it
+
+
+def xor() -> Raw:
+    """The truth table of exclusive or: 4 rows of 2 bits."""
+    return parity(2)
+
+
+def parity(features: int = 4) -> Raw:
+    """The truth table of the parity of `features` bits: 2 ** features rows."""
+    if not 1 <= features <= 16:
+        raise ArgumentError(f"Argument `features` must be 1 to 16 bits, but is {features}")
+    bits = np.array(list(product((0, 1), repeat=features)))
+    return Raw(bits, bits.sum(1) % 2, ("even", "odd"), _names("bit", features), table=True)
+
+
+def moons(n_samples: int = 200, noise: float = 0.1, seed: int = 0) -> Raw:
+    """Two interleaving half circles."""
+    from sklearn.datasets import make_moons
+
+    x, y = make_moons(n_samples, noise=noise, random_state=seed)
+    return Raw(x, y, ("upper", "lower"))
+
+
+def circles(n_samples: int = 200, noise: float = 0.1, seed: int = 0) -> Raw:
+    """A circle inside a circle."""
+    from sklearn.datasets import make_circles
+
+    x, y = make_circles(n_samples, noise=noise, random_state=seed, factor=0.5)
+    return Raw(x, y, ("outer", "inner"))
+
+
+def _bundled(name: str) -> Raw:
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    names = tuple(map(str, bunch.feature_names))
+    if "target_names" not in bunch:
+        return Raw(bunch.data, bunch.target[:, None], (), names)
+    return Raw(bunch.data, bunch.target, tuple(map(str, bunch.target_names)), names)
+
+
+def iris() -> Raw:
+    """150 flowers, 4 measures, 3 species (scikit-learn)."""
+    return _bundled("iris")
+
+
+def wine() -> Raw:
+    """178 wines, 13 measures, 3 growers (scikit-learn)."""
+    return _bundled("wine")
+
+
+def breast_cancer() -> Raw:
+    """569 tumours, 30 measures, malignant or benign (scikit-learn)."""
+    return _bundled("breast_cancer")
+
+
+def diabetes() -> Raw:
+    """442 patients, 10 measures; the target is how far the disease went in a year (scikit-learn)."""
+    return _bundled("diabetes")
+
+
+def digits() -> Raw:
+    """1,797 images of 8 x 8 pixels of handwritten digits (scikit-learn)."""
+    raw = _bundled("digits")
+    return raw._replace(x=raw.x / 16.0, image=(8, 8))
+
+
+def mnist() -> Raw:
+    """5,000 images of 28 x 28 pixels of handwritten digits: `datasets/README.md` has source and licence."""
+    with np.load(Path(__file__).parent / "datasets" / "mnist5k.npz", allow_pickle=False) as file:
+        images, labels = file["x"], file["y"]
+    names = tuple(f"pixel_{row}_{column}" for row in range(28) for column in range(28))
+    pixels = images.reshape(len(images), -1) / 255.0
+    return Raw(pixels, labels.astype(np.int64), tuple(map(str, range(10))), names, (28, 28))
+
+
+DATASETS: dict[str, Callable[..., Raw]] = {
+    "xor": xor,
+    "parity": parity,
+    "moons": moons,
+    "circles": circles,
+    "iris": iris,
+    "wine": wine,
+    "breast_cancer": breast_cancer,
+    "digits": digits,
+    "diabetes": diabetes,
+    "mnist": mnist,
+}
+
+
+def load(
+    name: str,
+    *,
+    classes: Iterable[str | int] | None = None,
+    features: int | None = None,
+    reduce: str = "pca",
+    n_samples: int | None = None,
+    noise: float | None = None,
+    test_size: float = 0.25,
+    scale: str | None = "standard",
+    seed: int = 0,
+) -> tuple[Dataset, Dataset]:
+    """Load a data set, split it, and scale both parts by what the train part says.
+
+    The order is: choose classes, draw `n_samples`, split (stratified), reduce, scale. Means, components and
+    ranges are fitted on train only. Columns that are not pixels are standardised before a PCA.
+
+    Args:
+        name: a key of `DATASETS`.
+        classes: the labels to keep, by name or number; they become 0..k-1 in this order. None keeps all.
+        features: number of columns after `reduce` (for "parity": the bits). None keeps all columns.
+        reduce: "pca" (principal components), or "pool" (images: average pooling to k x k = `features` pixels;
+            windows overlap where k does not divide the side).
+        n_samples: rows before the split: how many to make (moons, circles) or to draw, stratified.
+        noise: standard deviation of the noise of moons and circles.
+        test_size: share of the rows for test, above 0 and below 1. Truth tables: train = test = all rows.
+        scale: "standard" (mean 0, standard deviation 1: for a model that begins with a classical layer),
+            "angle" (train's smallest value to 0, its largest to pi, test clipped to [0, pi]: for a model that
+            begins with a circuit, as cos is one-to-one there), or None. Pixels share one scale, other columns
+            have one each. Targets of a regression are standardised unless `scale` is None.
+        seed: of everything random here.
+
+    Returns:
+        (train, test), features float32.
+
+    Raises:
+        ArgumentError: an argument does not fit the data set; the message says what would.
+
+    Example:
+        >>> train, test = load("mnist", classes=(3, 5), features=8, seed=0)
+        >>> tuple(train.x.shape), tuple(test.x.shape), train.classes
+        ((750, 8), (250, 8), ('3', '5'))
+    """
+    check_choice("name", name, DATASETS)
+    check_choice("reduce", reduce, REDUCTIONS)
+    check_choice("scale", scale, SCALES)
+    if not 0 < test_size < 1:
+        raise ArgumentError(f"Argument `test_size` must be above 0 and below 1, but is {test_size}")
+    if not 0 <= seed < 2**32:
+        raise ArgumentError(f"Argument `seed` must be in 0..2**32-1, but is {seed}")
+    for option, count in (("features", features), ("n_samples", n_samples)):
+        if count is not None and count < 1:
+            raise ArgumentError(f"Argument `{option}` must be at least 1, but is {count}")
+
+    # A function of DATASETS takes what it can make by itself; the rest is done here.
+    takes = inspect.signature(DATASETS[name]).parameters
+    given = {"features": features, "n_samples": n_samples, "noise": noise, "seed": seed}
+    raw = DATASETS[name](**{key: value for key, value in given.items() if key in takes and value is not None})
+    if noise is not None and "noise" not in takes:
+        raise ArgumentError(f"Argument `noise` must be None for data set {name!r}, but is {noise}")
+    raw = raw if classes is None else _choose(raw, classes)
+    if n_samples is not None and "n_samples" not in takes:
+        raw = _draw(raw, n_samples, seed)
+
+    if raw.table:
+        rows = np.arange(len(raw.x))
+        train, test = rows, rows
+    else:
+        train, test = _split(raw.y, test_size, seed, "test_size")
+    x_train, x_test = raw.x[train].astype(np.float64), raw.x[test].astype(np.float64)
+    y_train, y_test = raw.y[train], raw.y[test]
+    names, pixels = raw.feature_names or _names("x", raw.x.shape[1]), raw.image is not None
+
+    if features is not None and "features" not in takes:
+        if reduce == "pool":
+            x_train, x_test = _pool(raw, x_train, features), _pool(raw, x_test, features)
+            names = _names("pool", features)
+        else:
+            x_train, x_test = _pca(x_train, x_test, features, pixels)
+            names, pixels = _names("pc", features), False
+    if scale is not None:
+        x_train, x_test = (_angle if scale == "angle" else _standardise)(x_train, x_test, together=pixels)
+        if not raw.classes:
+            y_train, y_test = _standardise(y_train, y_test)
+    about = (name, len(raw.classes) or None, raw.classes, names)
+    kind = torch.int64 if raw.classes else torch.float32
+    return (
+        Dataset(torch.tensor(x_train, dtype=torch.float32), torch.tensor(y_train, dtype=kind), *about),
+        Dataset(torch.tensor(x_test, dtype=torch.float32), torch.tensor(y_test, dtype=kind), *about),
+    )
+
+
+def split(data: Dataset, test_size: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Split rows in two, at random and with the same share of every class.
+
+    Args:
+        data: the rows.
+        test_size: share of the second part, above 0 and below 1.
+        seed: of the draw.
+
+    Returns:
+        (first, second), without a row in common.
+
+    Raises:
+        ArgumentError: too few rows for that share.
+    """
+    if not 0 < test_size < 1:
+        raise ArgumentError(f"Argument `test_size` must be above 0 and below 1, but is {test_size}")
+    first, second = _split(data.y.cpu().numpy(), test_size, seed, "test_size")
+    return data.subset(first), data.subset(second)
+
+
+def _split(y: np.ndarray, size: float | int, seed: int, argument: str) -> _Pair:
+    from sklearn.model_selection import train_test_split
+
+    labels = y if y.ndim == 1 else None
+    try:
+        first, second = train_test_split(
+            np.arange(len(y)), test_size=size, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise ArgumentError(
+            f"Argument `{argument}` must leave rows of every class on both sides: {error}"
+        ) from error
+    return first, second
+
+
+def _draw(raw: Raw, n_samples: int, seed: int) -> Raw:
+    if raw.table:
+        raise ArgumentError(f"Argument `n_samples` must be None for a truth table, but is {n_samples}")
+    if n_samples > len(raw.x):
+        raise ArgumentError(f"Argument `n_samples` must be at most {len(raw.x)}, but is {n_samples}")
+    if n_samples == len(raw.x):
+        return raw
+    rows = _split(raw.y, n_samples, seed, "n_samples")[1]
+    return raw._replace(x=raw.x[rows], y=raw.y[rows])
+
+
+def _choose(raw: Raw, classes: Iterable[str | int]) -> Raw:
+    if not raw.classes:
+        raise ArgumentError("Argument `classes` must be None for a regression")
+    numbers = []
+    for label in classes:
+        if str(label) not in raw.classes and not (isinstance(label, int) and 0 <= label < len(raw.classes)):
+            raise ArgumentError(
+                f"Argument `classes` must name some of {', '.join(raw.classes)}, but has {label!r}"
+            )
+        numbers.append(raw.classes.index(str(label)) if str(label) in raw.classes else int(label))
+    if len(numbers) < 2 or len(set(numbers)) < len(numbers):
+        raise ArgumentError(f"Argument `classes` must be two or more different labels, but is {classes!r}")
+    remap = np.full(len(raw.classes), -1)
+    remap[numbers] = np.arange(len(numbers))
+    keep = remap[raw.y] >= 0
+    return raw._replace(x=raw.x[keep], y=remap[raw.y[keep]], classes=tuple(raw.classes[k] for k in numbers))
+
+
+def _pool(raw: Raw, x: np.ndarray, features: int) -> np.ndarray:
+    side = math.isqrt(features)
+    if raw.image is None:
+        raise ArgumentError("Argument `reduce` must be 'pca' for data that are not images, but is 'pool'")
+    if side * side != features or side > min(raw.image):
+        raise ArgumentError(
+            f"Argument `features` must be a square <= {min(raw.image) ** 2}, but is {features}"
+        )
+    images = torch.from_numpy(x).reshape(len(x), 1, *raw.image)
+    return torch.nn.functional.adaptive_avg_pool2d(images, side).reshape(len(x), features).numpy()
+
+
+def _pca(train: np.ndarray, test: np.ndarray, features: int, pixels: bool) -> _Pair:
+    from sklearn.decomposition import PCA
+
+    if features > min(train.shape):
+        raise ArgumentError(f"Argument `features` must be at most {min(train.shape)} here, but is {features}")
+    if not pixels:
+        train, test = _standardise(train, test)
+    pca = PCA(features, svd_solver="covariance_eigh").fit(train)
+    return pca.transform(train), pca.transform(test)
+
+
+def _standardise(train: np.ndarray, test: np.ndarray, together: bool = False) -> _Pair:
+    axis = None if together else 0
+    mean, deviation = train.mean(axis), train.std(axis)
+    deviation = np.where(deviation > 1e-9 * np.abs(mean), deviation, 1.0)  # a constant has rounding only
+    return (train - mean) / deviation, (test - mean) / deviation
+
+
+def _angle(train: np.ndarray, test: np.ndarray, together: bool = False) -> _Pair:
+    axis = None if together else 0
+    low, span = train.min(axis), np.ptp(train, axis)
+    span = np.where(span > 0, span, 1.0)
+    return math.pi * np.clip((train - low) / span, 0, 1), math.pi * np.clip((test - low) / span, 0, 1)
+
+
+def _names(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}{k}" for k in range(count))
+
+
+def _describe(tensor: Any) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
