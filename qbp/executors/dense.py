@@ -45,8 +45,9 @@ class Dense:
         else:
             psi = amplitudes.to(full.dtype.to_complex())
         for op in program.rotations():
-            turn = torch.full_like(full[:, :1], op.offset) if op.angle is None else None
-            if turn is None:
+            if op.angle is None:
+                turn = full.new_full((len(full), 1), op.offset)
+            else:
                 turn = op.scale * full[:, op.angle : op.angle + 1] + op.offset
             psi = torch.cos(turn / 2) * psi - 1j * torch.sin(turn / 2) * _apply(psi, program.mask(op), n)
         return psi
