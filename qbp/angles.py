@@ -89,8 +89,9 @@ class _Affine(torch.nn.Module):
     def __init__(self, terms: Terms, n_source: int):
         super().__init__()
         # Plain attributes, not buffers: no part of a state_dict, and dtype conversions must not round them.
-        self.index = torch.tensor(terms.index, dtype=torch.int64).reshape(len(terms), -1)
-        self.scale = torch.tensor(terms.scale, dtype=torch.float64).reshape(len(terms), -1)
+        width = len(terms.index[0]) if len(terms) else 1
+        self.index = torch.tensor(terms.index, dtype=torch.int64).reshape(len(terms), width)
+        self.scale = torch.tensor(terms.scale, dtype=torch.float64).reshape(len(terms), width)
         self.offset = torch.tensor(terms.offset, dtype=torch.float64)
         one_term = self.index.shape[1] == 1
         self.picks_all = one_term and self.index.flatten().tolist() == list(range(n_source))

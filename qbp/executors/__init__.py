@@ -7,14 +7,17 @@ vector-Jacobian product in a single backward pass (the adjoint rule) also has `f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from qbp.angles import Angles
+from qbp.errors import ArgumentError
 from qbp.program import Program
 
-__all__ = ["AdjointExecutor", "Executor", "Gradients"]
+__all__ = ["AdjointExecutor", "Executor", "Gradients", "backend"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,50 @@ class AdjointExecutor(Executor, Protocol):
             needs: which of the three are wanted.
         """
         ...
+
+
+def backend(
+    spec: str | Executor, *, shots: int | None = None, generator: torch.Generator | None = None
+) -> Executor:
+    """The executor that a backend string names.
+
+    Args:
+        spec: "auto", "native", "dense", the name of any PennyLane device ("lightning.qubit", "default.mixed", ...), the path
+            of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots, generator=generator)``),
+            or an executor, which is returned as it is.
+        shots: how many times each circuit is sampled; None for exact expectation values.
+        generator: source of the samples; None for torch's global one.
+
+    Raises:
+        ArgumentError: if there is no such backend, or it cannot sample.
+    """
+    if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
+        raise ArgumentError(f"Argument `shots` must be None or a positive integer, but is {shots!r}")
+    if not isinstance(spec, str):
+        if not callable(spec) or not hasattr(spec, "exact"):
+            raise ArgumentError(f"Argument `backend` must be a name or an executor, but is {spec!r}")
+        if shots not in (None, spec.shots):
+            raise ArgumentError(f"Argument `shots` must be {spec.shots} as the executor's, or None, but is {shots}")
+        return spec
+    if spec == "auto":
+        spec = "native" if shots is None else "default.qubit"
+    if spec in ("native", "dense"):
+        if shots is not None:
+            raise ArgumentError(f"Backend {spec!r} is exact and takes no `shots`: use 'default.qubit'")
+        if spec == "native":
+            from qbp.executors.native import Native
+
+            return Native()
+        from qbp.executors.dense import Dense
+
+        return Dense()
+    module, colon, name = spec.partition(":")
+    if colon:
+        try:
+            thing = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ArgumentError(f"Argument `backend` names {spec!r}, which cannot be imported: {error}") from error
+        return backend(thing(shots=shots, generator=generator))
+    from qbp.executors.pennylane_device import PennyLaneDevice
+
+    return PennyLaneDevice(spec, shots=shots, generator=generator)

@@ -1,0 +1,217 @@
+"""Runs programs on any PennyLane device, by its name or as a device that a user made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qbp.angles import Angles
+from qbp.errors import ArgumentError, CircuitError
+from qbp.executors import Gradients
+from qbp.program import Clifford, Expval, Op, Program, Rotation
+
+__all__ = ["PennyLaneDevice", "measurements", "operation"]
+
+_ONE_ANGLE = {"X": "RX", "Y": "RY", "Z": "RZ", "XX": "IsingXX", "YY": "IsingYY", "ZZ": "IsingZZ"}
+
+
+class PennyLaneDevice:
+    """Executor on a PennyLane device.
+
+    Args:
+        device: name of a device ("lightning.qubit"), or a device. A device by name is made when the first program is
+            run, with as many wires as that needs.
+        shots: how many times each circuit is sampled, None for expectation values without sampling.
+        generator: source of the seeds of sampling devices; None for torch's global one. A device that a user made keeps
+            its own.
+        wires: the device's wire label for each wire of the program; 0, 1, ... if None.
+    """
+
+    def __init__(
+        self,
+        device: Any,
+        *,
+        shots: int | None = None,
+        generator: torch.Generator | None = None,
+        wires: tuple[Any, ...] | None = None,
+    ):
+        import pennylane as qml
+
+        self.device_name = device if isinstance(device, str) else device.name
+        self._device = None if isinstance(device, str) else device
+        self.shots, self.generator, self.wires = shots, generator, wires
+        if isinstance(device, str):
+            try:
+                qml.device(device, wires=1)
+            except qml.exceptions.DeviceError as error:
+                raise ArgumentError(
+                    f"Argument `backend` must be 'auto', 'native', 'dense', a PennyLane device, or "
+                    f"'package.module:Thing', but is {device!r}: {error}"
+                ) from error
+        self._made: dict[int, Any] = {}
+        self._adjoint_able: dict[Program, bool] = {}
+
+    @property
+    def name(self) -> str:
+        return self.device_name
+
+    @property
+    def exact(self) -> bool:
+        return self.shots is None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_made": {}, "_adjoint_able": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PennyLaneDevice:
+        return self  # holds no state of a model, and devices of compiled simulators cannot be copied
+
+    def _make(self, n_qubits: int) -> Any:
+        import pennylane as qml
+
+        options = {}
+        if self.shots is not None and self.device_name.split(".")[0] in ("default", "reference", "lightning"):
+            options["seed"] = int(torch.randint(2**31, (), generator=self.generator))
+        return qml.device(self.device_name, wires=n_qubits, **options)
+
+    def _device_for(self, program: Program) -> Any:
+        if self._device is not None:
+            return self._device
+        if self.shots is not None:  # a device of its own for each call, so that torch's seed alone says what it samples
+            return self._make(program.n_qubits)
+        if program.n_qubits not in self._made:
+            self._made[program.n_qubits] = self._make(program.n_qubits)
+        return self._made[program.n_qubits]
+
+    def _tape(self, program: Program, angles: Angles, amplitudes: Tensor | None) -> Any:
+        """The whole batch as one broadcast tape; shared angles stay scalars."""
+        import pennylane as qml
+
+        columns = (*angles.batched.unbind(1), *angles.shared.unbind(0))
+        labels = self.wires or tuple(range(program.n_qubits))
+        ops = [] if amplitudes is None else [qml.StatePrep(amplitudes, wires=labels)]
+        ops += [operation(op, columns, labels) for op in program.ops]
+        return qml.tape.QuantumScript(ops, measurements(program, labels), shots=self.shots)
+
+    def _execute(self, program: Program, angles: Angles, amplitudes: Tensor | None, diff_method: str | None) -> Tensor:
+        import pennylane as qml
+
+        # Devices take double precision, and a circuit without batched angles still gives one row per sample.
+        doubled = Angles(angles.batched.double(), angles.shared.double())
+        norms = None
+        if amplitudes is not None:
+            amplitudes = amplitudes.to(torch.complex128)
+            norms = torch.linalg.vector_norm(amplitudes, dim=1, keepdim=True)
+            amplitudes = amplitudes / norms
+        tape = self._tape(program, doubled, amplitudes)
+        options: dict[str, Any] = {"diff_method": diff_method, "interface": "torch"}
+        if diff_method == "adjoint":
+            # One backward pass for all outputs where the device has it.
+            options["device_vjp"] = self.device_name.startswith("lightning")
+        (result,) = qml.execute([tape], self._device_for(program), **options)
+        parts = list(result) if isinstance(result, (tuple, list)) else [result]
+        n = angles.n_samples
+        columns = []
+        for measurement, part in zip(program.measurements, parts, strict=True):
+            width = 1 if isinstance(measurement, Expval) else 2 ** len(measurement.wires)
+            columns.append(torch.as_tensor(part).real.reshape(-1, width).expand(n, width))
+        outputs = torch.cat(columns, dim=1)
+        if norms is not None:
+            outputs = outputs * norms**2
+        return outputs.to(angles.batched)
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+        if not angles.n_samples:
+            return angles.batched.new_zeros(0, program.n_outputs)
+        with torch.no_grad():
+            return self._execute(program, angles, amplitudes, None)
+
+    # ---- the adjoint rule, by devices that have it -------------------------------------------------------------------
+
+    def has_adjoint(self, program: Program) -> bool:
+        """Whether the device gives adjoint gradients of this program (asked of the device itself)."""
+        import pennylane as qml
+
+        if program not in self._adjoint_able:
+            device = self._device_for(program)
+            angles = Angles.of(torch.zeros(1, program.n_angles, dtype=torch.float64))
+            tape = self._tape(program, angles, None)
+            tape.trainable_params = list(range(len(tape.get_parameters(trainable_only=False))))
+            config = qml.devices.ExecutionConfig(gradient_method="adjoint")
+            able = self.exact and not program.amplitudes and device.supports_derivatives(config, tape)
+            able = able and all(isinstance(m, Expval) for m in program.measurements)
+            self._adjoint_able[program] = bool(able)
+        return self._adjoint_able[program]
+
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Any]:
+        with torch.enable_grad():
+            leaves = Angles(angles.batched.detach().requires_grad_(), angles.shared.detach().requires_grad_())
+            outputs = self._execute(program, leaves, amplitudes, "adjoint")
+        return outputs.detach(), (outputs, leaves)
+
+    def vjp(
+        self,
+        program: Program,
+        angles: Angles,
+        amplitudes: Tensor | None,
+        saved: Any,
+        grad: Tensor,
+        needs: tuple[bool, bool, bool] = (True, True, True),
+    ) -> Gradients:
+        outputs, leaves = saved
+        if not outputs.requires_grad:
+            return Gradients(torch.zeros_like(leaves.batched), torch.zeros_like(leaves.shared))
+        batched, shared = torch.autograd.grad(
+            outputs, (leaves.batched, leaves.shared), grad, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return Gradients(batched, shared)
+
+
+def operation(op: Op, columns: Any, labels: Any) -> Any:
+    """One op as a PennyLane operation; `columns[k]` is the value of angle k, `labels[w]` the label of wire w."""
+    import pennylane as qml
+
+    wires = [labels[w] for w in op.wires]
+    if isinstance(op, Clifford):
+        if op.name.startswith("Adjoint("):
+            return qml.adjoint(getattr(qml, op.name[8:-1])(wires=wires))
+        return getattr(qml, op.name)(wires=wires)
+    angle = _angle(op, columns)
+    if op.pauli in _ONE_ANGLE:
+        return getattr(qml, _ONE_ANGLE[op.pauli])(angle, wires=wires)
+    if set(op.pauli) == {"Z"}:
+        return qml.MultiRZ(angle, wires=wires)
+    return qml.PauliRot(angle, op.pauli, wires=wires)
+
+
+def _angle(op: Rotation, columns: Any) -> Any:
+    if op.angle is None:
+        return op.offset
+    value = columns[op.angle]
+    if op.scale != 1:
+        value = op.scale * value
+    return value + op.offset if op.offset else value
+
+
+def measurements(program: Program, labels: Any) -> list[Any]:
+    """What the program measures, as PennyLane measurements."""
+    import pennylane as qml
+
+    result = []
+    for measurement in program.measurements:
+        if isinstance(measurement, Expval):
+            words = [
+                qml.pauli.string_to_pauli_word(word, {labels[w]: i for i, w in enumerate(wires)})
+                if word
+                else qml.Identity(labels[0])
+                for _, word, wires in measurement.terms
+            ]
+            coefficients = [c for c, _, _ in measurement.terms]
+            single = len(words) == 1 and coefficients[0] == 1
+            result.append(qml.expval(words[0] if single else qml.Hamiltonian(coefficients, words)))
+        else:
+            result.append(qml.probs(wires=[labels[w] for w in measurement.wires]))
+    if not result:
+        raise CircuitError("A circuit must measure something: give at least one observable")
+    return result

@@ -1,0 +1,542 @@
+"""`QuantumLayer`: a quantum circuit as a `torch.nn.Module`, and the autograd function behind it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import pickle
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbp.angles import Angles
+from qbp.errors import ArgumentError, CircuitError, GradientError, check_choice
+from qbp.executors import AdjointExecutor, Executor, backend
+from qbp.gradients import RULES, Needs
+from qbp.program import Program
+from qbp.trace import Circuit, trace, weight_shapes_of
+
+__all__ = ["DIFF_METHODS", "Expectation", "QuantumLayer"]
+
+DIFF_METHODS = ("best", "adjoint", "backprop", *RULES)
+"""What `diff_method` may be; PennyLane's names."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What an `Expectation` needs besides tensors."""
+
+    program: Program
+    executor: Executor
+    diff_method: str
+    needs: tuple[bool, ...]
+    generator: torch.Generator | None
+
+
+class Expectation(torch.autograd.Function):
+    """Outputs of a program as a function of its angles and amplitudes, with the gradient rule of the task.
+
+    The shift rules combine executions, so that with ``create_graph=True`` they run through this function again: second
+    derivatives are exact. The adjoint rule is replaced by the parameter-shift rule there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, batched: Tensor, shared: Tensor, amplitudes: Tensor | None, task: _Task) -> Tensor:
+        angles = Angles(batched, shared)
+        ctx.task, ctx.state = task, None
+        ctx.save_for_backward(batched, shared, amplitudes)
+        if task.diff_method == "adjoint":
+            outputs, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
+            return outputs
+        return task.executor(task.program, angles, amplitudes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        batched, shared, amplitudes = ctx.saved_tensors
+        angles, task = Angles(batched, shared), ctx.task
+        need_batched, need_shared, need_amplitudes, _ = ctx.needs_input_grad
+        again = torch.is_grad_enabled()  # the caller wants to differentiate the gradient
+        if task.diff_method == "adjoint" and not again:
+            wanted = (need_batched, need_shared, need_amplitudes)
+            g = task.executor.vjp(task.program, angles, amplitudes, ctx.state, grad, wanted)
+        else:
+            n_batched = batched.shape[1]
+            wanted_angles = tuple(
+                need and (need_batched if k < n_batched else need_shared) for k, need in enumerate(task.needs)
+            )
+
+            def run(at: Angles, start: Tensor | None) -> Tensor:
+                if not again:
+                    return task.executor(task.program, at, start)
+                return Expectation.apply(at.batched, at.shared, start, task)
+
+            rule = RULES["parameter-shift" if task.diff_method == "adjoint" else task.diff_method]
+            needs = Needs(wanted_angles, need_amplitudes)
+            g = rule(run, task.program, angles, amplitudes, grad, needs, generator=task.generator)
+        return (
+            g.batched if need_batched else None,
+            g.shared if need_shared else None,
+            g.amplitudes if need_amplitudes else None,
+            None,
+        )
+
+
+class QuantumLayer(nn.Module):
+    """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
+
+    It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's ``TorchConnector(EstimatorQNN(...))``.
+    Its weights train by adjoint or by parameter-shift gradients; its inputs get gradients exactly when they require them.
+
+    Args:
+        source: the circuit: anything `qbp.trace` takes. Of a QNode on an exact, noiseless simulator only the circuit is
+            taken, and run on the native engine; any other QNode keeps its device, its shots and its noise.
+        weight_shapes: for a PennyLane function or QNode the shape of each weight by the name of its argument.
+        init_method: a function of `torch.nn.init`, or for each weight such a function or a tensor. Default: uniform in
+            [0, 2 pi) radians.
+        qnode: PennyLane's name of `source`.
+        n_qubits, n_layers: size of a circuit family or of a template.
+        n_inputs: I, the features of a sample, where the function would take several and the first call shall not decide.
+        backend: where the circuit runs: "auto", "native", "dense", the name of a PennyLane device, "package.module:Thing",
+            or an executor.
+        diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift", "spsa",
+            "finite-diff", or "backprop" (dense backend). What is used can be read back.
+        shots: how many times each circuit is sampled; None for exact expectation values.
+        seed: seed of the initial weights and of whatever the layer samples; None for torch's global random state.
+        observables: what to measure instead of the source's own; see `qbp.trace`. Default: Z on every wire.
+        input_params, weight_params: for a Qiskit circuit which parameters are data and which are weights.
+
+    Raises:
+        CircuitError: if the circuit cannot be expressed.
+        GradientError: if the backend cannot give the gradients that were asked for.
+        ArgumentError: if an argument does not fit.
+
+    Example:
+        >>> layer = QuantumLayer("strongly_entangling", n_qubits=4, n_layers=2)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), layer, torch.nn.Linear(4, 2))
+        >>> model(torch.zeros(32, 8)).shape
+        torch.Size([32, 2])
+    """
+
+    _input_arg = "inputs"
+
+    def __init__(
+        self,
+        source: Any = None,
+        weight_shapes: Mapping[str, Any] | None = None,
+        init_method: Callable[..., Tensor] | Mapping[str, Any] | None = None,
+        *,
+        qnode: Any = None,
+        n_qubits: int | None = None,
+        n_layers: int | None = None,
+        n_inputs: int | None = None,
+        backend: str | Executor = "auto",
+        diff_method: str = "best",
+        shots: int | None = None,
+        seed: int | None = None,
+        observables: Any = None,
+        input_params: Any = None,
+        weight_params: Any = None,
+    ):
+        super().__init__()
+        if (source is None) == (qnode is None):
+            raise ArgumentError("Give the circuit as `source` (or as `qnode`, PennyLane's name for it)")
+        source = qnode if source is None else source
+        check_choice("diff_method", diff_method, DIFF_METHODS)
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        options = {
+            "n_qubits": n_qubits,
+            "n_layers": n_layers,
+            "observables": observables,
+            "input_params": input_params,
+            "weight_params": weight_params,
+        }
+        self._circuits: dict[int, Circuit] = {}  # by the number of inputs
+        self._source = _Source(source, weight_shapes, options) if _is_function(source) else None
+        self._own_qnode = False  # whether the QNode runs itself, for what a program cannot express
+        if self._source is not None:
+            self._check_signature(source, weight_shapes)
+        try:
+            first = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
+            self._n_inputs = first.n_inputs if self._source is None else n_inputs
+            self._circuits[first.n_inputs] = first
+            shapes = first.weight_shapes
+        except CircuitError:
+            if not _is_qnode(source) or backend != "auto":
+                raise
+            self._own_qnode, self._n_inputs = True, n_inputs
+            shapes = weight_shapes_of(source, weight_shapes)
+        if _is_qnode(source) and backend == "auto" and _is_transformed(source):
+            self._own_qnode = True
+        self._weight_names = tuple(shapes)
+        self._init_weights(shapes, init_method, seed)
+        if self._own_qnode:
+            if diff_method != "best" or shots is not None:
+                raise ArgumentError(
+                    "This QNode runs on its own device, since its circuit has transforms or is no program of gates, "
+                    "expectation values and probabilities: set `diff_method` and `shots` on the QNode"
+                )
+            self._executor, self._diff_method = None, str(source.diff_method)
+        else:
+            self._executor, asked = _executor(source, backend, shots, diff_method, self._generator)
+            self._diff_method = _diff_method(self._executor, asked, first.program)
+
+    # ---- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def circuit(self) -> Circuit:
+        """The traced circuit: program, and the map from inputs and weights to its angles."""
+        if not self._circuits:
+            raise CircuitError("This QNode runs itself: its circuit is no program of gates and expectation values")
+        return next(reversed(self._circuits.values()))
+
+    @property
+    def n_inputs(self) -> int | None:
+        """I, or None where the function takes whatever the first call brings."""
+        return self._n_inputs
+
+    @property
+    def n_outputs(self) -> int | None:
+        """M, or None for a QNode that runs itself."""
+        return self.circuit.program.n_outputs if self._circuits else None
+
+    @property
+    def backend(self) -> str:
+        """Name of what runs the circuit."""
+        return self._executor.name if self._executor is not None else f"qnode on {self.qnode.device.name}"
+
+    @property
+    def executor(self) -> Executor | None:
+        """What runs the circuit; None for a QNode that runs itself."""
+        return self._executor
+
+    @property
+    def diff_method(self) -> str:
+        """The gradient rule in use."""
+        return self._diff_method
+
+    @property
+    def rng_state(self) -> Tensor | None:
+        """State of the layer's own random numbers, (bytes,) uint8, to be kept in a checkpoint; None without a seed."""
+        return None if self._generator is None else self._generator.get_state()
+
+    @rng_state.setter
+    def rng_state(self, state: Tensor | None) -> None:
+        if self._generator is not None and state is not None:
+            self._generator.set_state(state)
+
+    def extra_repr(self) -> str:
+        n_weights = sum(self._parameters[name].numel() for name in self._weight_names)  # type: ignore[union-attr]
+        size = f"{self.circuit.n_qubits} qubits, {self.n_outputs} outputs, " if self._circuits else ""
+        return f"{size}{n_weights} weights, backend={self.backend!r}, diff_method={self.diff_method!r}"
+
+    # ---- what it computes --------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*)."""
+        if not isinstance(inputs, Tensor) or inputs.ndim == 0:
+            got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
+        if self._own_qnode:
+            return _run_qnode(self, inputs)
+        dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
+        working = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        circuit = self._circuit_for(inputs.shape[-1])
+        x = inputs.reshape(-1, inputs.shape[-1]).to(working)
+        outputs = self._run(circuit, x, self._flat_weights(x))
+        lead = inputs.shape[:-1]
+        return outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1])).to(dtype)
+
+    def _run(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Tensor:
+        angles = circuit.angle_map(x, weights)
+        amplitudes = circuit.angle_map.amplitudes(x, weights)
+        if circuit.normalized and amplitudes is not None:
+            _check_norms(amplitudes)
+        program = circuit.program
+        wants = torch.is_grad_enabled() and (
+            angles.batched.requires_grad
+            or angles.shared.requires_grad
+            or (amplitudes is not None and amplitudes.requires_grad)
+        )
+        assert self._executor is not None
+        if not wants or self._diff_method == "backprop" or not len(x):
+            return self._executor(program, angles, amplitudes) if len(x) else x.new_zeros(0, program.n_outputs)
+        needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
+        task = _Task(program, self._executor, self._diff_method, needs, self._generator)
+        return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
+
+    def _flat_weights(self, x: Tensor) -> Tensor:
+        tensors = [self._parameters[name] for name in self._weight_names]
+        if len(tensors) == 1:
+            return tensors[0].reshape(-1).to(x)  # type: ignore[union-attr]
+        return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)  # type: ignore[union-attr]
+
+    def _circuit_for(self, n_inputs: int) -> Circuit:
+        circuit = self._circuits.get(n_inputs)
+        if circuit is None:
+            if self._source is None or self._n_inputs is not None:
+                raise ArgumentError(f"Argument `inputs` must have shape (..., {self._n_inputs}), but has (..., {n_inputs})")
+            circuit = self._source.trace(n_inputs, self._input_arg)
+            self._circuits[n_inputs] = circuit
+        return circuit
+
+    # ---- weights -----------------------------------------------------------------------------------------------------
+
+    def _init_weights(self, shapes: Mapping[str, tuple[int, ...]], init_method: Any, seed: int | None) -> None:
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            for name, shape in shapes.items():
+                self.register_parameter(name, nn.Parameter(_initial_weight(name, shape, init_method)))
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, uniform in [0, 2 pi) radians."""
+        for name in self._weight_names:
+            nn.init.uniform_(self._parameters[name], b=2 * math.pi)  # type: ignore[arg-type]
+
+    @property
+    def qnode_weights(self) -> MutableMapping[str, Tensor]:
+        """The weights by name, PennyLane's `TorchLayer.qnode_weights`."""
+        return _Weights(self)
+
+    # ---- what PennyLane's TorchLayer has too -------------------------------------------------------------------------
+
+    @property
+    def input_arg(self) -> str:
+        """Name of the data argument of a PennyLane function."""
+        return self._input_arg
+
+    @staticmethod
+    def set_input_argument(input_name: str = "inputs") -> None:
+        """Set the name of the data argument of PennyLane functions, for all layers made afterwards."""
+        QuantumLayer._input_arg = input_name
+
+    @property
+    def qnode(self) -> Any:
+        """The QNode or function that the layer was made from; None for other sources, and after unpickling where it
+        cannot be pickled."""
+        return None if self._source is None else self._source.function
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The circuit's function with the weights bound, as `pennylane.draw(layer)` wants it."""
+        if self.qnode is None:
+            raise AttributeError("This layer was not made from a PennyLane function")
+        return functools.partial(getattr(self.qnode, "func", self.qnode), **dict(self.qnode_weights))
+
+    def construct(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Construct the QNode's tape for the data ``args[0]``."""
+        self.qnode.construct((), {self._input_arg: args[0], **self._weights_like(args[0])})
+
+    def _weights_like(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: self._parameters[name].to(x) for name in self._weight_names}  # type: ignore[union-attr]
+
+    def _evaluate_qnode(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = self.forward(x)
+        copies = _shot_copies(self.qnode) if self._own_qnode else 0
+        return tuple(outputs.unbind(0)) if copies else outputs
+
+    @staticmethod
+    def _check_signature(source: Any, weight_shapes: Mapping[str, Any] | None) -> None:
+        if inspect.isclass(source):
+            return
+        parameters = inspect.signature(getattr(source, "func", source)).parameters
+        kinds = {p.kind for p in parameters.values()}
+        name, given = QuantumLayer._input_arg, set(weight_shapes or {})
+        interface = getattr(source, "interface", "torch")
+        if interface not in ("auto", "torch"):
+            raise ArgumentError(f"Invalid interface {interface!r}: the QNode's interface must be 'auto' or 'torch'")
+        if name not in parameters:
+            raise _SignatureError(f"QNode must include an argument with name {name} for inputting data")
+        if name in given:
+            raise ArgumentError(f"{name} argument should not have its dimension specified in weight_shapes")
+        if inspect.Parameter.VAR_POSITIONAL in kinds:
+            raise _SignatureError("Cannot have a variable number of positional arguments")
+        if inspect.Parameter.VAR_KEYWORD not in kinds and given | {name} != set(parameters):
+            differ = sorted((given | {name}) ^ set(parameters))
+            raise ArgumentError(
+                f"Must specify a shape for every non-input parameter in the QNode, and no other, in weight_shapes: {differ}"
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            source = self.__dict__.get("_source")
+            if source is None or name.startswith("__") or not hasattr(source.function, name):
+                raise
+            return getattr(source.function, name)
+
+    def __repr__(self) -> str:
+        if self._source is None or inspect.isclass(self.qnode):
+            return super().__repr__()
+        name = getattr(getattr(self.qnode, "func", self.qnode), "__name__", "circuit")
+        return f"<Quantum Torch Layer: func={name}>"
+
+    __str__ = __repr__
+
+
+class _SignatureError(ArgumentError, TypeError):
+    """A function's signature does not fit; PennyLane raises a TypeError here."""
+
+
+@dataclass
+class _Source:
+    """The function that a layer traces when it meets a new number of inputs. Copies share it; unpicklable ones get lost."""
+
+    function: Any
+    weight_shapes: Mapping[str, Any] | None
+    options: dict[str, Any]
+
+    def trace(self, n_inputs: int, input_arg: str) -> Circuit:
+        if self.function is None:
+            raise CircuitError(
+                f"The layer was not used with {n_inputs} inputs before it was pickled, and its function cannot be pickled"
+            )
+        return trace(self.function, self.weight_shapes, n_inputs=n_inputs, input_arg=input_arg, **self.options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Source:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            pickle.dumps(self.function)
+            return dict(self.__dict__)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return self.__dict__ | {"function": None}
+
+
+class _Weights(MutableMapping[str, Tensor]):
+    """A layer's weights by name; assigning a tensor makes it the weight."""
+
+    def __init__(self, layer: QuantumLayer):
+        self._layer = layer
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._layer._parameters[name]  # type: ignore[return-value]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if name not in self._layer._weight_names:
+            raise KeyError(name)
+        setattr(self._layer, name, value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach()))
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("A layer's weights cannot be deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layer._weight_names)
+
+    def __len__(self) -> int:
+        return len(self._layer._weight_names)
+
+
+def _is_function(source: Any) -> bool:
+    return callable(source) and not isinstance(source, (str, Circuit)) and type(source).__name__ != "QuantumCircuit"
+
+
+def _is_qnode(source: Any) -> bool:
+    return all(hasattr(source, name) for name in ("device", "func", "diff_method", "compile_pipeline"))
+
+
+def _is_transformed(qnode: Any) -> bool:
+    """Whether a QNode does more than its function says: user transforms, or several numbers of shots."""
+    return len(qnode.compile_pipeline) > 0 or bool(_shot_copies(qnode))
+
+
+def _shot_copies(qnode: Any) -> int:
+    """How many results a QNode with a list of shots gives, 0 without such a list."""
+    shots = qnode.shots
+    return shots.num_copies if shots.has_partitioned_shots else 0
+
+
+_EXACT_SIMULATORS = {"default.qubit", "reference.qubit", "lightning.qubit", "lightning.kokkos", "lightning.gpu", "lightning.amdgpu"}
+
+
+def _executor(
+    source: Any, spec: str | Executor, shots: int | None, diff_method: str, generator: torch.Generator | None
+) -> tuple[Executor, str]:
+    """The executor, and the rule asked for (a QNode's own where the layer's is "best")."""
+    if spec == "auto" and diff_method == "backprop":
+        spec = "dense"
+    if not _is_qnode(source) or spec != "auto":
+        return backend(spec, shots=shots, generator=generator), diff_method
+    if diff_method == "best" and source.diff_method in ("adjoint", *RULES):
+        diff_method = source.diff_method
+    own_shots = source.shots.total_shots
+    if own_shots is None and shots is None and source.device.name in _EXACT_SIMULATORS:
+        return backend("native"), diff_method
+    from qbp.executors.pennylane_device import PennyLaneDevice
+
+    labels = tuple(source.device.wires) if source.device.wires else None
+    return PennyLaneDevice(source.device, shots=shots or own_shots, generator=generator, wires=labels), diff_method
+
+
+def _diff_method(executor: Executor, asked: str, program: Program) -> str:
+    """The rule that will be used, or a GradientError where the one asked for is not to be had."""
+    has_adjoint = isinstance(executor, AdjointExecutor)
+    if has_adjoint and hasattr(executor, "has_adjoint"):
+        has_adjoint = executor.has_adjoint(program)
+    if asked == "best":
+        return "backprop" if executor.name == "dense" else "adjoint" if has_adjoint else "parameter-shift"
+    if asked == "adjoint" and not has_adjoint:
+        raise GradientError(
+            f"diff_method='adjoint' is not to be had on backend {executor.name!r} for this circuit: use 'parameter-shift'"
+        )
+    if asked == "backprop" and executor.name != "dense":
+        raise GradientError("diff_method='backprop' differentiates through torch and needs backend='dense'")
+    return asked
+
+
+def _initial_weight(name: str, shape: tuple[int, ...], init_method: Any) -> Tensor:
+    if init_method is None:
+        init: Any = functools.partial(nn.init.uniform_, b=2 * math.pi)
+    elif isinstance(init_method, Mapping):
+        init = init_method[name]
+        if isinstance(init, Tensor):
+            if tuple(init.shape) != shape:
+                raise ArgumentError(f"Argument `init_method` for {name!r} must have shape {shape}, but has {tuple(init.shape)}")
+            return init.detach().clone()
+    else:
+        init = init_method
+    return init(torch.empty(shape)) if shape else init(torch.empty(1))[0]
+
+
+def _check_norms(amplitudes: Tensor) -> None:
+    norms = torch.linalg.vector_norm(amplitudes.detach(), dim=1)
+    wrong = torch.nonzero((norms - 1).abs() > 1e-4)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ArgumentError(
+            f"Argument `inputs` must have rows of norm 1 to be amplitudes, but row {row} has norm {float(norms[row]):.6g}; "
+            "embed them with normalize=True"
+        )
+
+
+def _run_qnode(layer: QuantumLayer, inputs: Tensor) -> Tensor:
+    """The QNode itself, sample after sample: right for functions of one sample and of a batch, on any device."""
+    lead = inputs.shape[:-1]
+    weights = layer._weights_like(inputs)
+    rows = [_call_qnode(layer.qnode, layer._input_arg, x, weights) for x in inputs.reshape(-1, inputs.shape[-1])]
+    copies = bool(_shot_copies(layer.qnode))
+    stacked = torch.stack(rows, dim=1 if copies else 0).to(inputs.dtype)
+    return stacked.reshape((stacked.shape[0], *lead, *stacked.shape[2:]) if copies else (*lead, *stacked.shape[1:]))
+
+
+def _call_qnode(qnode: Any, input_arg: str, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    """Outputs of one sample, (M,) or () for one bare expectation value; with a list of shots one row for each."""
+    try:
+        result = qnode(**{input_arg: x}, **weights)
+    except IndexError:
+        result = qnode(**{input_arg: x[None]}, **weights)
+    if _shot_copies(qnode):
+        return torch.stack([_flatten(part) for part in result])
+    return _flatten(result)
+
+
+def _flatten(result: Any) -> Tensor:
+    if isinstance(result, Tensor):
+        return result
+    return torch.hstack([r.reshape(-1) for r in result])
