@@ -1,0 +1,158 @@
+"""Pictures of a run: training curves, the learning-rate range test, the confusion matrix."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qbp.checkpoint import History, write_atomic
+from qbp.errors import ArgumentError, check_shape
+from qbp.train import LearningRateTest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion_matrix", "learning_rate", "training_curves"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: for all eyes
+INK = "#444444"
+
+
+def training_curves(histories: Mapping[str, History], path: str | Path) -> Path:
+    """Draw loss and accuracy (of a regression: r2) by epoch; dotted for train, solid for validation.
+
+    Args:
+        histories: what `fit` returned, by the name of the model.
+        path: where to; the suffix (.png, .svg, .pdf) is the format.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: there is no model or no epoch to draw, or the format is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> rows = {"epoch": 1, "loss": 0.7, "accuracy": 0.5}, {"epoch": 2, "loss": 0.4, "accuracy": 0.9}
+        >>> history = History(rows)
+        >>> training_curves({"hybrid": history}, Path(tempfile.mkdtemp()) / "training.png").name
+        'training.png'
+    """
+    if not histories or not all(history.rows for history in histories.values()):
+        raise ArgumentError(
+            "Argument `histories` must hold a model with at least one epoch each, but does not"
+        )
+    rows = next(iter(histories.values())).rows
+    score = "accuracy" if "accuracy" in rows[0] else "r2"
+    figure = _figure(8.0, 3.2)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", score), strict=True):
+        for k, (name, history) in enumerate(histories.items()):
+            colour = COLOURS[k % len(COLOURS)]
+            validated = f"val_{metric}" in history.rows[0]
+            styles = [("train", metric, ":" if validated else "-")]
+            styles += [("validation", f"val_{metric}", "-")] if validated else []
+            for part, column, line in styles:
+                marker = "o" if len(history.rows) == 1 else None
+                axes.plot(
+                    history.column("epoch"),
+                    history.column(column),
+                    line,
+                    color=colour,
+                    marker=marker,
+                    label=f"{name}, {part}",
+                )
+        _label(axes, "epoch", metric)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def learning_rate(test: LearningRateTest, path: str | Path) -> Path:
+    """Draw the smoothed loss by learning rate, and the rate that `lr_range_test` suggests.
+
+    Args:
+        test: what `lr_range_test` returned.
+        path: where to; the suffix is the format.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: the format is unknown.
+    """
+    figure = _figure(5.0, 3.2)
+    axes = figure.subplots()
+    axes.semilogx(test.lrs, test.losses, color=COLOURS[0])
+    axes.axvline(
+        test.suggestion, color=COLOURS[1], linestyle="--", label=f"suggestion: {test.suggestion:.2g}"
+    )
+    _label(axes, "learning rate", "loss (smoothed)")
+    axes.legend(frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], path: str | Path) -> Path:
+    """Draw how many rows of each class were taken for which.
+
+    Args:
+        confusion: counts, row = true class, column = predicted class, as `evaluate` returns them.
+        classes: names of the classes.
+        path: where to; the suffix is the format.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: the counts are not square, or do not fit the classes; the format is unknown.
+    """
+    n = len(classes)
+    check_shape("confusion", (len(confusion), *{len(row) for row in confusion}), (n, n))
+    side = 2.2 + 0.35 * n
+    figure = _figure(side + 0.4, side)
+    axes = figure.subplots()
+    shares = [[count / max(sum(row), 1) for count in row] for row in confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(n):
+        for column in range(n):
+            colour = "white" if shares[row][column] > 0.5 else INK
+            axes.text(
+                column, row, str(confusion[row][column]), ha="center", va="center", color=colour, fontsize=9
+            )
+    long = max(map(len, classes)) > 3
+    axes.set_xticks(range(n), classes, rotation=45 if long else 0, ha="right" if long else "center")
+    axes.set_yticks(range(n), classes)
+    _label(axes, "predicted", "true")
+    axes.grid(False)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return a figure without pyplot: no window, no global state, the same with and without a screen."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.grid(color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path, content = Path(path), io.BytesIO()
+    try:
+        figure.savefig(content, format=path.suffix[1:] or "png", dpi=150)
+    except ValueError as error:
+        raise ArgumentError(
+            f"Argument `path` must end in .png, .svg or .pdf, but is {str(path)!r}"
+        ) from error
+    write_atomic(path, content.getvalue())
+    return path
