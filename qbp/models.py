@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def mlp(
     widths = (n_inputs, *hidden_and_out)
     with _seeded(seed):
         layers: list[nn.Module] = []
-        for below, above in zip(widths, widths[1:], strict=False):
+        for below, above in pairwise(widths):
             layers += [nn.Linear(below, above), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
@@ -103,7 +104,7 @@ def hybrid(
     Args:
         n_inputs: columns of the input (B, n_inputs).
         n_outputs: columns of the output (B, n_outputs).
-        circuit: what `QuantumLayer` takes as its source: a family of `qbp.ansatz`, a `.qasm` file, a QNode...
+        circuit: a family of `qbp.ansatz`, a `.qasm` file, or another source for `QuantumLayer`.
         n_qubits: qubits of a family (a source that has its own qubits keeps them).
         n_layers: layers of a family.
         backend: as in `QuantumLayer`.
@@ -117,7 +118,7 @@ def hybrid(
         Sequential(Linear, BoundedAngle, QuantumLayer, Linear).
 
     Raises:
-        ArgumentError: a width is not a positive integer, or the circuit takes no inputs.
+        ArgumentError: a width is not a positive integer, or the circuit has no inputs or no list of outputs.
 
     Example:
         >>> from qbp.models import hybrid
@@ -129,13 +130,20 @@ def hybrid(
     _check_width("n_inputs", n_inputs)
     _check_width("n_outputs", n_outputs)
     family = isinstance(circuit, str) and not circuit.endswith(".qasm")
-    size = {"n_qubits": n_qubits, "n_layers": n_layers} if family else {}
     with _seeded(seed):
         layer = QuantumLayer(
-            circuit, backend=backend, diff_method=diff_method, shots=shots, seed=seed, **size
+            circuit,
+            n_qubits=n_qubits if family else None,
+            n_layers=n_layers if family else None,
+            backend=backend,
+            diff_method=diff_method,
+            shots=shots,
+            seed=seed,
         )
         if layer.n_inputs == 0:
             raise ArgumentError("Argument `circuit` must take inputs, but has none")
+        if layer.n_outputs is None or layer.circuit.is_scalar:
+            raise ArgumentError("Argument `circuit` must return a list of outputs known in advance")
         encoder = nn.Linear(n_inputs, n_qubits if layer.n_inputs is None else layer.n_inputs)
         return nn.Sequential(encoder, BoundedAngle(scale), layer, nn.Linear(layer.n_outputs, n_outputs))
 
@@ -201,12 +209,12 @@ def matched_mlp(
         nearest = min([nearest, *sizes.values()], key=lambda size: abs(size - target))
     raise ArgumentError(
         f"Argument `model` has {target} parameters, and no MLP from {n_inputs} inputs to {n_outputs} outputs "
-        f"comes within {tolerance:.0%} of that (the nearest has {nearest}): use fewer inputs or a larger model"
+        f"comes within {tolerance:.0%} of that (the nearest: {nearest}): take fewer inputs or a larger model"
     )
 
 
 def _hidden(target: int, n_inputs: int, n_outputs: int, depth: int) -> Iterator[tuple[int, ...]]:
-    """Yield widths of `depth` hidden layers; the last brings the size just below or above the target."""
+    """Yield widths of `depth` hidden layers; the last one brings the size near the target."""
     if depth == 1:
         below = max((target - n_outputs) // (n_inputs + 1 + n_outputs), 1)
         yield from ((below,), (below + 1,))
@@ -217,7 +225,7 @@ def _hidden(target: int, n_inputs: int, n_outputs: int, depth: int) -> Iterator[
 
 
 def _size(*widths: int) -> int:
-    return sum((below + 1) * above for below, above in zip(widths, widths[1:], strict=False))
+    return sum((below + 1) * above for below, above in pairwise(widths))
 
 
 def _check_width(name: str, width: object) -> None:
