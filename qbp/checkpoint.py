@@ -175,14 +175,8 @@ def get_random(model: nn.Module) -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": [torch.cuda.get_rng_state(gpu) for gpu in _gpus(model)],
-        "modules": {name: _as_bytes(state) for name, state in own.items() if state is not None},
+        "modules": {name: state for name, state in own.items() if state is not None},
     }
-
-
-def _as_bytes(state: Tensor | bytes) -> Tensor:
-    return (
-        state.clone() if isinstance(state, Tensor) else torch.frombuffer(bytearray(state), dtype=torch.uint8)
-    )
 
 
 def set_random(model: nn.Module, state: dict[str, Any]) -> None:

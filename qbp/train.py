@@ -108,10 +108,9 @@ def fit(
 ) -> History:
     """Train `model` in place by mini-batches.
 
-    `seed` drives the order of the rows, dropout, and whatever else draws from torch's global generator, whose
-    state is put back afterwards. With `run_dir` every epoch ends with a row in `metrics.jsonl` and a
-    checkpoint; a run killed at any moment and resumed gives the bits of one that was not (same machine, same
-    number of threads).
+    `seed` drives the order of the rows, dropout, and all else that draws from torch's global generator, whose
+    state is put back afterwards. With `run_dir` every epoch adds a row to `metrics.jsonl` and a checkpoint;
+    a run killed at any moment and resumed has the bits of one that was not (same machine, same threads).
 
     Args:
         model: maps (B, I) to (B, n_classes), to (B, 1) logits for two classes, or to (B, T) for a regression.
@@ -210,18 +209,14 @@ def fit(
                 if tick is not None:
                     tick(epoch, len(losses))
             sizes = torch.tensor([len(output) for output in outputs], dtype=torch.float64)
-            mean = float(torch.stack(losses).double().cpu() @ sizes) / len(
-                x
-            )  # the epoch's only wait for a GPU
-            row: Row = {"epoch": epoch, "loss": mean, **summary(torch.cat(outputs), y_now)}
+            total = float(torch.stack(losses).double().cpu() @ sizes)  # once: every `.item()` waits for a GPU
+            row: Row = {"epoch": epoch, "loss": total / len(x), **summary(torch.cat(outputs), y_now)}
             if held_out is not None:
-                row |= {
-                    f"val_{key}": score for key, score in measure(model, *held_out, val_target)[1].items()
-                }
+                scores = measure(model, *held_out, val_target)[1]
+                row |= {f"val_{key}": score for key, score in scores.items()}
             row |= {"lr": adapt.param_groups[0]["lr"], "seconds": time.perf_counter() - began}
             if not all(map(math.isfinite, row.values())):
                 raise DivergenceError(f"The loss is not finite in epoch {epoch}: use an `lr` below {lr}")
-
             rows.append(row)
             if monitored(row) < best["value"]:
                 best = {"epoch": epoch, "value": monitored(row), "model": {}}
