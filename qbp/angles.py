@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from qbp.errors import ArgumentError, CircuitError
+from qbp.errors import CircuitError
 
 __all__ = ["AngleMap", "Angles", "Terms", "trace_angles"]
 
@@ -50,7 +50,8 @@ class Angles:
 
 @dataclass(frozen=True)
 class Terms:
-    """Affine functions ``y[k] = offset[k] + sum_r scale[k, r] * source[index[k, r]]``; nearly always one term for each k.
+    """Affine functions ``y[k] = offset[k] + sum_r scale[k, r] * source[index[k, r]]``; nearly always one term for
+    each k.
 
     The terms are added one after the other with elementwise operations, so that equal samples give equal bits, which a
     matrix product does not promise.
@@ -104,7 +105,11 @@ class _Affine(torch.nn.Module):
             return source
         key = (source.dtype, source.device)
         if key not in self._cast:
-            self._cast[key] = (self.index.to(source.device), self.scale.to(*key[::-1]), self.offset.to(*key[::-1]))
+            self._cast[key] = (
+                self.index.to(source.device),
+                self.scale.to(*key[::-1]),
+                self.offset.to(*key[::-1]),
+            )
         index, scale, offset = self._cast[key]
         result = source if self.picks_all else source[..., index[:, 0]]
         if self.scales:
@@ -117,7 +122,8 @@ class _Affine(torch.nn.Module):
 class AngleMap:
     """``(inputs (B, I), weights (P,)) -> Angles``, and the amplitudes where the circuit starts from some.
 
-    Batched angles are numbered first: the affine ones, then those that need a torch graph; then the shared ones, likewise.
+    Batched angles are numbered first: the affine ones, then those that need a torch graph; then the shared ones,
+        likewise.
 
     Attributes:
         n_inputs: I.
@@ -142,7 +148,11 @@ class AngleMap:
     ):
         self.n_inputs, self.n_weights = n_inputs, n_weights
         self.inputs, self.weights, self.shared = inputs, weights, shared
-        self.batched_graph, self.shared_graph, self.amplitudes_graph = batched_graph, shared_graph, amplitudes_graph
+        self.batched_graph, self.shared_graph, self.amplitudes_graph = (
+            batched_graph,
+            shared_graph,
+            amplitudes_graph,
+        )
         self._inputs = _Affine(inputs, n_inputs)
         self._weights = _Affine(weights, n_weights) if weights.any() else None
         self._shared = _Affine(shared, n_weights)
@@ -192,7 +202,13 @@ class AngleMap:
 
     def select(self, kept: Sequence[int]) -> AngleMap:
         """The map of the angles `kept` only (ascending indices), as a program that lost some ops needs it."""
-        bounds = [0, len(self.inputs), self.n_batched, self.n_batched + len(self.shared), self.n_batched + self.n_shared]
+        bounds = [
+            0,
+            len(self.inputs),
+            self.n_batched,
+            self.n_batched + len(self.shared),
+            self.n_batched + self.n_shared,
+        ]
         part = [[k - low for k in kept if low <= k < high] for low, high in zip(bounds, bounds[1:], strict=False)]
         return AngleMap(
             self.n_inputs,
@@ -212,11 +228,35 @@ _aten = torch.ops.aten
 
 # Operations that keep an affine function affine. Each is decided by what it is, never by trying values on it.
 _MOVES = {
-    *(_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default, _aten.alias.default, _aten.clone.default),
-    *(_aten.select.int, _aten.slice.Tensor, _aten.unbind.int, _aten.split.Tensor, _aten.split_with_sizes.default),
-    *(_aten.unsqueeze.default, _aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims, _aten.expand.default),
+    *(
+        _aten.view.default,
+        _aten._unsafe_view.default,
+        _aten.reshape.default,
+        _aten.alias.default,
+        _aten.clone.default,
+    ),
+    *(
+        _aten.select.int,
+        _aten.slice.Tensor,
+        _aten.unbind.int,
+        _aten.split.Tensor,
+        _aten.split_with_sizes.default,
+    ),
+    *(
+        _aten.unsqueeze.default,
+        _aten.squeeze.default,
+        _aten.squeeze.dim,
+        _aten.squeeze.dims,
+        _aten.expand.default,
+    ),
     *(_aten.permute.default, _aten.transpose.int, _aten.t.default, _aten.flip.default, _aten.roll.default),
-    *(_aten.cat.default, _aten.stack.default, _aten.repeat.default, _aten.lift_fresh_copy.default, _aten.neg.default),
+    *(
+        _aten.cat.default,
+        _aten.stack.default,
+        _aten.repeat.default,
+        _aten.lift_fresh_copy.default,
+        _aten.neg.default,
+    ),
     *(_aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.sum.default, _aten.sum.dim_IntList),
     *(_aten.mean.default, _aten.mean.dim, operator.getitem),
 }
@@ -283,7 +323,8 @@ def trace_angles(
 
     Args:
         function: ``(inputs (I,), weights by name) -> (values, amplitudes)``: the values of a circuit's parameters in
-            order, as scalars, and the (2^N,) amplitudes it starts from or None. Called once, with tensors that have no values.
+            order, as scalars, and the (2^N,) amplitudes it starts from or None. Called once, with tensors that
+            have no values.
         n_inputs: I.
         weight_shapes: shape of each weight by name.
 
@@ -329,10 +370,14 @@ def trace_angles(
     varies: dict[Node, bool] = {}
     for node in traced.graph.nodes:
         before = node.all_input_nodes
-        depends[node] = frozenset({node.name}) if node.op == "placeholder" else frozenset().union(*(depends[n] for n in before))
+        depends[node] = (
+            frozenset({node.name}) if node.op == "placeholder" else frozenset().union(*(depends[n] for n in before))
+        )
         varies[node] = bool(depends[node])
-        affine[node] = not varies[node] or node.op == "placeholder" or (
-            all(affine[n] for n in before) and _is_affine(node, varies)
+        affine[node] = (
+            not varies[node]
+            or node.op == "placeholder"
+            or (all(affine[n] for n in before) and _is_affine(node, varies))
         )
     input_name = next(iter(traced.graph.nodes)).name
     nodes = _outputs(traced)

@@ -1,9 +1,10 @@
 """The gate table: one row per gate, and the only place where a gate is named.
 
-Every gate is a product of Pauli rotations ``exp(-i t P / 2)``, up to a global phase, whose angles ``t`` are affine in one
+Every gate is a product of Pauli rotations ``exp(-i t P / 2)``, up to a global phase, whose angles ``t`` are affine
+in one
 parameter of the gate: ``t = scale * parameter + offset`` (radians). A gate without parameters whose offsets are all
-multiples of pi/2 is a Clifford gate. Everything else that qbp needs to know follows from the rows: matrices, shift rules
-(the frequencies of a parameter), adjoint gradients, the conjugation of Pauli words by Clifford gates.
+multiples of pi/2 is a Clifford gate. Everything else that qbp needs to know follows from the rows: matrices, shift
+rules (the frequencies of a parameter), adjoint gradients, the conjugation of Pauli words by Clifford gates.
 
 Wire 0 of a gate is its first wire (the control, where there is one) and the most significant bit of its matrix.
 Steps are in order of time: the first is applied first. Steps of one parameter stand together and commute.
@@ -111,7 +112,11 @@ _ROWS = (
     Gate("T", 1, 0, (_turn("Z", by=PI / 4),), "t"),
     Gate("Adjoint(T)", 1, 0, (_turn("Z", by=-PI / 4),), "tdg"),
     Gate(
-        "CH", 2, 0, (_turn("Y", 1, by=-PI / 4), *_controlled_phase("ZZ", by=PI), _turn("Y", 1, by=PI / 4)), "ch"
+        "CH",
+        2,
+        0,
+        (_turn("Y", 1, by=-PI / 4), *_controlled_phase("ZZ", by=PI), _turn("Y", 1, by=PI / 4)),
+        "ch",
     ),
     Gate("Toffoli", 3, 0, _controlled_phase("ZZX", by=PI), "ccx", ("CCX",)),
     Gate("CCZ", 3, 0, _controlled_phase("ZZZ", by=PI), "", qiskit="ccz"),
@@ -152,7 +157,8 @@ _ROWS = (
         3,
         (*_controlled_rotation("Z", 0), *_controlled_rotation("Y", 1), *_controlled_rotation("Z", 2)),
     ),
-    # Qiskit's controlled U carries the phase that makes U differ from a Rot: half of phi and lambda, and gamma, on the control.
+    # Qiskit's controlled U carries the phase that makes U differ from a Rot: half of phi and lambda, and gamma, on
+    # the control.
     Gate(
         "CU",
         2,

@@ -1,7 +1,9 @@
 """Gradient rules: the vector-Jacobian product of a circuit with respect to its angles.
 
-A rule is ``rule(run, program, angles, amplitudes, grad, needs) -> Gradients`` where ``run(angles, amplitudes) -> (B, M)``
-executes the program. All but the adjoint rule only combine executions at other angles, in ONE call of `run` for the whole
+A rule is ``rule(run, program, angles, amplitudes, grad, needs) -> Gradients`` where ``run(angles, amplitudes) ->
+(B, M)``
+executes the program. All but the adjoint rule only combine executions at other angles, in ONE call of `run` for
+the whole
 batch: so they work on hardware, and torch can differentiate them again when `run` is differentiable.
 """
 
@@ -47,7 +49,8 @@ class Needs:
 def frequencies(rotations: tuple[Rotation, ...]) -> tuple[float, ...]:
     """The positive frequencies with which expectation values vary with the angle that turns commuting `rotations`.
 
-    They are the differences of the eigenvalues of the generator ``sum_r scale_r P_r / 2`` (arXiv 2107.12390, section 2).
+    They are the differences of the eigenvalues of the generator ``sum_r scale_r P_r / 2`` (arXiv 2107.12390,
+    section 2).
     """
     n = 1 + max(w for r in rotations for w in r.wires)
     masks = [pauli_mask(r.pauli, r.wires, n) for r in rotations]
@@ -114,11 +117,18 @@ def shift_rule(rotations: tuple[Rotation, ...]) -> tuple[tuple[float, float], ..
 
 
 def parameter_shift(
-    run: Run, program: Program, angles: Angles, amplitudes: Tensor | None, grad: Tensor, needs: Needs, **_: object
+    run: Run,
+    program: Program,
+    angles: Angles,
+    amplitudes: Tensor | None,
+    grad: Tensor,
+    needs: Needs,
+    **_: object,
 ) -> Gradients:
     """Exact gradients from executions at shifted angles; two for each angle of one rotation, four for a CRX or a CRY.
 
-    The gradient of amplitudes comes from the same idea: an expectation value is a quadratic form of the amplitudes, whose
+    The gradient of amplitudes comes from the same idea: an expectation value is a quadratic form of the
+        amplitudes, whose
     central differences are exact for any step.
 
     Args:
@@ -140,7 +150,13 @@ def parameter_shift(
 
 
 def finite_diff(
-    run: Run, program: Program, angles: Angles, amplitudes: Tensor | None, grad: Tensor, needs: Needs, **_: object
+    run: Run,
+    program: Program,
+    angles: Angles,
+    amplitudes: Tensor | None,
+    grad: Tensor,
+    needs: Needs,
+    **_: object,
 ) -> Gradients:
     """Central differences ``[f(t + h) - f(t - h)] / 2h`` with h = `FINITE_DIFF_STEP`, run in float64."""
     _refuse_amplitudes("finite-diff", needs)
@@ -163,7 +179,8 @@ def spsa(
 ) -> Gradients:
     """Simultaneous perturbation: two executions a sample, whatever the number of angles (Spall 1992, equation 2.2).
 
-    ``g = (grad . [f(t + c d) - f(t - c d)] / 2c) d`` with random signs d, one set for each sample, c = `SPSA_STEP`. Only
+    ``g = (grad . [f(t + c d) - f(t - c d)] / 2c) d`` with random signs d, one set for each sample, c =
+    `SPSA_STEP`. Only
     the circuit's vector-Jacobian product is estimated: the classical part of the model keeps its exact gradient.
     """
     _refuse_amplitudes("spsa", needs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import pickle
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from qbp.errors import ArgumentError, CircuitError, GradientError, check_choice
 from qbp.executors import AdjointExecutor, Executor, backend
 from qbp.gradients import RULES, Needs
 from qbp.program import Program
+from qbp.qnode import FunctionSource, check_signature, is_function, is_qnode, is_transformed, run_qnode, shot_copies
 from qbp.trace import Circuit, trace, weight_shapes_of
 
 __all__ = ["DIFF_METHODS", "Expectation", "QuantumLayer"]
@@ -88,8 +88,10 @@ class Expectation(torch.autograd.Function):
 class QuantumLayer(nn.Module):
     """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
 
-    It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's ``TorchConnector(EstimatorQNN(...))``.
-    Its weights train by adjoint or by parameter-shift gradients; its inputs get gradients exactly when they require them.
+    It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's
+    ``TorchConnector(EstimatorQNN(...))``.
+    Its weights train by adjoint or by parameter-shift gradients; its inputs get gradients exactly when they
+    require them.
 
     Args:
         source: the circuit: anything `qbp.trace` takes. Of a QNode on an exact, noiseless simulator only the circuit is
@@ -99,11 +101,12 @@ class QuantumLayer(nn.Module):
             [0, 2 pi) radians.
         qnode: PennyLane's name of `source`.
         n_qubits, n_layers: size of a circuit family or of a template.
-        n_inputs: I, the features of a sample, where the function would take several and the first call shall not decide.
-        backend: where the circuit runs: "auto", "native", "dense", the name of a PennyLane device, "package.module:Thing",
-            or an executor.
-        diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift", "spsa",
-            "finite-diff", or "backprop" (dense backend). What is used can be read back.
+        n_inputs: I, the features of a sample, where the function would take several and the first call shall not
+            decide.
+        backend: where the circuit runs: "auto", "native", "dense", the name of a PennyLane device,
+            "package.module:Thing", or an executor.
+        diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift",
+            "spsa", "finite-diff", or "backprop" (dense backend). What is used can be read back.
         shots: how many times each circuit is sampled; None for exact expectation values.
         seed: seed of the initial weights and of whatever the layer samples; None for torch's global random state.
         observables: what to measure instead of the source's own; see `qbp.trace`. Default: Z on every wire.
@@ -155,21 +158,21 @@ class QuantumLayer(nn.Module):
             "weight_params": weight_params,
         }
         self._circuits: dict[int, Circuit] = {}  # by the number of inputs
-        self._source = _Source(source, weight_shapes, options) if _is_function(source) else None
+        self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
         self._own_qnode = False  # whether the QNode runs itself, for what a program cannot express
         if self._source is not None:
-            self._check_signature(source, weight_shapes)
+            check_signature(source, weight_shapes, self._input_arg)
         try:
             first = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
             self._n_inputs = first.n_inputs if self._source is None else n_inputs
             self._circuits[first.n_inputs] = first
             shapes = first.weight_shapes
         except CircuitError:
-            if not _is_qnode(source) or backend != "auto":
+            if not is_qnode(source) or backend != "auto":
                 raise
             self._own_qnode, self._n_inputs = True, n_inputs
             shapes = weight_shapes_of(source, weight_shapes)
-        if _is_qnode(source) and backend == "auto" and _is_transformed(source):
+        if is_qnode(source) and backend == "auto" and is_transformed(source):
             self._own_qnode = True
         self._weight_names = tuple(shapes)
         self._init_weights(shapes, init_method, seed)
@@ -241,7 +244,7 @@ class QuantumLayer(nn.Module):
             got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
         if self._own_qnode:
-            return _run_qnode(self, inputs)
+            return run_qnode(self.qnode, inputs, self._weights_like(inputs), self._input_arg)
         dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
         working = dtype if dtype in (torch.float32, torch.float64) else torch.float32
         circuit = self._circuit_for(inputs.shape[-1])
@@ -278,7 +281,9 @@ class QuantumLayer(nn.Module):
         circuit = self._circuits.get(n_inputs)
         if circuit is None:
             if self._source is None or self._n_inputs is not None:
-                raise ArgumentError(f"Argument `inputs` must have shape (..., {self._n_inputs}), but has (..., {n_inputs})")
+                raise ArgumentError(
+                    f"Argument `inputs` must have shape (..., {self._n_inputs}), but has (..., {n_inputs})"
+                )
             circuit = self._source.trace(n_inputs, self._input_arg)
             self._circuits[n_inputs] = circuit
         return circuit
@@ -336,30 +341,8 @@ class QuantumLayer(nn.Module):
 
     def _evaluate_qnode(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         outputs = self.forward(x)
-        copies = _shot_copies(self.qnode) if self._own_qnode else 0
+        copies = shot_copies(self.qnode) if self._own_qnode else 0
         return tuple(outputs.unbind(0)) if copies else outputs
-
-    @staticmethod
-    def _check_signature(source: Any, weight_shapes: Mapping[str, Any] | None) -> None:
-        if inspect.isclass(source):
-            return
-        parameters = inspect.signature(getattr(source, "func", source)).parameters
-        kinds = {p.kind for p in parameters.values()}
-        name, given = QuantumLayer._input_arg, set(weight_shapes or {})
-        interface = getattr(source, "interface", "torch")
-        if interface not in ("auto", "torch"):
-            raise ArgumentError(f"Invalid interface {interface!r}: the QNode's interface must be 'auto' or 'torch'")
-        if name not in parameters:
-            raise _SignatureError(f"QNode must include an argument with name {name} for inputting data")
-        if name in given:
-            raise ArgumentError(f"{name} argument should not have its dimension specified in weight_shapes")
-        if inspect.Parameter.VAR_POSITIONAL in kinds:
-            raise _SignatureError("Cannot have a variable number of positional arguments")
-        if inspect.Parameter.VAR_KEYWORD not in kinds and given | {name} != set(parameters):
-            differ = sorted((given | {name}) ^ set(parameters))
-            raise ArgumentError(
-                f"Must specify a shape for every non-input parameter in the QNode, and no other, in weight_shapes: {differ}"
-            )
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -377,36 +360,6 @@ class QuantumLayer(nn.Module):
         return f"<Quantum Torch Layer: func={name}>"
 
     __str__ = __repr__
-
-
-class _SignatureError(ArgumentError, TypeError):
-    """A function's signature does not fit; PennyLane raises a TypeError here."""
-
-
-@dataclass
-class _Source:
-    """The function that a layer traces when it meets a new number of inputs. Copies share it; unpicklable ones get lost."""
-
-    function: Any
-    weight_shapes: Mapping[str, Any] | None
-    options: dict[str, Any]
-
-    def trace(self, n_inputs: int, input_arg: str) -> Circuit:
-        if self.function is None:
-            raise CircuitError(
-                f"The layer was not used with {n_inputs} inputs before it was pickled, and its function cannot be pickled"
-            )
-        return trace(self.function, self.weight_shapes, n_inputs=n_inputs, input_arg=input_arg, **self.options)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Source:
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        try:
-            pickle.dumps(self.function)
-            return dict(self.__dict__)
-        except (pickle.PicklingError, AttributeError, TypeError):
-            return self.__dict__ | {"function": None}
 
 
 class _Weights(MutableMapping[str, Tensor]):
@@ -433,26 +386,14 @@ class _Weights(MutableMapping[str, Tensor]):
         return len(self._layer._weight_names)
 
 
-def _is_function(source: Any) -> bool:
-    return callable(source) and not isinstance(source, (str, Circuit)) and type(source).__name__ != "QuantumCircuit"
-
-
-def _is_qnode(source: Any) -> bool:
-    return all(hasattr(source, name) for name in ("device", "func", "diff_method", "compile_pipeline"))
-
-
-def _is_transformed(qnode: Any) -> bool:
-    """Whether a QNode does more than its function says: user transforms, or several numbers of shots."""
-    return len(qnode.compile_pipeline) > 0 or bool(_shot_copies(qnode))
-
-
-def _shot_copies(qnode: Any) -> int:
-    """How many results a QNode with a list of shots gives, 0 without such a list."""
-    shots = qnode.shots
-    return shots.num_copies if shots.has_partitioned_shots else 0
-
-
-_EXACT_SIMULATORS = {"default.qubit", "reference.qubit", "lightning.qubit", "lightning.kokkos", "lightning.gpu", "lightning.amdgpu"}
+_EXACT_SIMULATORS = {
+    "default.qubit",
+    "reference.qubit",
+    "lightning.qubit",
+    "lightning.kokkos",
+    "lightning.gpu",
+    "lightning.amdgpu",
+}
 
 
 def _executor(
@@ -461,7 +402,7 @@ def _executor(
     """The executor, and the rule asked for (a QNode's own where the layer's is "best")."""
     if spec == "auto" and diff_method == "backprop":
         spec = "dense"
-    if not _is_qnode(source) or spec != "auto":
+    if not is_qnode(source) or spec != "auto":
         return backend(spec, shots=shots, generator=generator), diff_method
     if diff_method == "best" and source.diff_method in ("adjoint", *RULES):
         diff_method = source.diff_method
@@ -497,7 +438,9 @@ def _initial_weight(name: str, shape: tuple[int, ...], init_method: Any) -> Tens
         init = init_method[name]
         if isinstance(init, Tensor):
             if tuple(init.shape) != shape:
-                raise ArgumentError(f"Argument `init_method` for {name!r} must have shape {shape}, but has {tuple(init.shape)}")
+                raise ArgumentError(
+                    f"Argument `init_method` for {name!r} must have shape {shape}, but has {tuple(init.shape)}"
+                )
             return init.detach().clone()
     else:
         init = init_method
@@ -513,30 +456,3 @@ def _check_norms(amplitudes: Tensor) -> None:
             f"Argument `inputs` must have rows of norm 1 to be amplitudes, but row {row} has norm {float(norms[row]):.6g}; "
             "embed them with normalize=True"
         )
-
-
-def _run_qnode(layer: QuantumLayer, inputs: Tensor) -> Tensor:
-    """The QNode itself, sample after sample: right for functions of one sample and of a batch, on any device."""
-    lead = inputs.shape[:-1]
-    weights = layer._weights_like(inputs)
-    rows = [_call_qnode(layer.qnode, layer._input_arg, x, weights) for x in inputs.reshape(-1, inputs.shape[-1])]
-    copies = bool(_shot_copies(layer.qnode))
-    stacked = torch.stack(rows, dim=1 if copies else 0).to(inputs.dtype)
-    return stacked.reshape((stacked.shape[0], *lead, *stacked.shape[2:]) if copies else (*lead, *stacked.shape[1:]))
-
-
-def _call_qnode(qnode: Any, input_arg: str, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """Outputs of one sample, (M,) or () for one bare expectation value; with a list of shots one row for each."""
-    try:
-        result = qnode(**{input_arg: x}, **weights)
-    except IndexError:
-        result = qnode(**{input_arg: x[None]}, **weights)
-    if _shot_copies(qnode):
-        return torch.stack([_flatten(part) for part in result])
-    return _flatten(result)
-
-
-def _flatten(result: Any) -> Tensor:
-    if isinstance(result, Tensor):
-        return result
-    return torch.hstack([r.reshape(-1) for r in result])

@@ -22,6 +22,7 @@ __all__ = [
     "Program",
     "Rotation",
     "gate_ops",
+    "inverse_ops",
     "pauli_mask",
     "wires_of",
 ]
@@ -70,7 +71,8 @@ class Expval:
 
 @dataclass(frozen=True)
 class Probs:
-    """The probabilities of the outcomes of measuring `wires`; ``2 ** len(wires)`` outputs, the first wire most significant."""
+    """The probabilities of the outcomes of measuring `wires`; ``2 ** len(wires)`` outputs, the first wire most
+    significant."""
 
     wires: tuple[int, ...]
 
@@ -230,14 +232,7 @@ class Program:
 
     def inverse(self) -> Program:
         """The program whose ops undo this one's."""
-        ops: list[Op] = []
-        for op in reversed(self.ops):
-            if isinstance(op, Rotation):
-                ops.append(replace(op, scale=-op.scale, offset=-op.offset))
-            else:
-                undo = _UNDO.get(op.name, ((op.name, tuple(range(len(op.wires)))),))
-                ops += [Clifford(name, tuple(op.wires[w] for w in wires)) for name, wires in undo]
-        return replace(self, ops=tuple(ops))
+        return replace(self, ops=inverse_ops(self.ops))
 
     def counts(self) -> dict[str, int]:
         """How many ops of each kind: rotations by their word ("RX", "RZZ"), Clifford gates by their name."""
@@ -250,6 +245,18 @@ def wires_of(measurements: Iterable[Measurement]) -> tuple[int, ...]:
     for m in measurements:
         wires.update(m.wires if isinstance(m, Probs) else (w for _, _, ws in m.terms for w in ws))
     return tuple(sorted(wires))
+
+
+def inverse_ops(ops: Iterable[Op]) -> tuple[Op, ...]:
+    """The ops that undo `ops`."""
+    undone: list[Op] = []
+    for op in reversed(tuple(ops)):
+        if isinstance(op, Rotation):
+            undone.append(replace(op, scale=-op.scale, offset=-op.offset))
+        else:
+            undo = _UNDO.get(op.name, ((op.name, tuple(range(len(op.wires)))),))
+            undone += [Clifford(name, tuple(op.wires[w] for w in wires)) for name, wires in undo]
+    return tuple(undone)
 
 
 def gate_ops(gate: Gate, wires: tuple[int, ...], angles: Iterable[int | float]) -> tuple[Op, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -84,39 +86,34 @@ class PennyLaneDevice:
             self._made[program.n_qubits] = self._make(program.n_qubits)
         return self._made[program.n_qubits]
 
-    def _tape(self, program: Program, angles: Angles, amplitudes: Tensor | None) -> Any:
-        """The whole batch as one broadcast tape; shared angles stay scalars."""
+    def _tape(self, program: Program, columns: Any, amplitudes: Tensor | None) -> Any:
+        """The program as PennyLane's tape; `columns[k]` is angle k, one number or one for each sample."""
         import pennylane as qml
 
-        columns = (*angles.batched.unbind(1), *angles.shared.unbind(0))
         labels = self.wires or tuple(range(program.n_qubits))
         ops = [] if amplitudes is None else [qml.StatePrep(amplitudes, wires=labels)]
         ops += [operation(op, columns, labels) for op in program.ops]
         return qml.tape.QuantumScript(ops, measurements(program, labels), shots=self.shots)
 
-    def _execute(self, program: Program, angles: Angles, amplitudes: Tensor | None, diff_method: str | None) -> Tensor:
+    def _execute(self, program: Program, angles: Angles, amplitudes: Tensor | None, adjoint: bool) -> Tensor:
         import pennylane as qml
 
-        # Devices take double precision, and a circuit without batched angles still gives one row per sample.
-        doubled = Angles(angles.batched.double(), angles.shared.double())
+        batched, shared = angles.batched.double(), angles.shared.double()  # devices take double precision
         norms = None
         if amplitudes is not None:
             amplitudes = amplitudes.to(torch.complex128)
             norms = torch.linalg.vector_norm(amplitudes, dim=1, keepdim=True)
             amplitudes = amplitudes / norms
-        tape = self._tape(program, doubled, amplitudes)
-        options: dict[str, Any] = {"diff_method": diff_method, "interface": "torch"}
-        if diff_method == "adjoint":
-            # One backward pass for all outputs where the device has it.
-            options["device_vjp"] = self.device_name.startswith("lightning")
-        (result,) = qml.execute([tape], self._device_for(program), **options)
-        parts = list(result) if isinstance(result, (tuple, list)) else [result]
-        n = angles.n_samples
-        columns = []
-        for measurement, part in zip(program.measurements, parts, strict=True):
-            width = 1 if isinstance(measurement, Expval) else 2 ** len(measurement.wires)
-            columns.append(torch.as_tensor(part).real.reshape(-1, width).expand(n, width))
-        outputs = torch.cat(columns, dim=1)
+        options: dict[str, Any] = {"diff_method": None, "interface": "torch"}
+        if adjoint:  # devices differentiate tapes of one sample; lightning does it in one pass for all outputs
+            tapes = [self._tape(program, (*row.unbind(0), *shared.unbind(0)), None) for row in batched]
+            options |= {"diff_method": "adjoint", "device_vjp": self.device_name.startswith("lightning")}
+        else:
+            tapes = [self._tape(program, (*batched.unbind(1), *shared.unbind(0)), amplitudes)]
+        with _default_double():
+            results = qml.execute(tapes, self._device_for(program), **options)
+        n = angles.n_samples // len(tapes)  # samples a tape; without batched angles a tape gives one row for all
+        outputs = torch.cat([_rows(result, program, n) for result in results])
         if norms is not None:
             outputs = outputs * norms**2
         return outputs.to(angles.batched)
@@ -125,7 +122,7 @@ class PennyLaneDevice:
         if not angles.n_samples:
             return angles.batched.new_zeros(0, program.n_outputs)
         with torch.no_grad():
-            return self._execute(program, angles, amplitudes, None)
+            return self._execute(program, angles, amplitudes, adjoint=False)
 
     # ---- the adjoint rule, by devices that have it -------------------------------------------------------------------
 
@@ -135,8 +132,7 @@ class PennyLaneDevice:
 
         if program not in self._adjoint_able:
             device = self._device_for(program)
-            angles = Angles.of(torch.zeros(1, program.n_angles, dtype=torch.float64))
-            tape = self._tape(program, angles, None)
+            tape = self._tape(program, [0.0] * program.n_angles, None)
             tape.trainable_params = list(range(len(tape.get_parameters(trainable_only=False))))
             config = qml.devices.ExecutionConfig(gradient_method="adjoint")
             able = self.exact and not program.amplitudes and device.supports_derivatives(config, tape)
@@ -147,7 +143,7 @@ class PennyLaneDevice:
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Any]:
         with torch.enable_grad():
             leaves = Angles(angles.batched.detach().requires_grad_(), angles.shared.detach().requires_grad_())
-            outputs = self._execute(program, leaves, amplitudes, "adjoint")
+            outputs = self._execute(program, leaves, amplitudes, adjoint=True)
         return outputs.detach(), (outputs, leaves)
 
     def vjp(
@@ -162,10 +158,37 @@ class PennyLaneDevice:
         outputs, leaves = saved
         if not outputs.requires_grad:
             return Gradients(torch.zeros_like(leaves.batched), torch.zeros_like(leaves.shared))
-        batched, shared = torch.autograd.grad(
-            outputs, (leaves.batched, leaves.shared), grad, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        with _default_double():
+            batched, shared = torch.autograd.grad(
+                outputs,
+                (leaves.batched, leaves.shared),
+                grad,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
         return Gradients(batched, shared)
+
+
+def _rows(result: Any, program: Program, n_samples: int) -> Tensor:
+    """The results of one tape as (n_samples, M)."""
+    parts = list(result) if isinstance(result, (tuple, list)) else [result]
+    columns = []
+    for measurement, part in zip(program.measurements, parts, strict=True):
+        width = 1 if isinstance(measurement, Expval) else 2 ** len(measurement.wires)
+        columns.append(torch.as_tensor(part).real.reshape(-1, width).expand(n_samples, width))
+    return torch.cat(columns, dim=1)
+
+
+@contextmanager
+def _default_double() -> Iterator[None]:
+    """PennyLane's torch interface gives what devices differentiate the default dtype, and so rounds it to float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def operation(op: Op, columns: Any, labels: Any) -> Any:

@@ -1,0 +1,126 @@
+"""PennyLane functions and QNodes as sources of a layer: what may be taken over, and the QNode that has to run
+itself."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qbp.errors import ArgumentError, CircuitError
+from qbp.trace import Circuit, trace
+
+__all__ = [
+    "FunctionSource",
+    "SignatureError",
+    "check_signature",
+    "is_function",
+    "is_qnode",
+    "is_transformed",
+    "run_qnode",
+    "shot_copies",
+]
+
+
+class SignatureError(ArgumentError, TypeError):
+    """A function's signature does not fit; PennyLane raises a TypeError here."""
+
+
+@dataclass
+class FunctionSource:
+    """The function that a layer traces when it meets a new number of inputs. Copies share it; unpicklable ones get
+    lost."""
+
+    function: Any
+    weight_shapes: Mapping[str, Any] | None
+    options: dict[str, Any]
+
+    def trace(self, n_inputs: int, input_arg: str) -> Circuit:
+        if self.function is None:
+            raise CircuitError(
+                f"The layer was not used with {n_inputs} inputs before it was pickled, and its function cannot be pickled"
+            )
+        return trace(self.function, self.weight_shapes, n_inputs=n_inputs, input_arg=input_arg, **self.options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionSource:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            pickle.dumps(self.function)
+            return dict(self.__dict__)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return self.__dict__ | {"function": None}
+
+
+def is_function(source: Any) -> bool:
+    return callable(source) and not isinstance(source, (str, Circuit)) and type(source).__name__ != "QuantumCircuit"
+
+
+def is_qnode(source: Any) -> bool:
+    return all(hasattr(source, name) for name in ("device", "func", "diff_method", "compile_pipeline"))
+
+
+def is_transformed(qnode: Any) -> bool:
+    """Whether a QNode does more than its function says: user transforms, or several numbers of shots."""
+    return len(qnode.compile_pipeline) > 0 or bool(shot_copies(qnode))
+
+
+def shot_copies(qnode: Any) -> int:
+    """How many results a QNode with a list of shots gives, 0 without such a list."""
+    shots = qnode.shots
+    return shots.num_copies if shots.has_partitioned_shots else 0
+
+
+def check_signature(source: Any, weight_shapes: Mapping[str, Any] | None, input_arg: str) -> None:
+    """Raise unless the function takes its data and each of its weights by name."""
+    if inspect.isclass(source):
+        return
+    parameters = inspect.signature(getattr(source, "func", source)).parameters
+    kinds = {p.kind for p in parameters.values()}
+    name, given = input_arg, set(weight_shapes or {})
+    interface = getattr(source, "interface", "torch")
+    if interface not in ("auto", "torch"):
+        raise ArgumentError(f"Invalid interface {interface!r}: the QNode's interface must be 'auto' or 'torch'")
+    if name not in parameters:
+        raise SignatureError(f"QNode must include an argument with name {name} for inputting data")
+    if name in given:
+        raise ArgumentError(f"{name} argument should not have its dimension specified in weight_shapes")
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        raise SignatureError("Cannot have a variable number of positional arguments")
+    if inspect.Parameter.VAR_KEYWORD not in kinds and given | {name} != set(parameters):
+        differ = sorted((given | {name}) ^ set(parameters))
+        raise ArgumentError(
+            f"Must specify a shape for every non-input parameter in the QNode, and no other, in weight_shapes: {differ}"
+        )
+
+
+def run_qnode(qnode: Any, inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Tensor:
+    """The QNode itself, sample after sample: right for functions of one sample and of a batch, on any device."""
+    lead = inputs.shape[:-1]
+    rows = [_call_qnode(qnode, input_arg, x, weights) for x in inputs.reshape(-1, inputs.shape[-1])]
+    copies = bool(shot_copies(qnode))
+    stacked = torch.stack(rows, dim=1 if copies else 0).to(inputs.dtype)
+    return stacked.reshape((stacked.shape[0], *lead, *stacked.shape[2:]) if copies else (*lead, *stacked.shape[1:]))
+
+
+def _call_qnode(qnode: Any, input_arg: str, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    """Outputs of one sample, (M,) or () for one bare expectation value; with a list of shots one row for each."""
+    try:
+        result = qnode(**{input_arg: x}, **weights)
+    except IndexError:
+        result = qnode(**{input_arg: x[None]}, **weights)
+    if shot_copies(qnode):
+        return torch.stack([_flatten(part) for part in result])
+    return _flatten(result)
+
+
+def _flatten(result: Any) -> Tensor:
+    if isinstance(result, Tensor):
+        return result
+    return torch.hstack([r.reshape(-1) for r in result])
