@@ -1,0 +1,162 @@
+"""What a program gives, a second time: dense matrices in NumPy, sharing no code with the executors.
+
+Gates are textbook matrices, words are Kronecker products, gradients are shifts of single rotations: slow and plain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, reduce
+
+import numpy as np
+
+from qbp.angles import Angles
+from qbp.program import Clifford, Expval, Program, Rotation
+
+__all__ = ["reference", "reference_vjp"]
+
+PAULI = {
+    "I": np.eye(2),
+    "X": np.array([[0, 1], [1, 0]]),
+    "Y": np.array([[0, -1j], [1j, 0]]),
+    "Z": np.diag([1, -1]),
+}
+CLIFFORD = {
+    "Identity": PAULI["I"],
+    "PauliX": PAULI["X"],
+    "PauliY": PAULI["Y"],
+    "PauliZ": PAULI["Z"],
+    "Hadamard": np.array([[1, 1], [1, -1]]) / np.sqrt(2),
+    "S": np.diag([1, 1j]),
+    "Adjoint(S)": np.diag([1, -1j]),
+    "SX": np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2,
+    "Adjoint(SX)": np.array([[1 - 1j, 1 + 1j], [1 + 1j, 1 - 1j]]) / 2,
+    "CNOT": np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]),
+    "CY": np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, -1j], [0, 0, 1j, 0]]),
+    "CZ": np.diag([1, 1, 1, -1]),
+    "SWAP": np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]),
+    "ISWAP": np.array([[1, 0, 0, 0], [0, 0, 1j, 0], [0, 1j, 0, 0], [0, 0, 0, 1]]),
+    "ECR": np.array([[0, 0, 1, 1j], [0, 0, 1j, 1], [1, -1j, 0, 0], [-1j, 1, 0, 0]]) / np.sqrt(2),
+}
+
+
+@dataclass(frozen=True)
+class ReferenceGradients:
+    """Gradients of ``sum(grad * outputs)``: of each sample's angles (B, K), and amplitudes (B, 2^N) or None."""
+
+    angles: np.ndarray
+    amplitudes: np.ndarray | None
+
+
+def reference(program: Program, angles: Angles | np.ndarray, amplitudes: object = None) -> np.ndarray:
+    """The outputs (B, M) of a program, from dense matrices in float64.
+
+    Args:
+        program: what runs.
+        angles: `Angles`, or all angles of all samples as an array (B, K), in radians.
+        amplitudes: (B, 2^N), real or complex, where the program starts from amplitudes.
+    """
+    full = _full(angles)
+    return _run(program, _turns(program, full), _states(program, len(full), amplitudes))
+
+
+def reference_vjp(
+    program: Program, angles: Angles | np.ndarray, grad: object, amplitudes: object = None
+) -> ReferenceGradients:
+    """Gradients of ``sum(grad * outputs)``, exact: no step is small.
+
+    Each rotation has its own two-term shift, ``df/dt = [f(t + pi/2) - f(t - pi/2)] / 2`` (arXiv 1811.11184), and an
+    angle adds up those of the rotations that it turns. Outputs are quadratic in the amplitudes, so that
+    ``[f(a + e) - f(a - e)] / 2`` is the derivative along e; complex gradients are ``d/dRe + i d/dIm``, as torch's.
+
+    Args:
+        grad: (B, M).
+    """
+    full, weight = _full(angles), np.asarray(grad, dtype=float)
+    turns, states = _turns(program, full), _states(program, len(full), amplitudes)
+
+    def slope(turns: np.ndarray, states: np.ndarray) -> np.ndarray:
+        up, down = np.split(_run(program, turns, states), 2)
+        return ((up - down) / 2 * weight).sum(1)
+
+    rotations = [op for op in program.ops if isinstance(op, Rotation)]
+    result = np.zeros(full.shape)
+    for r, op in enumerate(rotations):
+        if op.angle is not None:
+            shift = np.pi / 2 * np.eye(len(rotations))[:, [r]]
+            shifted = np.hstack([turns + shift, turns - shift])
+            result[:, op.angle] += op.scale * slope(shifted, np.vstack([states, states]))
+    if amplitudes is None:
+        return ReferenceGradients(result, None)
+    wanted = np.zeros_like(states)
+    complex_valued = np.iscomplexobj(np.asarray(amplitudes))
+    for j, unit in enumerate(np.eye(states.shape[1])):
+        for direction in (1, 1j) if complex_valued else (1,):
+            step = direction * unit
+            wanted[:, j] += direction * slope(np.hstack([turns] * 2), np.vstack([states + step, states - step]))
+    return ReferenceGradients(result, wanted if complex_valued else wanted.real)
+
+
+def _full(angles: Angles | np.ndarray) -> np.ndarray:
+    if not isinstance(angles, Angles):
+        return np.asarray(angles, dtype=float)
+    batched, shared = angles.batched.detach().double().numpy(), angles.shared.detach().double().numpy()
+    return np.hstack([batched, np.tile(shared, (len(batched), 1))])
+
+
+def _turns(program: Program, full: np.ndarray) -> np.ndarray:
+    """The angles of all rotations, fixed ones too, (R, B)."""
+    turns = [
+        np.full(len(full), op.offset) if op.angle is None else op.scale * full[:, op.angle] + op.offset
+        for op in program.ops
+        if isinstance(op, Rotation)
+    ]
+    return np.array(turns).reshape(len(turns), len(full))
+
+
+def _states(program: Program, n_samples: int, amplitudes: object) -> np.ndarray:
+    """The states that the samples start from, (B, 2^N)."""
+    if amplitudes is not None:
+        return np.asarray(amplitudes, dtype=complex)
+    return np.tile(np.eye(1, 2**program.n_qubits, dtype=complex), (n_samples, 1))
+
+
+def _run(program: Program, turns: np.ndarray, states: np.ndarray) -> np.ndarray:
+    n = program.n_qubits
+    psi = states.T
+    rotation = iter(turns)
+    for op in program.ops:
+        if isinstance(op, Clifford):
+            psi = _gate(op.name, op.wires, n) @ psi
+        else:
+            half = next(rotation) / 2
+            psi = np.cos(half) * psi - 1j * np.sin(half) * (_word(op.pauli, op.wires, n) @ psi)
+    rows: list[np.ndarray] = []
+    for measurement in program.measurements:
+        if isinstance(measurement, Expval):
+            observable = sum(c * _word(word, wires, n) for c, word, wires in measurement.terms)
+            rows.append((psi.conj() * (observable @ psi)).sum(0).real)
+        else:
+            outcomes = np.zeros((2 ** len(measurement.wires), psi.shape[1]))
+            for j in range(2**n):
+                bits = f"{j:0{n}b}"
+                outcomes[int("".join(bits[w] for w in measurement.wires), 2)] += abs(psi[j]) ** 2
+            rows.extend(outcomes)
+    return np.array(rows).T
+
+
+@cache
+def _word(pauli: str, wires: tuple[int, ...], n_qubits: int) -> np.ndarray:
+    letters = ["I"] * n_qubits
+    for letter, wire in zip(pauli, wires, strict=True):
+        letters[wire] = letter
+    return reduce(np.kron, [PAULI[letter] for letter in letters])
+
+
+@cache
+def _gate(name: str, wires: tuple[int, ...], n_qubits: int) -> np.ndarray:
+    """The matrix of a Clifford gate on `wires` of `n_qubits`."""
+    order = [*wires, *(w for w in range(n_qubits) if w not in wires)]
+    matrix = np.kron(CLIFFORD[name], np.eye(2 ** (n_qubits - len(wires)))).reshape([2] * (2 * n_qubits))
+    place = np.argsort(order)
+    return matrix.transpose([*place, *(n_qubits + place)]).reshape(2**n_qubits, -1)
