@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -209,7 +210,7 @@ class AngleMap:
             self.n_batched + len(self.shared),
             self.n_batched + self.n_shared,
         ]
-        part = [[k - low for k in kept if low <= k < high] for low, high in zip(bounds, bounds[1:], strict=False)]
+        part = [[k - low for k in kept if low <= k < high] for low, high in pairwise(bounds)]
         return AngleMap(
             self.n_inputs,
             self.n_weights,
@@ -323,8 +324,8 @@ def trace_angles(
 
     Args:
         function: ``(inputs (I,), weights by name) -> (values, amplitudes)``: the values of a circuit's parameters in
-            order, as scalars, and the (2^N,) amplitudes it starts from or None. Called once, with tensors that
-            have no values.
+            order, as scalars, and the (2^N,) amplitudes it starts from or None. Called once, with tensors that have no
+            values.
         n_inputs: I.
         weight_shapes: shape of each weight by name.
 
@@ -355,7 +356,7 @@ def trace_angles(
     except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
         raise CircuitError(
             "The structure of the circuit depends on the values of its inputs or weights (an `if`, an index or a "
-            "`float()` of them). A quantum layer needs one structure for all data: use torch.where, or fix the structure"
+            "`float()` of them). A quantum layer needs one structure for all data: fix it, or use torch.where"
         ) from error
     constants = dict(traced.named_buffers()) | dict(traced.named_parameters()) | vars(traced)
     if any(isinstance(t, Tensor) and t.requires_grad for t in constants.values()):

@@ -1,8 +1,7 @@
 """The gate table: one row per gate, and the only place where a gate is named.
 
-Every gate is a product of Pauli rotations ``exp(-i t P / 2)``, up to a global phase, whose angles ``t`` are affine
-in one
-parameter of the gate: ``t = scale * parameter + offset`` (radians). A gate without parameters whose offsets are all
+Every gate is a product of Pauli rotations ``exp(-i t P / 2)``, up to a global phase, whose angles ``t`` are affine in
+one parameter of the gate: ``t = scale * parameter + offset`` (radians). A gate without parameters whose offsets are all
 multiples of pi/2 is a Clifford gate. Everything else that qbp needs to know follows from the rows: matrices, shift
 rules (the frequencies of a parameter), adjoint gradients, the conjugation of Pauli words by Clifford gates.
 
@@ -124,12 +123,14 @@ _ROWS = (
         "CSWAP",
         3,
         0,
-        tuple(
-            _turn(*args, by=by)
-            for word in ("XX", "YY", "ZZ")
-            for args, by in (((word, 1, 2), -PI / 4), (("Z" + word, 0, 1, 2), PI / 4))
-        )
-        + (_turn("Z", 0, by=PI / 4),),
+        (
+            *(
+                _turn(*args, by=by)
+                for word in ("XX", "YY", "ZZ")
+                for args, by in (((word, 1, 2), -PI / 4), (("Z" + word, 0, 1, 2), PI / 4))
+            ),
+            _turn("Z", 0, by=PI / 4),
+        ),
         "cswap",
     ),
     # one wire

@@ -1,8 +1,7 @@
 """Gradient rules: the vector-Jacobian product of a circuit with respect to its angles.
 
-A rule is ``rule(run, program, angles, amplitudes, grad, needs) -> Gradients`` where ``run(angles, amplitudes) ->
-(B, M)``
-executes the program. All but the adjoint rule only combine executions at other angles, in ONE call of `run` for
+A rule is ``rule(run, program, angles, amplitudes, grad, needs) -> Gradients`` where ``run(angles, amplitudes) -> (B,
+M)`` executes the program. All but the adjoint rule only combine executions at other angles, in ONE call of `run` for
 the whole
 batch: so they work on hardware, and torch can differentiate them again when `run` is differentiable.
 """
@@ -127,9 +126,8 @@ def parameter_shift(
 ) -> Gradients:
     """Exact gradients from executions at shifted angles; two for each angle of one rotation, four for a CRX or a CRY.
 
-    The gradient of amplitudes comes from the same idea: an expectation value is a quadratic form of the
-        amplitudes, whose
-    central differences are exact for any step.
+    The gradient of amplitudes comes from the same idea: an expectation value is a quadratic form of the amplitudes,
+    whose central differences are exact for any step.
 
     Args:
         run: executes the program.
@@ -179,9 +177,8 @@ def spsa(
 ) -> Gradients:
     """Simultaneous perturbation: two executions a sample, whatever the number of angles (Spall 1992, equation 2.2).
 
-    ``g = (grad . [f(t + c d) - f(t - c d)] / 2c) d`` with random signs d, one set for each sample, c =
-    `SPSA_STEP`. Only
-    the circuit's vector-Jacobian product is estimated: the classical part of the model keeps its exact gradient.
+    ``g = (grad . [f(t + c d) - f(t - c d)] / 2c) d`` with random signs d, one set for each sample, c = `SPSA_STEP`.
+    Only the circuit's vector-Jacobian product is estimated: the classical part of the model keeps its exact gradient.
     """
     _refuse_amplitudes("spsa", needs)
     full = angles.full()
@@ -233,11 +230,10 @@ def _split(full: Tensor, angles: Angles, needs: Needs) -> Gradients:
 
 def _amplitude_shift(run: Run, angles: Angles, amplitudes: Tensor, grad: Tensor) -> Tensor:
     """Gradient of real or complex amplitudes: ``[f(a + e_j) - f(a - e_j)] / 2`` is exact, as f is quadratic in a."""
-    n_samples, size = amplitudes.shape
     full = angles.full()
     result = torch.zeros_like(amplitudes)
     for unit in (1, 1j) if amplitudes.is_complex() else (1,):
-        for j in range(size):  # one execution a pair: states of B samples are the memory, not angles
+        for j in range(amplitudes.shape[1]):  # one execution a pair: states of B samples are the memory, not angles
             step = torch.zeros_like(amplitudes)
             step[:, j] = unit
             states = torch.cat([amplitudes + step, amplitudes - step])

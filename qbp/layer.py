@@ -89,13 +89,12 @@ class QuantumLayer(nn.Module):
     """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
 
     It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's
-    ``TorchConnector(EstimatorQNN(...))``.
-    Its weights train by adjoint or by parameter-shift gradients; its inputs get gradients exactly when they
-    require them.
+    ``TorchConnector(EstimatorQNN(...))``. Its weights train by adjoint or by parameter-shift gradients; its inputs get
+    gradients exactly when they require them.
 
     Args:
-        source: the circuit: anything `qbp.trace` takes. Of a QNode on an exact, noiseless simulator only the circuit is
-            taken, and run on the native engine; any other QNode keeps its device, its shots and its noise.
+        source: the circuit: anything `qbp.trace` takes. Of a QNode on an exact, noiseless simulator only the circuit
+            is taken, and run on the native engine; any other QNode keeps its device, its shots and its noise.
         weight_shapes: for a PennyLane function or QNode the shape of each weight by the name of its argument.
         init_method: a function of `torch.nn.init`, or for each weight such a function or a tensor. Default: uniform in
             [0, 2 pi) radians.
@@ -424,7 +423,8 @@ def _diff_method(executor: Executor, asked: str, program: Program) -> str:
         return "backprop" if executor.name == "dense" else "adjoint" if has_adjoint else "parameter-shift"
     if asked == "adjoint" and not has_adjoint:
         raise GradientError(
-            f"diff_method='adjoint' is not to be had on backend {executor.name!r} for this circuit: use 'parameter-shift'"
+            f"diff_method='adjoint' is not to be had on backend {executor.name!r} for this circuit; "
+            "use 'parameter-shift'"
         )
     if asked == "backprop" and executor.name != "dense":
         raise GradientError("diff_method='backprop' differentiates through torch and needs backend='dense'")
@@ -453,6 +453,6 @@ def _check_norms(amplitudes: Tensor) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise ArgumentError(
-            f"Argument `inputs` must have rows of norm 1 to be amplitudes, but row {row} has norm {float(norms[row]):.6g}; "
-            "embed them with normalize=True"
+            f"Argument `inputs` must have rows of norm 1 to be amplitudes, but row {row} has norm "
+            f"{float(norms[row]):.6g}; embed them with normalize=True"
         )

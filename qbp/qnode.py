@@ -43,7 +43,8 @@ class FunctionSource:
     def trace(self, n_inputs: int, input_arg: str) -> Circuit:
         if self.function is None:
             raise CircuitError(
-                f"The layer was not used with {n_inputs} inputs before it was pickled, and its function cannot be pickled"
+                f"The layer was not used with {n_inputs} inputs before it was pickled, "
+                "and its function cannot be pickled"
             )
         return trace(self.function, self.weight_shapes, n_inputs=n_inputs, input_arg=input_arg, **self.options)
 

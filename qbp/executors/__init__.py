@@ -85,8 +85,8 @@ def backend(spec: str | Executor, *, shots: int | None = None, generator: torch.
     """The executor that a backend string names.
 
     Args:
-        spec: "auto", "native", "dense", the name of any PennyLane device ("lightning.qubit", "default.mixed",
-            ...), the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
+        spec: "auto", "native", "dense", the name of any PennyLane device ("lightning.qubit", "default.mixed", ...),
+            the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
             generator=generator)``), or an executor, which is returned as it is.
         shots: how many times each circuit is sampled; None for exact expectation values.
         generator: source of the samples; None for torch's global one.

@@ -26,8 +26,8 @@ class PennyLaneDevice:
         device: name of a device ("lightning.qubit"), or a device. A device by name is made when the first program is
             run, with as many wires as that needs.
         shots: how many times each circuit is sampled, None for expectation values without sampling.
-        generator: source of the seeds of sampling devices; None for torch's global one. A device that a user made keeps
-            its own.
+        generator: source of the seeds of sampling devices; None for torch's global one. A device that a user made
+            keeps its own.
         wires: the device's wire label for each wire of the program; 0, 1, ... if None.
     """
 

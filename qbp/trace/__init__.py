@@ -40,19 +40,16 @@ def trace(
     """Make a circuit of what is at hand.
 
     Args:
-        source: a PennyLane QNode or quantum function with an argument `inputs`, written for one sample
-            (``inputs[i]``) or for
-            a batch (``inputs[..., i]``); a PennyLane template class with ``shape(n_layers, n_wires)``, put behind
-            an angle
-            embedding; a Qiskit `QuantumCircuit`; the name or path of an OpenQASM 3 file of ``circuits/``; the name of a
-            family of `qbp.ansatz`; or a `Circuit`.
+        source: a PennyLane QNode or quantum function with an argument `inputs`, written for one sample (``inputs[i]``)
+            or for a batch (``inputs[..., i]``); a PennyLane template class with ``shape(n_layers, n_wires)``, put
+            behind an angle embedding; a Qiskit `QuantumCircuit`; the name or path of an OpenQASM 3 file of
+            ``circuits/``; the name of a family of `qbp.ansatz`; or a `Circuit`.
         weight_shapes: for a PennyLane function the shape of each weight by the name of its argument.
         n_inputs: I, features of a sample. Found out by trying where a PennyLane function allows several.
         n_qubits, n_layers: size of a family or of a template.
         observables: what to measure instead of the source's own: Pauli words such as "ZIX" (letter k is wire k), a
-            `qbp.program.Expval` or `Probs`, PennyLane observables, Qiskit `SparsePauliOp`, or a list of these.
-            Default for
-            a Qiskit circuit or a template: Z on every wire.
+            `qbp.program.Expval` or `Probs`, PennyLane observables, Qiskit `SparsePauliOp`, or a list of these. Default
+            for a Qiskit circuit or a template: Z on every wire.
         input_params, weight_params: for a Qiskit circuit which parameters are data and which are weights, in order.
         input_arg: name of the data argument of a PennyLane function.
 
@@ -60,8 +57,8 @@ def trace(
         The circuit.
 
     Raises:
-        CircuitError: if the circuit cannot be expressed: it depends on data, measures in the middle, holds a
-            channel or a gate without decomposition. The message names the culprit.
+        CircuitError: if the circuit cannot be expressed: it depends on data, measures in the middle, holds a channel
+            or a gate without decomposition. The message names the culprit.
         ArgumentError: if an argument does not fit the source.
     """
     if isinstance(source, Circuit):
@@ -77,8 +74,8 @@ def trace(
         circuit = trace_pennylane(source, shapes, n_inputs, n_qubits, n_layers, input_arg)
     else:
         raise ArgumentError(
-            "Argument `source` must be a PennyLane function or QNode, a Qiskit QuantumCircuit, the name of an OpenQASM 3 "
-            f"file or of a circuit family, but is {type(source).__name__}"
+            "Argument `source` must be a PennyLane function or QNode, a Qiskit QuantumCircuit, the name of an OpenQASM "
+            f"3 file or of a circuit family, but is {type(source).__name__}"
         )
     if observables is not None:
         measured = tuple(_observable(o, circuit.n_qubits) for o in _as_list(observables))
@@ -97,7 +94,8 @@ def _observable(observable: Any, n_qubits: int) -> Measurement:
     if isinstance(observable, str):
         if len(observable) != n_qubits or set(observable) - set("IXYZ"):
             raise ArgumentError(
-                f"A Pauli word in `observables` must have one of I, X, Y, Z for each of {n_qubits} wires, but is {observable!r}"
+                f"A Pauli word in `observables` must have one of I, X, Y, Z for each of {n_qubits} wires, "
+                f"but is {observable!r}"
             )
         return Expval(((1.0, *sparse_word(dict(enumerate(observable)))),))
     if hasattr(observable, "to_sparse_list"):  # Qiskit's SparsePauliOp

@@ -199,8 +199,8 @@ def _scalar(parameter: Any) -> Any:
     if isinstance(parameter, Tensor):
         if parameter.numel() != 1:
             raise CircuitError(
-                f"A gate's parameter must be one number for each sample, but has shape {tuple(parameter.shape)}: write the "
-                "function for one sample (inputs[i]) or with a leading ellipsis (inputs[..., i])"
+                f"A gate's parameter must be one number for each sample, but has shape {tuple(parameter.shape)}: write "
+                "the function for one sample (inputs[i]) or with a leading ellipsis (inputs[..., i])"
             )
         return parameter.reshape(())
     return float(parameter)

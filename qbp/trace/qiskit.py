@@ -48,7 +48,8 @@ def trace_qiskit(circuit: Any, input_params: Any, weight_params: Any) -> Circuit
     if both or missing:
         culprit = sorted(map(str, both or missing))
         raise ArgumentError(
-            f"Every parameter of the circuit must be in `input_params` or in `weight_params`, and in one only: {culprit}"
+            f"Every parameter of the circuit must be in `input_params` or in `weight_params`, and in one only: "
+            f"{culprit}"
         )
 
     def record(recorder: Recorder, x: Tensor, w: dict[str, Tensor]) -> tuple[int, tuple[Measurement, ...], bool]:
