@@ -1,0 +1,113 @@
+"""What the native engine does: milliseconds and GFLOP/s of forward and forward + backward.
+
+    python benchmarks/engine.py [--threads 1] [--seconds 1.0] [W1 W2 ...]
+
+Angle embedding and strongly entangling layers, Z on every wire. Each workload is timed many times in turn with the
+others; the table shows minimum and median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+
+import torch
+
+from qbp.angles import Angles
+from qbp.executors.native import Native
+from qbp.gates import GATES
+from qbp.program import Expval, Op, Program, gate_ops
+
+WORKLOADS = {  # qubits, layers, batch
+    "W1": (4, 2, 32),
+    "W2": (8, 4, 64),
+    "W3": (10, 5, 128),
+    "W4": (12, 6, 128),
+    "W5": (16, 6, 16),
+    "W6": (20, 4, 1),
+}
+
+
+def strongly_entangling(n_qubits: int, n_layers: int) -> Program:
+    """RX encodings, then layers of Rot and CNOT rings of growing range (PennyLane's StronglyEntanglingLayers)."""
+    ops: list[Op] = []
+    for w in range(n_qubits):
+        ops += gate_ops(GATES["RX"], (w,), [w])
+    k = n_qubits
+    for layer in range(n_layers):
+        for w in range(n_qubits):
+            ops += gate_ops(GATES["Rot"], (w,), [k, k + 1, k + 2])
+            k += 3
+        if n_qubits > 1:
+            reach = layer % (n_qubits - 1) + 1
+            for w in range(n_qubits):
+                ops += gate_ops(GATES["CNOT"], (w, (w + reach) % n_qubits), [])
+    return Program(n_qubits, tuple(ops), tuple(Expval.word("Z", w) for w in range(n_qubits)), k)
+
+
+def reuploading(n_qubits: int, n_blocks: int) -> Program:
+    """Blocks of RX encodings of the same kind of input, Rot and a CNOT ring."""
+    ops: list[Op] = []
+    k = n_qubits * n_blocks
+    for block in range(n_blocks):
+        for w in range(n_qubits):
+            ops += gate_ops(GATES["RX"], (w,), [block * n_qubits + w])
+        for w in range(n_qubits):
+            ops += gate_ops(GATES["Rot"], (w,), [k, k + 1, k + 2])
+            k += 3
+        for w in range(n_qubits):
+            ops += gate_ops(GATES["CNOT"], (w, (w + 1) % n_qubits), [])
+    return Program(n_qubits, tuple(ops), tuple(Expval.word("Z", w) for w in range(n_qubits)), k)
+
+
+def cases(names: list[str], dtype: torch.dtype) -> dict[str, tuple[Program, Angles, torch.Tensor]]:
+    torch.manual_seed(0)
+    found = {}
+    for name in names:
+        if name == "W7":
+            program, batch, n_batched = reuploading(6, 8), 64, 48
+        else:
+            n, layers, batch = WORKLOADS[name]
+            program, n_batched = strongly_entangling(n, layers), n
+        angles = Angles(torch.randn(batch, n_batched, dtype=dtype), torch.randn(program.n_angles - n_batched, dtype=dtype))
+        found[name] = program, angles, torch.randn(batch, program.n_outputs, dtype=dtype)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=["W1", "W2", "W3", "W4", "W7"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each workload and dtype")
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "float64"])
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    native = Native()
+    print(f"{args.threads} threads   min / median ms            forward        forward + backward    gate-amplitudes/s")
+    for dtype in args.dtypes:
+        for name, (program, angles, grad) in cases(args.names, getattr(torch, dtype)).items():
+            forward, both = [], []
+
+            def step() -> None:
+                _, saved = native.forward(program, angles)  # noqa: B023
+                native.vjp(program, angles, None, saved, grad, (True, True, False))  # noqa: B023
+
+            native(program, angles)
+            step()
+            end = time.perf_counter() + args.seconds
+            while time.perf_counter() < end or len(both) < 3:
+                for record, call in ((forward, lambda: native(program, angles)), (both, step)):  # noqa: B023
+                    begin = time.perf_counter()
+                    call()
+                    record.append(1e3 * (time.perf_counter() - begin))
+            n_rot = sum(op.__class__.__name__ == "Rotation" for op in program.ops) / 3
+            rate = n_rot * 2**program.n_qubits * len(grad) / min(both) / 1e6
+            print(
+                f"{name} {dtype:8} {min(forward):10.4f} {median(forward):10.4f} {min(both):12.4f} {median(both):10.4f}"
+                f" {rate:10.2f} G/s   x{min(both) / min(forward) - 1:.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
