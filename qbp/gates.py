@@ -100,7 +100,7 @@ _ROWS = (
     Gate("Adjoint(S)", 1, 0, (_turn("Z", by=-PI / 2),), "sdg"),
     Gate("SX", 1, 0, (_turn("X", by=PI / 2),), "sx"),
     Gate("Adjoint(SX)", 1, 0, (_turn("X", by=-PI / 2),), "", qiskit="sxdg"),
-    Gate("CNOT", 2, 0, _controlled_phase("ZX", by=PI), "cx", ("CX",)),
+    Gate("CNOT", 2, 0, _controlled_phase("ZX", by=PI), "cx"),
     Gate("CY", 2, 0, _controlled_phase("ZY", by=PI), "cy"),
     Gate("CZ", 2, 0, _controlled_phase("ZZ", by=PI), "cz"),
     Gate("SWAP", 2, 0, tuple(_turn(p, by=-PI / 2) for p in ("XX", "YY", "ZZ")), "swap"),
@@ -117,7 +117,7 @@ _ROWS = (
         (_turn("Y", 1, by=-PI / 4), *_controlled_phase("ZZ", by=PI), _turn("Y", 1, by=PI / 4)),
         "ch",
     ),
-    Gate("Toffoli", 3, 0, _controlled_phase("ZZX", by=PI), "ccx", ("CCX",)),
+    Gate("Toffoli", 3, 0, _controlled_phase("ZZX", by=PI), "ccx"),
     Gate("CCZ", 3, 0, _controlled_phase("ZZZ", by=PI), "", qiskit="ccz"),
     Gate(
         "CSWAP",
@@ -129,7 +129,7 @@ _ROWS = (
                 for word in ("XX", "YY", "ZZ")
                 for args, by in (((word, 1, 2), -PI / 4), (("Z" + word, 0, 1, 2), PI / 4))
             ),
-            _turn("Z", 0, by=PI / 4),
+            _turn("Z", 0, by=-PI / 4),
         ),
         "cswap",
     ),
