@@ -253,6 +253,8 @@ class QuantumLayer(nn.Module):
         return outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1])).to(dtype)
 
     def _run(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Tensor:
+        if not len(x):
+            return x.new_zeros(0, circuit.program.n_outputs) + 0 * (x.sum() + weights.sum())
         angles = circuit.angle_map(x, weights)
         amplitudes = circuit.angle_map.amplitudes(x, weights)
         if circuit.normalized and amplitudes is not None:
@@ -264,8 +266,8 @@ class QuantumLayer(nn.Module):
             or (amplitudes is not None and amplitudes.requires_grad)
         )
         assert self._executor is not None
-        if not wants or self._diff_method == "backprop" or not len(x):
-            return self._executor(program, angles, amplitudes) if len(x) else x.new_zeros(0, program.n_outputs)
+        if not wants or self._diff_method == "backprop":
+            return self._executor(program, angles, amplitudes)
         needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
         task = _Task(program, self._executor, self._diff_method, needs, self._generator)
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)

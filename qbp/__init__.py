@@ -1,0 +1,41 @@
+"""qbp: variational quantum circuits as differentiable layers inside PyTorch models.
+
+Shapes, everywhere: `B` batch, `I` inputs, `P` weights, `K` angles, `M` outputs, `N` qubits, `S` circuits (parameter sets).
+Angles are in radians. Wire 0 is the most significant bit of a basis state, as in PennyLane.
+
+Example:
+    >>> import torch, qbp
+    >>> layer = qbp.QuantumLayer("strongly_entangling", n_qubits=4, n_layers=2)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Tanh(), layer, torch.nn.Linear(4, 2))
+    >>> model(torch.zeros(32, 8)).shape
+    torch.Size([32, 2])
+"""
+
+from qbp import data
+from qbp.errors import QbpError
+from qbp.executors import backend
+from qbp.layer import QuantumLayer
+from qbp.models import hybrid, mlp
+from qbp.testing import gradcheck
+from qbp.trace import Circuit, trace
+from qbp.train import History, evaluate, fit, load_checkpoint, lr_range_test
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Circuit",
+    "History",
+    "QbpError",
+    "QuantumLayer",
+    "__version__",
+    "backend",
+    "data",
+    "evaluate",
+    "fit",
+    "gradcheck",
+    "hybrid",
+    "load_checkpoint",
+    "lr_range_test",
+    "mlp",
+    "trace",
+]
