@@ -108,8 +108,8 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
-    plain = json.dumps(_pack(state, "", tensors))
-    write_atomic(Path(path), save(tensors, metadata={"qbp": plain, "version": str(VERSION)}))
+    plain = json.dumps({"version": VERSION, "state": _pack(state, "", tensors)})
+    write_atomic(Path(path), save(tensors, metadata={"qbp": plain}))  # one key: their order would be random
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -122,10 +122,10 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("version") != str(VERSION):
+            content = json.loads((file.metadata() or {}).get("qbp", "{}"))
+            if content.get("version") != VERSION:
                 raise ConfigError(f"{path} is not a qbp checkpoint of version {VERSION}")
-            state: dict[str, Any] = _unpack(json.loads(metadata["qbp"]), file.get_tensor)
+            state: dict[str, Any] = _unpack(content["state"], file.get_tensor)
             return state
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"Cannot read checkpoint {path}: {error}") from error
@@ -209,26 +209,18 @@ def open_run(run: Path, resume: bool, config: dict[str, Any], epochs: int) -> di
         write_atomic(run / METRICS, b"")
         return None
     if not resume:
-        raise ConfigError(
-            f"{run} holds a checkpoint already: resume it (`resume=True`), or use another `run_dir`"
-        )
+        raise ConfigError(f"{run} holds a checkpoint already: resume it (`resume=True`), or use another `run_dir`")
     state = load_state(run / CHECKPOINT)
     old = state["config"]
-    changed = [
-        f"`{key}` was {old.get(key)!r}, is {config[key]!r}" for key in config if old.get(key) != config[key]
-    ]
+    changed = [f"`{key}` was {old.get(key)!r}, is {config[key]!r}" for key in config if old.get(key) != config[key]]
     if changed:
         raise ConfigError(f"Cannot resume {run} with other arguments: {'; '.join(changed)}")
     if state["epoch"] > epochs:
-        raise ConfigError(
-            f"Cannot resume {run}: it has {state['epoch']} epochs, more than `epochs` = {epochs}"
-        )
+        raise ConfigError(f"Cannot resume {run}: it has {state['epoch']} epochs, more than `epochs` = {epochs}")
     # A kill between row and checkpoint leaves a row that will be made again.
     rows = [row for row in History.from_jsonl(run / METRICS).rows if row["epoch"] <= state["epoch"]]
     if [row["epoch"] for row in rows] != list(range(1, state["epoch"] + 1)):
-        raise ConfigError(
-            f"{run / METRICS} must have a row for each of the {state['epoch']} epochs, but has not"
-        )
+        raise ConfigError(f"{run / METRICS} must have a row for each of the {state['epoch']} epochs, but has not")
     History(tuple(rows)).to_jsonl(run / METRICS)
     return state | {"rows": rows}
 
@@ -251,16 +243,12 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = value.detach().cpu().clone().contiguous()  # a copy: safetensors refuses shared memory
         return {"tensor": path}
     if isinstance(value, dict):  # as pairs: an optimiser's state has integers for keys
-        return {
-            "dict": [[key, _pack(item, f"{path}/{key}".lstrip("/"), tensors)] for key, item in value.items()]
-        }
+        return {"dict": [[key, _pack(item, f"{path}/{key}".lstrip("/"), tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return [_pack(item, f"{path}/{k}", tensors) for k, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ConfigError(
-        f"A checkpoint cannot hold {path}, a {type(value).__name__}: tensors and plain values only"
-    )
+    raise ConfigError(f"A checkpoint cannot hold {path}, a {type(value).__name__}: tensors and plain values only")
 
 
 def _unpack(value: Any, tensor: Callable[[str], Tensor]) -> Any:

@@ -147,7 +147,8 @@ def fit(
         >>> history.last["accuracy"] > 0.9
         True
     """
-    _check(model, train, epochs, lr, batch_size, early_stopping, clip_grad_norm)
+    check_data(model, train, "train")
+    _check(epochs, lr, batch_size, early_stopping, clip_grad_norm)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ArgumentError(f"Argument `seed` must be an integer in 0..2**32-1, but is {seed!r}")
     if run_dir is None and resume:
@@ -168,8 +169,7 @@ def fit(
         "optimizer": name_of(optimizer),
         "lr": lr,
         "batch_size": batch_size,
-        "schedule": name_of(schedule),
-        "epochs": None if schedule in _ANY_EPOCHS else epochs,
+        "schedule": name_of(schedule) if schedule in _ANY_EPOCHS else f"{name_of(schedule)} over {epochs} epochs",
         "loss": name_of(loss),
         "early_stopping": early_stopping,
         "seed": seed,
@@ -289,7 +289,8 @@ def lr_range_test(
         ArgumentError: an argument is wrong, or data and model do not fit.
         DivergenceError: the loss explodes at once.
     """
-    _check(model, data, steps, lr_min, batch_size)
+    check_data(model, data)
+    _check(steps, lr_min, batch_size)
     if not (lr_min < lr_max < math.inf and 0 <= smoothing < 1 and steps >= 10):
         raise ArgumentError(
             "Arguments must have `lr_min` < `lr_max`, 0 <= `smoothing` < 1 and `steps` >= 10, but are "
@@ -361,15 +362,12 @@ def _optimizer(model: nn.Module, optimizer: Any, lr: float) -> tuple[list[nn.Par
 
 
 def _check(
-    model: nn.Module,
-    data: Dataset,
     epochs: int,
     lr: float,
     batch_size: int,
     early_stopping: int | None = None,
     clip_grad_norm: float | None = None,
 ) -> None:
-    check_data(model, data)
     for name, count in (("epochs", epochs), ("batch_size", batch_size), ("early_stopping", early_stopping)):
         if count is not None and (not isinstance(count, int) or count < 1):
             raise ArgumentError(f"Argument `{name}` must be a positive integer, but is {count!r}")
