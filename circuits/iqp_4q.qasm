@@ -1,0 +1,67 @@
+// title: IQP embedding and strongly entangling layers
+// reference: arXiv 1804.11326
+// observables: Z0, Z1, Z2, Z3
+// weight_shape: 1, 4, 3
+OPENQASM 3.0;
+include "stdgates.inc";
+
+input float[64] x_0;
+input float[64] x_1;
+input float[64] x_2;
+input float[64] x_3;
+input float[64] w_0;
+input float[64] w_1;
+input float[64] w_2;
+input float[64] w_3;
+input float[64] w_4;
+input float[64] w_5;
+input float[64] w_6;
+input float[64] w_7;
+input float[64] w_8;
+input float[64] w_9;
+input float[64] w_10;
+input float[64] w_11;
+qubit[4] q;
+
+h q[0];
+h q[1];
+h q[2];
+h q[3];
+rz(x_0) q[0];
+rz(x_1) q[1];
+rz(x_2) q[2];
+rz(x_3) q[3];
+cx q[0], q[1];
+rz(x_0 * x_1) q[1];
+cx q[0], q[1];
+cx q[0], q[2];
+rz(x_0 * x_2) q[2];
+cx q[0], q[2];
+cx q[0], q[3];
+rz(x_0 * x_3) q[3];
+cx q[0], q[3];
+cx q[1], q[2];
+rz(x_1 * x_2) q[2];
+cx q[1], q[2];
+cx q[1], q[3];
+rz(x_1 * x_3) q[3];
+cx q[1], q[3];
+cx q[2], q[3];
+rz(x_2 * x_3) q[3];
+cx q[2], q[3];
+rz(w_0) q[0];
+ry(w_1) q[0];
+rz(w_2) q[0];
+rz(w_3) q[1];
+ry(w_4) q[1];
+rz(w_5) q[1];
+rz(w_6) q[2];
+ry(w_7) q[2];
+rz(w_8) q[2];
+rz(w_9) q[3];
+ry(w_10) q[3];
+rz(w_11) q[3];
+cx q[0], q[1];
+cx q[1], q[2];
+cx q[2], q[3];
+cx q[3], q[0];

@@ -1,0 +1,73 @@
+// title: Strongly entangling layers
+// reference: arXiv 1804.00633
+// observables: Z0, Z1, Z2, Z3
+// weight_shape: 2, 4, 3
+OPENQASM 3.0;
+include "stdgates.inc";
+
+input float[64] x_0;
+input float[64] x_1;
+input float[64] x_2;
+input float[64] x_3;
+input float[64] w_0;
+input float[64] w_1;
+input float[64] w_2;
+input float[64] w_3;
+input float[64] w_4;
+input float[64] w_5;
+input float[64] w_6;
+input float[64] w_7;
+input float[64] w_8;
+input float[64] w_9;
+input float[64] w_10;
+input float[64] w_11;
+input float[64] w_12;
+input float[64] w_13;
+input float[64] w_14;
+input float[64] w_15;
+input float[64] w_16;
+input float[64] w_17;
+input float[64] w_18;
+input float[64] w_19;
+input float[64] w_20;
+input float[64] w_21;
+input float[64] w_22;
+input float[64] w_23;
+qubit[4] q;
+
+rx(x_0) q[0];
+rx(x_1) q[1];
+rx(x_2) q[2];
+rx(x_3) q[3];
+rz(w_0) q[0];
+ry(w_1) q[0];
+rz(w_2) q[0];
+rz(w_3) q[1];
+ry(w_4) q[1];
+rz(w_5) q[1];
+rz(w_6) q[2];
+ry(w_7) q[2];
+rz(w_8) q[2];
+rz(w_9) q[3];
+ry(w_10) q[3];
+rz(w_11) q[3];
+cx q[0], q[1];
+cx q[1], q[2];
+cx q[2], q[3];
+cx q[3], q[0];
+rz(w_12) q[0];
+ry(w_13) q[0];
+rz(w_14) q[0];
+rz(w_15) q[1];
+ry(w_16) q[1];
+rz(w_17) q[1];
+rz(w_18) q[2];
+ry(w_19) q[2];
+rz(w_20) q[2];
+rz(w_21) q[3];
+ry(w_22) q[3];
+rz(w_23) q[3];
+cx q[0], q[2];
+cx q[1], q[3];
+cx q[2], q[0];
+cx q[3], q[1];
