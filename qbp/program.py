@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from qbp.errors import ArgumentError, CircuitError
 from qbp.gates import GATES, Gate
@@ -157,6 +158,8 @@ class Program:
                     raise CircuitError("Probabilities need at least one wire")
                 self._check_wires(measurement.wires, measurement)
             else:
+                if not measurement.terms:
+                    raise CircuitError("An observable needs at least one term")
                 for _, word, wires in measurement.terms:
                     self._check_wires(wires, measurement)
                     self._check_word(word, wires, measurement)
@@ -281,8 +284,8 @@ def gate_ops(gate: Gate, wires: tuple[int, ...], angles: Iterable[int | float]) 
         value = None if step.param is None else params[step.param]
         if value is None:
             ops.append(Rotation(step.pauli, on, None, offset=step.offset))
-        elif isinstance(value, int):
-            ops.append(Rotation(step.pauli, on, value, step.scale, step.offset))
+        elif isinstance(value, Integral):  # an int of NumPy too
+            ops.append(Rotation(step.pauli, on, int(value), step.scale, step.offset))
         else:
             ops.append(Rotation(step.pauli, on, None, offset=step.scale * value + step.offset))
     return tuple(ops)

@@ -45,9 +45,7 @@ NASTY: dict[str, Program] = {
     "X on wire 0 only": _of(3, [("PauliX", (0,))], *(_word("Z", w) for w in range(3)), Probs((0, 1, 2))),
     "X on the last wire only": _of(4, [("PauliX", (3,))], *(_word("Z", w) for w in range(4)), Probs((3, 0))),
     "rotation of wire 1 only": _of(4, [("RY", (1,), 0)], *(_word("Z", w) for w in range(4)), n_angles=1),
-    "probabilities in another order": _of(
-        3, [*_SPREAD, ("RY", (1,), 0)], Probs((2, 0)), Probs((1, 2, 0)), n_angles=1
-    ),
+    "probabilities in another order": _of(3, [*_SPREAD, ("RY", (1,), 0)], Probs((2, 0)), Probs((1, 2, 0)), n_angles=1),
     "asymmetric": _of(
         3,
         [("RX", (0,), 0), ("CNOT", (0, 1)), ("RY", (1,), 1), ("CY", (2, 0)), ("RZ", (2,), 2), ("S", (0,))],
@@ -99,9 +97,7 @@ NASTY: dict[str, Program] = {
         *(_word("X", 0), _word("Y", 1), _word("XY", 1, 0)),
         n_angles=1,
     ),
-    "negative scale and offset": _of(
-        1, [Rotation("Y", (0,), 0, -1.0, 0.7)], _word("Z", 0), _word("X", 0), n_angles=1
-    ),
+    "negative scale and offset": _of(1, [Rotation("Y", (0,), 0, -1.0, 0.7)], _word("Z", 0), _word("X", 0), n_angles=1),
     "every Clifford gate": _of(
         3,
         [("RY", (2,), 0), *_SPREAD, *((g.name, (2, 0, 1)[: g.n_wires]) for g in _CLIFFORDS)],

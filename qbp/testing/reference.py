@@ -75,25 +75,26 @@ def reference_vjp(
     full, weight = _full(angles), np.asarray(grad, dtype=float)
     turns, states = _turns(program, full), _states(program, len(full), amplitudes)
 
-    def slope(turns: np.ndarray, states: np.ndarray) -> np.ndarray:
-        up, down = np.split(_run(program, turns, states), 2)
-        return ((up - down) / 2 * weight).sum(1)
+    def slopes(turns: list[np.ndarray], states: list[np.ndarray]) -> np.ndarray:
+        """(S, B) from S pairs of runs, side by side."""
+        outputs = _run(program, np.hstack(turns), np.vstack(states)).reshape(-1, 2, *weight.shape)
+        return ((outputs[:, 0] - outputs[:, 1]) / 2 * weight).sum(2)
 
     rotations = [op for op in program.ops if isinstance(op, Rotation)]
+    turned = [r for r, op in enumerate(rotations) if op.angle is not None]
     result = np.zeros(full.shape)
-    for r, op in enumerate(rotations):
-        if op.angle is not None:
-            shift = np.pi / 2 * np.eye(len(rotations))[:, [r]]
-            shifted = np.hstack([turns + shift, turns - shift])
-            result[:, op.angle] += op.scale * slope(shifted, np.vstack([states, states]))
+    if turned:
+        shifts = [sign * np.pi / 2 * np.eye(len(rotations))[:, [r]] for r in turned for sign in (1, -1)]
+        found = slopes([turns + shift for shift in shifts], [states] * len(shifts))
+        for r, slope in zip(turned, found, strict=True):
+            result[:, rotations[r].angle] += rotations[r].scale * slope
     if amplitudes is None:
         return ReferenceGradients(result, None)
-    wanted = np.zeros_like(states)
     complex_valued = np.iscomplexobj(np.asarray(amplitudes))
-    for j, unit in enumerate(np.eye(states.shape[1])):
-        for direction in (1, 1j) if complex_valued else (1,):
-            step = direction * unit
-            wanted[:, j] += direction * slope(np.hstack([turns] * 2), np.vstack([states + step, states - step]))
+    units = [unit * direction for direction in (1, 1j)[: 1 + complex_valued] for unit in np.eye(states.shape[1])]
+    steps = [sign * unit for unit in units for sign in (1, -1)]
+    along = slopes([turns] * len(steps), [states + step for step in steps])
+    wanted = along.T @ np.array(units)
     return ReferenceGradients(result, wanted if complex_valued else wanted.real)
 
 
