@@ -50,9 +50,10 @@ def _count(name: str, value: int, least: int = 1) -> int:
 
 
 def _power_of_two(n_qubits: int) -> int:
-    if _count("n_qubits", n_qubits, 2).bit_count() != 1:
-        raise ArgumentError(f"Argument `n_qubits` must be a power of two, but is {n_qubits}")
-    return n_qubits
+    number = _count("n_qubits", n_qubits, 2)
+    if number.bit_count() != 1:
+        raise ArgumentError(f"Argument `n_qubits` must be a power of two, but is {number}")
+    return number
 
 
 def _variables(letter: str, *shape: int) -> Any:

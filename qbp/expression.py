@@ -29,12 +29,20 @@ FUNCTIONS: dict[str, str] = {
 }
 """OpenQASM 3's differentiable functions of one argument. Its `pow` is `**` here."""
 
+
+def _power(base: Any, exponent: Any) -> Any:
+    result = base**exponent
+    if isinstance(result, complex):  # Python's answer for floats, where torch and NumPy say nan
+        raise ArgumentError(f"{base} ** {exponent} has no real value")
+    return result
+
+
 BINARY: dict[str, tuple[int, Callable[[Any, Any], Any]]] = {
     "+": (1, lambda a, b: a + b),
     "-": (1, lambda a, b: a - b),
     "*": (2, lambda a, b: a * b),
     "/": (2, lambda a, b: a / b),
-    "**": (4, lambda a, b: a**b),
+    "**": (4, _power),
 }
 """Operators of two operands: how strongly each binds, and what it does."""
 
