@@ -218,9 +218,7 @@ def _locate(path: Path, node: yaml.MappingNode, above: Key, lines: dict[Key, int
     for key_node, value_node in node.value:
         key, line = (*above, str(key_node.value)), key_node.start_mark.line + 1
         if key in lines:
-            raise ConfigError(
-                f"{path}, line {line}: key `{'.'.join(key)}` is already there, in line {lines[key]}"
-            )
+            raise ConfigError(f"{path}, line {line}: key `{'.'.join(key)}` is already there, in line {lines[key]}")
         lines[key] = line
         if isinstance(value_node, yaml.MappingNode) and id(value_node) not in seen:
             _locate(path, value_node, key, lines, seen)

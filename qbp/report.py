@@ -42,9 +42,7 @@ def training_curves(histories: Mapping[str, History], path: str | Path) -> Path:
         'training.png'
     """
     if not histories or not all(history.rows for history in histories.values()):
-        raise ArgumentError(
-            "Argument `histories` must hold a model with at least one epoch each, but does not"
-        )
+        raise ArgumentError("Argument `histories` must hold a model with at least one epoch each, but does not")
     rows = next(iter(histories.values())).rows
     score = "accuracy" if "accuracy" in rows[0] else "r2"
     figure = _figure(8.0, 3.2)
@@ -86,9 +84,7 @@ def learning_rate(test: LearningRateTest, path: str | Path) -> Path:
     figure = _figure(5.0, 3.2)
     axes = figure.subplots()
     axes.semilogx(test.lrs, test.losses, color=COLOURS[0])
-    axes.axvline(
-        test.suggestion, color=COLOURS[1], linestyle="--", label=f"suggestion: {test.suggestion:.2g}"
-    )
+    axes.axvline(test.suggestion, color=COLOURS[1], linestyle="--", label=f"suggestion: {test.suggestion:.2g}")
     _label(axes, "learning rate", "loss (smoothed)")
     axes.legend(frameon=False, fontsize=8)
     return _save(figure, path)
@@ -118,9 +114,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
     for row in range(n):
         for column in range(n):
             colour = "white" if shares[row][column] > 0.5 else INK
-            axes.text(
-                column, row, str(confusion[row][column]), ha="center", va="center", color=colour, fontsize=9
-            )
+            axes.text(column, row, str(confusion[row][column]), ha="center", va="center", color=colour, fontsize=9)
     long = max(map(len, classes)) > 3
     axes.set_xticks(range(n), classes, rotation=45 if long else 0, ha="right" if long else "center")
     axes.set_yticks(range(n), classes)
@@ -151,8 +145,6 @@ def _save(figure: Figure, path: str | Path) -> Path:
     try:
         figure.savefig(content, format=path.suffix[1:] or "png", dpi=150)
     except ValueError as error:
-        raise ArgumentError(
-            f"Argument `path` must end in .png, .svg or .pdf, but is {str(path)!r}"
-        ) from error
+        raise ArgumentError(f"Argument `path` must end in .png, .svg or .pdf, but is {str(path)!r}") from error
     write_atomic(path, content.getvalue())
     return path

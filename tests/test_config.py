@@ -221,9 +221,7 @@ yaml_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-keys = st.sampled_from(
-    ["name", "data", "model", "train", "data.classes", "model.kind", "train.lr", "x", "data.x.y"]
-)
+keys = st.sampled_from(["name", "data", "model", "train", "data.classes", "model.kind", "train.lr", "x", "data.x.y"])
 
 
 @given(key=keys, value=yaml_values)

@@ -116,7 +116,5 @@ def test_importing_and_drawing_never_needs_a_screen(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     env = {"PATH": "/usr/bin:/bin", "MPLBACKEND": "TkAgg", "HOME": str(tmp_path)}
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "training.png")], env=env, check=True, cwd=Path.cwd()
-    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "training.png")], env=env, check=True, cwd=Path.cwd())
     assert (tmp_path / "training.png").stat().st_size > 1000

@@ -1,0 +1,5 @@
+"""`python -m qbp` is `qbp`."""
+
+from qbp.cli import main
+
+main()

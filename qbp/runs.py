@@ -1,0 +1,265 @@
+"""Runs on disk: train what a config says into a directory, go on after a kill, evaluate again later."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qbp import config as configs
+from qbp import data, models, report
+from qbp.checkpoint import write_atomic
+from qbp.config import Config, Hybrid
+from qbp.data import Dataset
+from qbp.errors import ConfigError
+from qbp.train import evaluate as evaluate_model
+from qbp.train import fit, load_checkpoint
+
+__all__ = ["build", "evaluate", "load_data", "train", "verdict", "versions"]
+
+CONFIG, RESULT, VERSIONS, TWIN = "config.yaml", "result.json", "versions.json", "twin"
+PACKAGES = ("qbp", "numpy", "torch", "pennylane", "qiskit", "numba", "scikit-learn", "safetensors")
+
+
+def load_data(config: Config) -> tuple[Dataset, Dataset]:
+    """Return (train, test) as the config says."""
+    return data.load(**config.data.model_dump(), seed=config.seed)
+
+
+def build(config: Config, train: Dataset) -> dict[str, nn.Module]:
+    """Build the models of a run: the config's, under the name of its kind, and the twin of a hybrid one.
+
+    Args:
+        config: the config.
+        train: the data, for the numbers of inputs and outputs.
+
+    Returns:
+        The models by name, the config's first.
+
+    Raises:
+        ArgumentError: the model cannot be built, or has no twin of its size.
+    """
+    n_inputs, n_outputs = train.x.shape[1], train.n_classes or train.y.shape[1]
+    if config.train.loss == "bce":
+        n_outputs = 1
+    if not isinstance(config.model, Hybrid):
+        mlp = models.mlp(
+            n_inputs,
+            *config.model.hidden,
+            n_outputs,
+            activation=config.model.activation,
+            seed=config.seed,
+        )
+        return {"mlp": mlp}
+    hybrid = models.hybrid(n_inputs, n_outputs, seed=config.seed, **config.model.model_dump(exclude={"kind"}))
+    if not config.twin:
+        return {"hybrid": hybrid}
+    return {"hybrid": hybrid, TWIN: models.matched_mlp(hybrid, n_inputs, n_outputs, seed=config.seed)}
+
+
+def train(config: Config, directory: str | Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
+    """Train what a config says, and its twin, and evaluate both on held-out data.
+
+    The directory then holds `config.yaml`, `versions.json`, `metrics.jsonl` (a row per epoch), pictures,
+    `checkpoint.safetensors` and `result.json`, and `twin/` the same of the twin. Whatever a kill leaves there,
+    resuming ends with the bits of a run that was not killed.
+
+    Args:
+        config: the config.
+        directory: where to.
+        resume: go on with the run in the directory, if there is one.
+        progress: draw a bar with the time left.
+
+    Returns:
+        What `result.json` holds: `name`, `seed`, `data`, and by name of the model its `parameters`, `epochs`,
+        `seconds` of training and the metrics of `qbp.train.evaluate`.
+
+    Raises:
+        ConfigError: the directory is taken, or holds a run of another config.
+        ArgumentError: the config asks for what cannot be built.
+    """
+    folder = Path(directory)
+    _open(config, folder, resume)
+    if (folder / RESULT).exists():
+        return read_result(folder)
+    train_data, test_data = load_data(config)
+    results, histories = {}, {}
+    for name, model in build(config, train_data).items():
+        run_dir = folder / TWIN if name == TWIN else folder
+        history = fit(
+            model,
+            train_data,
+            **config.train.model_dump(),
+            seed=config.seed,
+            run_dir=run_dir,
+            resume=resume,
+            progress=progress,
+        )
+        histories[name] = history
+        results[name] = {
+            "parameters": models.n_parameters(model),
+            "epochs": len(history.rows),
+            "seconds": sum(history.column("seconds")),
+            **evaluate_model(model, test_data, loss=config.train.loss),
+        }
+    report.training_curves(histories, folder / "training.png")
+    for name, result in results.items():
+        if "confusion" in result:
+            path = (folder / TWIN if name == TWIN else folder) / "confusion.png"
+            report.confusion_matrix(result["confusion"], test_data.classes, path)
+    about = {"name": test_data.name, "train": len(train_data), "test": len(test_data)}
+    written = {"name": config.name, "seed": config.seed, "data": about, "models": results}
+    _write(folder / RESULT, written)  # the last file: it says that the run is finished
+    return written
+
+
+def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | None = None) -> dict[str, Any]:
+    """Evaluate the model of a run, finished or not, on the held-out data.
+
+    Args:
+        directory: the run's.
+        backend: where the circuit runs, instead of the config's backend.
+        shots: how many times each circuit is sampled, instead of the config's `shots`.
+
+    Returns:
+        `model`, `epoch` of the weights, and the metrics of `qbp.train.evaluate`.
+
+    Raises:
+        ConfigError: there is no such run, it has no checkpoint yet, or its model has no circuit.
+    """
+    folder = Path(directory)
+    config = read_config(folder)
+    changes: dict[str, Any] = {"backend": backend, "shots": shots}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if changes and not isinstance(config.model, Hybrid):
+        raise ConfigError(f"The model of run {folder} has no circuit: it takes neither a backend nor shots")
+    if changes:
+        changes["diff_method"] = "best"  # the training's rule may not fit, and no gradient is taken
+    config = config.model_copy(update={"model": config.model.model_copy(update=changes), "twin": False})
+    train_data, test_data = load_data(config)
+    ((name, model),) = build(config, train_data).items()
+    epoch = load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+    return {"model": name, "epoch": epoch, **evaluate_model(model, test_data, loss=config.train.loss)}
+
+
+def verdict(result: dict[str, Any]) -> str | None:
+    """Return in a sentence what a result says of the quantum layer; None without a twin.
+
+    One seed is one draw of split and initial weights, so the sentence claims no more than this run.
+    """
+    scores = result["models"]
+    if TWIN not in scores:
+        return None
+    hybrid, twin = scores["hybrid"], scores[TWIN]
+    metric = "accuracy" if "accuracy" in hybrid else "r2"
+    if twin[metric] >= hybrid[metric]:
+        return (
+            "The classical twin is as good or better: in this run the quantum layer does not help. "
+            "(One seed; other seeds may differ.)"
+        )
+    if metric == "accuracy":
+        more = round((hybrid[metric] - twin[metric]) * result["data"]["test"])
+        gain = f"{more} of {result['data']['test']} test rows more right than"
+    else:
+        gain = f"a larger r2 ({hybrid[metric]:.3f} against {twin[metric]:.3f}) than"
+    return (
+        f"The hybrid model has {gain} its classical twin. "
+        "One seed is no evidence that the quantum layer helps: repeat with other seeds."
+    )
+
+
+def versions() -> dict[str, Any]:
+    """Return what a result depends on besides its config: versions, machine, the working directory's commit."""
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def read_config(folder: Path) -> Config:
+    """Return a run's config.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder} is no run of `qbp train`: it has no {CONFIG}")
+    return configs.load(folder / CONFIG)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return what `train` wrote.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return result
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Cannot read {folder / RESULT}: {error}") from error
+
+
+def _open(config: Config, folder: Path, resume: bool) -> None:
+    """Claim the directory for a new run, or check that it holds one of the same config."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()  # by one process only, whichever comes first
+    except FileExistsError:
+        if not resume:
+            raise ConfigError(
+                f"Run {folder} is already there: go on with it (`--resume`), or give the new run another name "
+                "(`--name`)"
+            ) from None
+    if (folder / CONFIG).exists():
+        if changed := configs.differences(read_config(folder), config):
+            raise ConfigError(
+                f"Run {folder} cannot be resumed with another config (there / here): {'; '.join(changed)}"
+            )
+    else:
+        if others := sorted(path.name for path in folder.iterdir() if path.name != f"{CONFIG}.tmp"):
+            raise ConfigError(f"{folder} is no run to resume: it has {others[0]}, but no {CONFIG}")
+        write_atomic(folder / CONFIG, configs.dump(config).encode())
+    if not (folder / VERSIONS).exists():
+        _write(folder / VERSIONS, versions())
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

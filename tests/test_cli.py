@@ -1,0 +1,229 @@
+"""The command line as a user meets it: what is printed, what is written, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from qbp import qasm
+from qbp.checkpoint import History
+from qbp.cli import main
+
+SMALL = """\
+data: {name: iris, classes: [0, 2]}
+model: {kind: hybrid, n_qubits: 2, n_layers: 1}
+train: {epochs: 2, lr: 0.05, batch_size: 16}
+"""
+MLP = "--set=model={kind: mlp, hidden: [3]}"
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def qbp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in a directory that holds `small.yaml`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("small.yaml").write_text(SMALL)
+
+    def run(*arguments: str) -> Done:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        said = capsys.readouterr()
+        return Done(int(stopped.value.code or 0), said.out, said.err)
+
+    return run
+
+
+def losses(folder: str | Path) -> list[float]:
+    return History.from_jsonl(Path(folder) / "metrics.jsonl").column("loss")
+
+
+def test_help_names_every_command(qbp: Run) -> None:
+    done = qbp("--help")
+    assert done.code == 0
+    for command in ("train", "evaluate", "lr", "circuits", "info"):
+        assert f" {command} " in done.out
+
+
+def test_train_prints_both_models_side_by_side_and_says_what_the_twin_says(qbp: Run) -> None:
+    done = qbp("train", "small.yaml", "--quiet")
+    assert done.code == 0
+    assert done.err == ""
+    result = json.loads(Path("runs/small/result.json").read_text())["models"]
+    lines = {line.split()[1]: line for line in done.out.splitlines() if line.startswith("│")}
+    for name in ("hybrid", "twin"):
+        assert str(result[name]["parameters"]) in lines[name]
+        assert f"{result[name]['accuracy']:.4f}" in lines[name]
+    worse = result["twin"]["accuracy"] >= result["hybrid"]["accuracy"]
+    assert ("the quantum layer does not help" in done.out) == worse
+    assert "iris, 75 rows to train, 25 held out" in done.out
+    assert done.out.rstrip().endswith("Saved in runs/small")
+
+
+def test_overrides_name_and_runs_dir(qbp: Run) -> None:
+    done = qbp(
+        "train", "small.yaml", MLP, "--set", "train.epochs=3", "--name", "mine", "--runs-dir", "else/where", "-q"
+    )
+    assert done.code == 0
+    assert len(losses("else/where/mine")) == 3
+    assert "name: mine\n" in Path("else/where/mine/config.yaml").read_text()
+    assert "twin" not in done.out
+    assert not Path("runs").exists()
+
+
+def test_progress_is_shown_unless_quiet(qbp: Run) -> None:
+    assert "epoch 2/2" in qbp("train", "small.yaml", MLP).out
+    assert "epoch 2/2" not in qbp("train", "small.yaml", MLP, "-q", "--name=other").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "digit"], "Config 'digit' is neither a file nor one of digits, "),
+        (["train", "small.yaml", "--set", "train.epoch=3"], "key `train.epoch` is unknown"),
+        (["train", "small.yaml", "--name", "../up"], "key `name` must match pattern"),
+        (["train", "small.yaml", "--set", "data.classes=[0, 7]"], "`classes` must name some of setosa"),
+        (["train", "small.yaml", "--set", "model.circuit=strngly"], "strongly_entangling"),
+        (["train", "small.yaml", "--set", "model.backend=no.such"], "no.such"),
+        (["evaluate", "runs/none"], "runs/none is no run of `qbp train`"),
+        (["lr", "nothing.yaml"], "Config 'nothing.yaml' is neither a file"),
+        (["circuits", "no_such"], "no_such"),
+    ],
+)
+def test_what_a_user_got_wrong_is_one_line_and_exit_code_2(qbp: Run, arguments: list[str], words: str) -> None:
+    done = qbp(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("Error: ")
+    assert words in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_wrong_config_file_is_named_with_its_line(qbp: Run) -> None:
+    Path("wrong.yaml").write_text(SMALL + "twim: false\n")
+    assert "Error: wrong.yaml, line 4: key `twim` is unknown" in qbp("train", "wrong.yaml").err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train"], ["no-such"], ["evaluate", "runs/x", "--shots", "0"], ["train", "--no"]]
+)
+def test_wrong_usage_is_exit_code_2(qbp: Run, arguments: list[str]) -> None:
+    done = qbp(*arguments)
+    assert done.code == 2
+    assert "Usage: qbp" in done.err
+
+
+def test_a_taken_name_is_refused_and_resume_prints_the_result_again(qbp: Run) -> None:
+    first = qbp("train", "small.yaml", "-q")
+    again = qbp("train", "small.yaml", "-q")
+    assert again.code == 2
+    assert "--resume" in again.err
+    assert "--name" in again.err
+    assert qbp("train", "small.yaml", "-q", "--resume") == first
+    assert qbp("train", "runs/small/config.yaml", "-q", "--resume") == first
+    changed = qbp("train", "small.yaml", "-q", "--resume", "--set", "seed=1")
+    assert changed.code == 2
+    assert "seed: 0 / 1" in changed.err
+
+
+def test_ctrl_c_says_how_to_go_on_and_that_command_ends_with_the_same_losses(qbp: Run) -> None:
+    options = ["--set", "train.epochs=200", "--set", "twin=false"]
+    command = [sys.executable, "-m", "qbp", "train", "small.yaml", *options, "-q", "--runs-dir", "kept"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        rows = Path("kept/small/metrics.jsonl")
+        while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 2):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    (said,) = err.splitlines()
+    assert said == "Interrupted. Go on with: qbp train kept/small/config.yaml --resume --runs-dir kept"
+    assert 2 < len(losses("kept/small")) < 200
+    assert qbp(*said.partition("qbp ")[2].split(), "-q").code == 0
+    assert qbp("train", "small.yaml", *options, "-q", "--name", "whole").code == 0
+    assert losses("kept/small") == losses("runs/whole")
+
+
+def test_evaluate_reloads_a_run_on_other_backends(qbp: Run) -> None:
+    qbp("train", "small.yaml", "-q", "--set", "twin=false")
+    score = json.loads(Path("runs/small/result.json").read_text())["models"]["hybrid"]
+    done = qbp("evaluate", "runs/small")
+    assert done.code == 0
+    assert f"{score['accuracy']:.4f}" in done.out
+    assert f"{score['loss']:.4f}" in done.out
+    assert f"{score['loss']:.4f}" in qbp("evaluate", "runs/small", "--backend", "dense").out
+    sampled = qbp("evaluate", "runs/small", "--shots", "50")
+    assert sampled.code == 0
+    assert "50 shots" in sampled.out
+    wrong = qbp("evaluate", "runs/small", "--backend", "native", "--shots", "50")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+
+
+def test_lr_suggests_a_rate_and_draws_the_curve(qbp: Run) -> None:
+    done = qbp("lr", "small.yaml", MLP)
+    assert done.code == 0
+    rate = float(done.out.partition("train.lr=")[2].split()[0])
+    assert 1e-5 <= rate <= 1
+    assert Path("small-lr.png").stat().st_size > 5000
+    assert qbp("lr", "small.yaml", MLP, "--output", "curve.svg").code == 0
+    assert "<svg" in Path("curve.svg").read_text()
+    assert qbp("lr", "small.yaml", MLP, "--output", "curve.xyz").code == 2
+
+
+def test_circuits_lists_every_file_with_its_size(qbp: Run) -> None:
+    done = qbp("circuits")
+    assert done.code == 0
+    rows = {line.split()[1]: line.split() for line in done.out.splitlines() if line.startswith("│")}
+    assert list(rows) == qasm.available()
+    for name, row in rows.items():
+        listing = qasm.load(name)
+        counts = [listing.n_qubits, len(listing.inputs), len(listing.weights), len(listing.calls)]
+        assert [int(cell) for cell in row if cell.isdigit()][-5:-1] == counts
+
+
+def test_circuits_draws_one_by_name_or_file(qbp: Run) -> None:
+    name = qasm.available()[0]
+    done = qbp("circuits", name)
+    assert done.code == 0
+    for wire in range(qasm.load(name).n_qubits):
+        assert f"q{wire}: ─" in done.out
+    assert qbp("circuits", str(qasm.find(name))).out == done.out
+
+
+def test_info_names_versions_engine_and_backends(qbp: Run) -> None:
+    import torch
+
+    done = qbp("info")
+    assert done.code == 0
+    said = {line.split("  ")[0]: line for line in done.out.splitlines()}
+    assert said["torch"].split()[-1] == torch.__version__
+    assert "float32" in said["native engine"]
+    for backend in ("native", "dense", "default.qubit", "lightning.qubit"):
+        assert backend in said["backends"]
+
+
+def test_python_m_qbp_is_qbp() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qbp", "train"], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Usage: qbp train" in done.stderr
