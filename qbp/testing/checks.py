@@ -219,14 +219,14 @@ def _cases(
         if not accepts(program):
             continue
         count += 1
-        n_batched = (program.n_angles, 0, int(rng.integers(program.n_angles + 1)))[(i + i // len(batch_sizes)) % 3]
-        dtype = dtypes[0] if i % 3 else dtypes[(i // 3) % len(dtypes)]
+        nth, size = divmod(i, len(batch_sizes))
+        n_batched = (program.n_angles, 0, int(rng.integers(program.n_angles + 1)))[(nth + size) % 3]
+        dtype = dtypes[int(rng.integers(len(dtypes)))] if rng.random() < 0.5 else dtypes[0]
         angles = random_angles(rng, program, n_samples, n_batched=n_batched, dtype=dtype)
-        state_dtype = dtype if i % 2 else dtype.to_complex()
+        state_dtype = dtype if rng.random() < 0.5 else dtype.to_complex()
         amplitudes = random_amplitudes(rng, program, n_samples, dtype=state_dtype)
-        # Equal rows, far apart: an engine may treat the last ones of a batch in another way.
         for rows in (angles.batched, *([] if amplitudes is None else [amplitudes])):
-            rows[[-1, n_samples // 2]] = rows[0].clone()
+            _repeat_first_row(rows)
         unit = [
             [max(1.0, sum(abs(c) for c, _, _ in m.terms))] if isinstance(m, Expval) else [1.0] * 2 ** len(m.wires)
             for m in program.measurements
@@ -261,16 +261,16 @@ def _check_outputs(executor: Executor, case: _Case, atol: float) -> None:
     if executor.exact:
         same = torch.equal(executor(program, angles, amplitudes), kept)
         _check(same, f"{case.where}: equal calls gave different outputs, yet the executor says that it is exact")
-        for row in (angles.n_samples // 2, -1):
-            _check(
-                torch.equal(kept[0], kept[row]), f"{case.where}: rows 0 and {row} are equal, but their outputs differ"
-            )
+        for row in _equal_rows(angles.n_samples):
+            same = torch.equal(kept[0], kept[row])
+            _check(same, f"{case.where}: rows 0 and {row} are equal, but their outputs differ")
 
 
 def _check_vjp(executor: AdjointExecutor, case: _Case, atol: float, rng: np.random.Generator) -> None:
     program, angles, amplitudes = case.arguments
     grad = _random_grad(case, rng)
     n_batched = angles.batched.shape[1]
+    plain, tolerance = reference(program, angles, amplitudes), _tolerance(atol, grad.dtype) * case.unit
     want = reference_vjp(program, angles, grad, amplitudes)
     parts = (want.angles[:, :n_batched], want.angles[:, n_batched:].sum(0), want.amplitudes)
     for needs in product((True, False), (True, False), (True, False) if amplitudes is not None else (False,)):
@@ -278,8 +278,6 @@ def _check_vjp(executor: AdjointExecutor, case: _Case, atol: float, rng: np.rand
             continue
         before = deepcopy((angles, amplitudes, grad))
         outputs, saved = executor.forward(program, angles, amplitudes)
-        plain = reference(program, angles, amplitudes)
-        tolerance = _tolerance(atol, grad.dtype) * case.unit
         _check_close(f"{case.where}: outputs of `forward`", outputs.detach().numpy(), plain, tolerance)
         executor.forward(program, Angles(angles.batched + 1, angles.shared + 1), amplitudes)  # another layer's
         got = executor.vjp(program, angles, amplitudes, saved, grad, needs)
@@ -318,8 +316,18 @@ def _check_part(case: _Case, part: str, got: Sequence[Tensor | None], want: np.n
 def _random_grad(case: _Case, rng: np.random.Generator) -> Tensor:
     n_samples = case.angles.n_samples
     grad = torch.tensor(rng.normal(size=(n_samples, case.program.n_outputs)), dtype=case.angles.batched.dtype)
-    grad[[-1, n_samples // 2]] = grad[0].clone()
-    return grad
+    return _repeat_first_row(grad)
+
+
+def _equal_rows(n_samples: int) -> tuple[int, ...]:
+    """Rows made equal to row 0, far from it: an engine may treat the last ones of a batch in another way."""
+    return (n_samples // 2, n_samples - 1) if n_samples > 3 else (2,) if n_samples == 3 else ()
+
+
+def _repeat_first_row(rows: Tensor) -> Tensor:
+    for row in _equal_rows(len(rows)):
+        rows[row] = rows[0].clone()
+    return rows
 
 
 def _size(case: _Case, grad: Tensor) -> float:
