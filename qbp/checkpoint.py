@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from qbp.errors import ConfigError, check_choice
 from qbp.metrics import modes
 
-__all__ = ["CHECKPOINT", "METRICS", "History", "load_checkpoint"]
+__all__ = ["CHECKPOINT", "METRICS", "History", "load_checkpoint", "write_atomic"]
 
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.errors import ArgumentError, check_choice
+from qbp.layer import QuantumLayer
 
 __all__ = ["ACTIVATIONS", "BoundedAngle", "hybrid", "matched_mlp", "mlp", "n_parameters"]
 
@@ -51,9 +52,7 @@ class BoundedAngle(nn.Module):
         return f"scale={self.scale:.6g}"
 
 
-def mlp(
-    n_inputs: int, *hidden_and_out: int, activation: str = "tanh", seed: int | None = None
-) -> nn.Sequential:
+def mlp(n_inputs: int, *hidden_and_out: int, activation: str = "tanh", seed: int | None = None) -> nn.Sequential:
     """Build a multi-layer perceptron: linear layers with an activation between them, none after the last.
 
     Args:
@@ -121,12 +120,9 @@ def hybrid(
         ArgumentError: a width is not a positive integer, or the circuit has no inputs or no list of outputs.
 
     Example:
-        >>> from qbp.models import hybrid
         >>> hybrid(8, 2, seed=0)(torch.zeros(5, 8)).shape
         torch.Size([5, 2])
     """
-    from qbp.layer import QuantumLayer
-
     _check_width("n_inputs", n_inputs)
     _check_width("n_outputs", n_outputs)
     family = isinstance(circuit, str) and not circuit.endswith(".qasm")
@@ -194,9 +190,7 @@ def matched_mlp(
     _check_width("n_inputs", n_inputs)
     _check_width("n_outputs", n_outputs)
     if not 0 <= tolerance < 1:
-        raise ArgumentError(
-            f"Argument `tolerance` must be a share, at least 0 and below 1, but is {tolerance}"
-        )
+        raise ArgumentError(f"Argument `tolerance` must be a share, at least 0 and below 1, but is {tolerance}")
     target = n_parameters(model)
     nearest = _size(n_inputs, 1, n_outputs)
     for depth in (1, 2, 3):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from qbp.errors import ArgumentError
+from qbp.layer import QuantumLayer
 from qbp.models import ACTIVATIONS, BoundedAngle, hybrid, matched_mlp, mlp, n_parameters
 
 
@@ -99,8 +100,6 @@ def test_twin_prefers_shallow_and_exact() -> None:
 
 
 def test_hybrid_is_dressed() -> None:
-    from qbp.layer import QuantumLayer
-
     model = hybrid(8, 3, n_qubits=3, n_layers=2, scale=1.0, seed=0)
     encoder, bound, layer, head = model
     assert isinstance(layer, QuantumLayer) and bound.scale == 1.0
