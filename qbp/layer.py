@@ -156,14 +156,14 @@ class QuantumLayer(nn.Module):
             "input_params": input_params,
             "weight_params": weight_params,
         }
+        self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
         self._circuits: dict[int, Circuit] = {}  # by the number of inputs
-        self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
         self._own_qnode = False  # whether the QNode runs itself, for what a program cannot express
-        if self._source is not None:
+        if is_function(source):
             check_signature(source, weight_shapes, self._input_arg)
         try:
             first = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
-            self._n_inputs = first.n_inputs if self._source is None else n_inputs
+            self._n_inputs = n_inputs if is_function(source) else first.n_inputs
             self._circuits[first.n_inputs] = first
             shapes = first.weight_shapes
         except CircuitError:
@@ -175,6 +175,7 @@ class QuantumLayer(nn.Module):
             self._own_qnode = True
         self._weight_names = tuple(shapes)
         self._init_weights(shapes, init_method, seed)
+        self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
         if self._own_qnode:
             if diff_method != "best" or shots is not None:
                 raise ArgumentError(
@@ -231,7 +232,7 @@ class QuantumLayer(nn.Module):
             self._generator.set_state(state)
 
     def extra_repr(self) -> str:
-        n_weights = sum(self._parameters[name].numel() for name in self._weight_names)  # type: ignore[union-attr]
+        n_weights = sum(getattr(self, name).numel() for name in self._weight_names)
         size = f"{self.circuit.n_qubits} qubits, {self.n_outputs} outputs, " if self._circuits else ""
         return f"{size}{n_weights} weights, backend={self.backend!r}, diff_method={self.diff_method!r}"
 
@@ -240,12 +241,17 @@ class QuantumLayer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*)."""
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
-            got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
+            got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
-        if self._own_qnode:
-            return run_qnode(self.qnode, inputs, self._weights_like(inputs), self._input_arg)
+        if inputs.is_complex():
+            raise ArgumentError(f"Argument `inputs` must be real, but has dtype {inputs.dtype}")
         dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
         working = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        if self._own_qnode:
+            if self.qnode is None:
+                raise CircuitError("The layer's QNode runs itself, and could not be pickled with the layer")
+            x = inputs.to(working)
+            return run_qnode(self.qnode, x, self._weights_like(x), self._input_arg).to(dtype)
         circuit = self._circuit_for(inputs.shape[-1])
         x = inputs.reshape(-1, inputs.shape[-1]).to(working)
         outputs = self._run(circuit, x, self._flat_weights(x))
@@ -273,10 +279,10 @@ class QuantumLayer(nn.Module):
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 
     def _flat_weights(self, x: Tensor) -> Tensor:
-        tensors = [self._parameters[name] for name in self._weight_names]
+        tensors = [getattr(self, name) for name in self._weight_names]  # not _parameters: they may be parametrized
         if len(tensors) == 1:
-            return tensors[0].reshape(-1).to(x)  # type: ignore[union-attr]
-        return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)  # type: ignore[union-attr]
+            return tensors[0].reshape(-1).to(x)
+        return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)
 
     def _circuit_for(self, n_inputs: int) -> Circuit:
         circuit = self._circuits.get(n_inputs)
@@ -296,12 +302,16 @@ class QuantumLayer(nn.Module):
             if seed is not None:
                 torch.manual_seed(seed)
             for name, shape in shapes.items():
+                if hasattr(self, name):
+                    raise ArgumentError(
+                        f"Weight {name!r} has the name of an attribute of QuantumLayer: give it another one"
+                    )
                 self.register_parameter(name, nn.Parameter(_initial_weight(name, shape, init_method)))
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, uniform in [0, 2 pi) radians."""
         for name in self._weight_names:
-            nn.init.uniform_(self._parameters[name], b=2 * math.pi)  # type: ignore[arg-type]
+            nn.init.uniform_(getattr(self, name), b=2 * math.pi)
 
     @property
     def qnode_weights(self) -> MutableMapping[str, Tensor]:
@@ -338,7 +348,7 @@ class QuantumLayer(nn.Module):
         self.qnode.construct((), {self._input_arg: args[0], **self._weights_like(args[0])})
 
     def _weights_like(self, x: Tensor) -> dict[str, Tensor]:
-        return {name: self._parameters[name].to(x) for name in self._weight_names}  # type: ignore[union-attr]
+        return {name: getattr(self, name).to(x) for name in self._weight_names}
 
     def _evaluate_qnode(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         outputs = self.forward(x)
@@ -370,7 +380,9 @@ class _Weights(MutableMapping[str, Tensor]):
         self._layer = layer
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._layer._parameters[name]  # type: ignore[return-value]
+        if name not in self._layer._weight_names:
+            raise KeyError(name)
+        return getattr(self._layer, name)
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         if name not in self._layer._weight_names:

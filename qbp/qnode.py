@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qbp.errors import ArgumentError, CircuitError
 from qbp.trace import Circuit, trace
+from qbp.trace.pennylane import takes_batch
 
 __all__ = [
     "FunctionSource",
@@ -102,26 +103,26 @@ def check_signature(source: Any, weight_shapes: Mapping[str, Any] | None, input_
 
 
 def run_qnode(qnode: Any, inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Tensor:
-    """The QNode itself, sample after sample: right for functions of one sample and of a batch, on any device."""
-    lead = inputs.shape[:-1]
-    rows = [_call_qnode(qnode, input_arg, x, weights) for x in inputs.reshape(-1, inputs.shape[-1])]
-    copies = bool(shot_copies(qnode))
-    stacked = torch.stack(rows, dim=1 if copies else 0).to(inputs.dtype)
-    return stacked.reshape((stacked.shape[0], *lead, *stacked.shape[2:]) if copies else (*lead, *stacked.shape[1:]))
+    """The QNode itself, sample after sample: right for functions of one sample and of a batch, on any device.
+
+    Returns:
+        Outputs (*, M), or (*) of one bare expectation value; with a list of shots one such tensor for each, stacked.
+    """
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    batched = takes_batch(qnode.func, flat.shape[1], shapes, input_arg)
+    copies = shot_copies(qnode)
+    rows = []
+    for x in flat if len(flat) else flat.new_zeros(1, flat.shape[1]):  # an empty batch has the shape of one sample
+        result = qnode(**{input_arg: x[None] if batched else x}, **weights)
+        rows.append(torch.stack([_flatten(part, batched) for part in (result if copies else [result])]))
+    stacked = torch.stack(rows, dim=1)[:, : len(flat)].to(inputs.dtype)
+    shaped = stacked.reshape(len(stacked), *inputs.shape[:-1], *stacked.shape[2:])
+    return shaped if copies else shaped[0]
 
 
-def _call_qnode(qnode: Any, input_arg: str, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """Outputs of one sample, (M,) or () for one bare expectation value; with a list of shots one row for each."""
-    try:
-        result = qnode(**{input_arg: x}, **weights)
-    except IndexError:
-        result = qnode(**{input_arg: x[None]}, **weights)
-    if shot_copies(qnode):
-        return torch.stack([_flatten(part) for part in result])
-    return _flatten(result)
-
-
-def _flatten(result: Any) -> Tensor:
+def _flatten(result: Any, batched: bool) -> Tensor:
+    """What a QNode gives for one sample, or for a batch of one, as (M,); one bare result keeps its own axes."""
     if isinstance(result, Tensor):
-        return result
+        return result[0] if batched and result.ndim and len(result) == 1 else result
     return torch.hstack([r.reshape(-1) for r in result])

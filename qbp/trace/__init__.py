@@ -102,10 +102,14 @@ def _observable(observable: Any, n_qubits: int) -> Measurement:
         return sparse_pauli_op(observable)
     if type(observable).__module__.startswith("qiskit") and hasattr(observable, "to_label"):
         return _observable(observable.to_label()[::-1].lstrip("-i"), n_qubits)
-    if hasattr(observable, "pauli_rep"):
-        return expval(observable, {w: w for w in range(n_qubits)})
-    if type(observable).__name__ in ("ExpectationMP", "ProbabilityMP"):
-        return measurement(observable, {w: w for w in range(n_qubits)}, n_qubits)
+    if hasattr(observable, "pauli_rep") or type(observable).__name__ in ("ExpectationMP", "ProbabilityMP"):
+        wires = {w: w for w in range(n_qubits)}
+        if not set(observable.wires) <= set(wires):
+            raise ArgumentError(
+                f"Argument `observables` has {observable}, but the circuit's wires are 0 to {n_qubits - 1}"
+            )
+        takes_obs = hasattr(observable, "pauli_rep")
+        return expval(observable, wires) if takes_obs else measurement(observable, wires, n_qubits)
     raise ArgumentError(f"Argument `observables` cannot hold {observable!r}")
 
 

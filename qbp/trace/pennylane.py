@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qbp.errors import ArgumentError, CircuitError
-from qbp.gates import GATES, PENNYLANE
+from qbp.errors import ArgumentError, CircuitError, QbpError
+from qbp.gates import GATES, PENNYLANE, Step
 from qbp.program import Expval, Measurement, Probs
 from qbp.trace.circuit import Circuit, Recorder, build, sparse_word
+from qbp.trace.controlled import controlled, exact_steps
 
-__all__ = ["expval", "measurement", "n_inputs_of", "trace_pennylane", "weight_shapes_of"]
+__all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
 
 _NOTHING = {"Identity", "GlobalPhase", "Barrier", "WireCut", "Snapshot"}
+
+_SIZES = (*range(1, 65), *(n * n for n in range(9, 33)), *(2**n for n in range(7, 13)), 3072)
+"""Numbers of inputs to try: all small ones, square images, amplitudes."""
 
 
 def weight_shapes_of(
@@ -38,10 +43,10 @@ def weight_shapes_of(
             ) from error
     shapes = {}
     for name, size in (weight_shapes or {}).items():
-        if isinstance(size, int):
-            shapes[name] = () if size == 1 else (size,)
-        else:
+        if isinstance(size, Iterable):
             shapes[name] = tuple(int(s) for s in size)
+        else:
+            shapes[name] = () if size == 1 else (int(size),)
     return shapes
 
 
@@ -60,16 +65,18 @@ def n_inputs_of(
     device = getattr(source, "device", None)
     n_wires = n_qubits or (len(device.wires) if device is not None and device.wires else 0)
     candidates = [n for n in (n_wires, 2**n_wires if n_wires <= 10 else 0) if n]
-    weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+    function = _function(source, n_qubits, n_layers)
     error: Exception | None = None
-    for n in dict.fromkeys([*candidates, *range(1, 65), 128, 256, 512, 1024]):
-        inputs = torch.full((n,), n**-0.5)  # normalised, for amplitudes
+    for n in dict.fromkeys([*candidates, *_SIZES]):
         try:
-            _call(_function(source, n_qubits, n_layers), inputs, weights, input_arg)
+            takes_batch(function, n, weight_shapes, input_arg)
             return n
-        except (IndexError, ValueError, RuntimeError) as caught:
+        except ArgumentError as caught:
             error = caught
-    raise CircuitError(f"The circuit's function accepts no number of inputs that was tried: {error}") from error
+    raise ArgumentError(
+        "The circuit's function takes none of the numbers of inputs that were tried: give `n_inputs`. "
+        f"The last try: {error}"
+    ) from error
 
 
 def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callable[..., Any]:
@@ -89,20 +96,34 @@ def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callab
 def _call(
     function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str
 ) -> tuple[Any, Any]:
-    """The function's queued tape and its return value, called for one sample, or for a batch of one if it wants a
-    batch."""
+    """The function's queued tape and its return value."""
     import pennylane as qml
 
     takes_inputs = input_arg in inspect.signature(function).parameters
-    shaped = [inputs, inputs[None]] if takes_inputs else [None]
-    for attempt, data in enumerate(shaped):
+    with qml.queuing.AnnotatedQueue() as queue:
+        result = function(**({input_arg: inputs} if takes_inputs else {}), **weights)
+    return qml.tape.QuantumScript.from_queue(queue), result
+
+
+def takes_batch(
+    function: Callable[..., Any], n_inputs: int, weight_shapes: Mapping[str, tuple[int, ...]], input_arg: str
+) -> bool:
+    """Whether the function wants a batch rather than one sample, found by calling it with numbers.
+
+    Raises:
+        ArgumentError: if it takes neither.
+    """
+    inputs = torch.full((n_inputs,), max(1, n_inputs) ** -0.5)  # normalised, for amplitudes
+    weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+    for batched in (False, True):
         try:
-            with qml.queuing.AnnotatedQueue() as queue:
-                result = function(**({input_arg: data} if takes_inputs else {}), **weights)
-            return qml.tape.QuantumScript.from_queue(queue), result
-        except IndexError:
-            if attempt == len(shaped) - 1 or inputs.ndim == 0:
-                raise
+            _call(function, inputs[None] if batched else inputs, weights, input_arg)
+            return batched
+        except Exception as error:  # whatever the user's code raises
+            if batched:
+                raise ArgumentError(
+                    f"The circuit's function does not take {n_inputs} inputs: {type(error).__name__}: {error}"
+                ) from error
     raise AssertionError
 
 
@@ -120,24 +141,27 @@ def trace_pennylane(
     function = _function(source, n_qubits, n_layers)
     device = getattr(source, "device", None)
     declared = list(device.wires) if device is not None and device.wires else []
+    batched = takes_batch(function, n_inputs, weight_shapes, input_arg)
     is_abstract = qml.math.is_abstract
 
     def record(
         recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]
     ) -> tuple[int, tuple[Measurement, ...], bool]:
-        tape, result = _call(function, inputs, weights, input_arg)
-        labels = declared or (sorted(tape.wires) if all(isinstance(w, int) for w in tape.wires) else list(tape.wires))
-        if not declared and n_qubits:
-            labels = list(range(n_qubits))
+        tape, result = _call(function, inputs[None] if batched else inputs, weights, input_arg)
+        labels = declared or (list(range(n_qubits)) if n_qubits else _labels(tape))
         unknown = [w for w in tape.wires if w not in labels]
         if unknown:
-            raise CircuitError(f"The circuit uses wire {unknown[0]!r}, which its device does not have")
+            raise ArgumentError(f"The circuit uses wire {unknown[0]!r}, but its wires are {labels}")
         if not labels:
-            raise CircuitError("The circuit has no wires")
+            raise ArgumentError("The circuit has no wires")
         wire_map = {label: w for w, label in enumerate(labels)}
         for op in tape.operations:
             _record_operation(recorder, op, wire_map)
         returned = list(result) if isinstance(result, (list, tuple)) else [result]
+        if not returned or not all(isinstance(m, qml.measurements.MeasurementProcess) for m in returned):
+            raise ArgumentError(
+                f"The circuit's function must return a measurement or a list of them, but returns {result}"
+            )
         measured = tuple(measurement(m, wire_map, len(labels)) for m in returned)
         is_scalar = not isinstance(result, (list, tuple)) and isinstance(measured[0], Expval)
         return len(labels), measured, is_scalar
@@ -149,8 +173,25 @@ def trace_pennylane(
     qml.math.is_abstract = abstract
     try:
         return build(record, n_inputs, weight_shapes)
+    except QbpError:
+        raise
+    except Exception as error:  # the user's code, or PennyLane's, that fails without values
+        raise CircuitError(
+            "The circuit cannot be traced: its function, or a gate's decomposition, needs the values of inputs or "
+            f"weights (through NumPy instead of torch, for example): {type(error).__name__}: {error}"
+        ) from error
     finally:
         qml.math.is_abstract = is_abstract
+
+
+def _labels(tape: Any) -> list[Any]:
+    """The wires in PennyLane's own order for devices without wires: 0, 1, ... or else in order of appearance."""
+    used = list(dict.fromkeys(w for op in tape.operations for w in op.wires))
+    rest = [w for w in tape.wires if w not in used]
+    n = len(used)
+    if set(used) == set(range(n)) and set(rest) == set(range(n, n + len(rest))):
+        return sorted(tape.wires)
+    return used + rest
 
 
 def _record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], inverse: bool = False) -> None:
@@ -179,6 +220,11 @@ def _record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], 
             recorder.gate(GATES["RX"], (wire,), [bit * math.pi])
     elif isinstance(op, qml.ops.op_math.Adjoint):
         _record_operation(recorder, op.base, wire_map, not inverse)
+    elif isinstance(op, qml.ops.op_math.Controlled) and op.parameters:
+        controls = dict(zip(op.control_wires, op.control_values, strict=True))
+        _record_controlled(recorder, op.base, controls, wire_map, inverse)
+    elif isinstance(op, qml.ops.op_math.Exp):
+        _record_exponential(recorder, op, wire_map, inverse)
     elif isinstance(op, qml.operation.Channel) or type(op).__name__ in (
         "MidMeasure",
         "MidMeasureMP",
@@ -194,11 +240,62 @@ def _record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], 
         raise CircuitError(f"Gate {op.name} is not in qbp's table and has no decomposition")
 
 
+def _record_controlled(
+    recorder: Recorder, op: Any, controls: dict[Any, bool], wire_map: Mapping[Any, int], inverse: bool
+) -> None:
+    """`op` under controls, its global phase included."""
+    import pennylane as qml
+
+    if not op.parameters:
+        gate = qml.ctrl(op, list(controls), list(controls.values()))
+        return _record_operation(recorder, gate, wire_map, inverse)
+    if isinstance(op, qml.ops.op_math.Adjoint):
+        return _record_controlled(recorder, op.base, controls, wire_map, not inverse)
+    if isinstance(op, qml.ops.op_math.Controlled):
+        more = dict(zip(op.control_wires, op.control_values, strict=True))
+        return _record_controlled(recorder, op.base, controls | more, wire_map, inverse)
+    steps = exact_steps(op.name)
+    if op.name in ("MultiRZ", "PauliRot"):
+        word = op.hyperparameters.get("pauli_word", "Z" * len(op.wires))
+        steps = (Step(*sparse_word(dict(enumerate(word))), param=0),)
+    if steps is not None:
+        wires = [] if op.name == "GlobalPhase" else list(op.wires)
+        gate = controlled(steps, len(wires), [bool(v) for v in controls.values()])
+        on = [wire_map[w] for w in (*controls, *wires)]
+        return recorder.gate(gate, on, [_scalar(p) for p in op.parameters], inverse)
+    if not op.has_decomposition:
+        raise CircuitError(f"Gate {op.name} under controls is not in qbp's table and has no decomposition")
+    with qml.QueuingManager.stop_recording():
+        parts = op.decomposition()
+    for part in reversed(parts) if inverse else parts:
+        _record_controlled(recorder, part, controls, wire_map, inverse)
+
+
+def _record_exponential(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], inverse: bool) -> None:
+    """``exp(-i t G)``, a product of rotations where the Pauli words of G commute."""
+    import pennylane as qml
+
+    words = {word: c for word, c in (op.base.pauli_rep or {}).items() if word}
+    if op.base.pauli_rep is None or any(not a.commutes_with(b) for a, b in combinations(words, 2)):
+        raise CircuitError(f"{op} is no product of rotations, as its Pauli words do not commute: use TrotterProduct")
+    if not words:
+        return  # a global phase
+    if isinstance(op, qml.ops.op_math.Evolution):
+        time = _scalar(op.param)
+    elif isinstance(op.coeff, Tensor) or complex(op.coeff).real:
+        raise CircuitError(f"{op} is not known to be unitary: write qml.evolve(operator, t) for exp(-i t operator)")
+    else:
+        time = -complex(op.coeff).imag
+    for word, coefficient in words.items():
+        kept, on = sparse_word({wire_map[w]: letter for w, letter in word.items()})
+        recorder.gate(kept, on, [(-2 if inverse else 2) * complex(coefficient).real * time])
+
+
 def _scalar(parameter: Any) -> Any:
     """A gate's parameter as a tensor or number without axes."""
     if isinstance(parameter, Tensor):
         if parameter.numel() != 1:
-            raise CircuitError(
+            raise ArgumentError(
                 f"A gate's parameter must be one number for each sample, but has shape {tuple(parameter.shape)}: write "
                 "the function for one sample (inputs[i]) or with a leading ellipsis (inputs[..., i])"
             )
@@ -211,11 +308,8 @@ def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Me
     if kind == "ExpectationMP" and measured.obs is not None:
         return expval(measured.obs, wire_map)
     if kind == "ProbabilityMP":
-        if (
-            measured.obs is not None
-            and set(measured.obs.pauli_rep or {})
-            and any(set(word.values()) - {"Z"} for word in measured.obs.pauli_rep)
-        ):
+        words = {} if measured.obs is None else measured.obs.pauli_rep
+        if words is None or any(set(word.values()) - {"Z"} for word in words):
             raise CircuitError(f"Probabilities can be taken in the Z basis only, not of {measured.obs}")
         wires = measured.wires if len(measured.wires) else range(n_qubits)
         return Probs(tuple(wire_map[w] if len(measured.wires) else w for w in wires))
