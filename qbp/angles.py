@@ -7,15 +7,15 @@ all samples and are never copied for each of them. Batched angles come first in 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
+from qbp import graphs
 from qbp.errors import CircuitError
 
 __all__ = ["AngleMap", "Angles", "Terms", "trace_angles"]
@@ -75,7 +75,9 @@ class Terms:
         )
 
     def select(self, kept: Sequence[int]) -> Terms:
-        return Terms(*(tuple(field[k] for k in kept) for field in (self.index, self.scale, self.offset)))
+        return Terms(
+            tuple(self.index[k] for k in kept), tuple(self.scale[k] for k in kept), tuple(self.offset[k] for k in kept)
+        )
 
     def any(self) -> bool:
         """Whether any term or offset is not zero."""
@@ -154,6 +156,7 @@ class AngleMap:
             shared_graph,
             amplitudes_graph,
         )
+        self._graphs: dict[tuple[GraphModule, torch.dtype, torch.device], GraphModule] = {}
         self._inputs = _Affine(inputs, n_inputs)
         self._weights = _Affine(weights, n_weights) if weights.any() else None
         self._shared = _Affine(shared, n_weights)
@@ -175,28 +178,39 @@ class AngleMap:
             inputs: (B, I).
             weights: (P,).
         """
+        weights = weights.to(inputs.dtype)
         batched = self._inputs(inputs)
         if self._weights is not None:
             batched = batched + self._weights(weights)
         if self.batched_graph is not None:
-            rest = torch.vmap(self.batched_graph, in_dims=(0, None))(inputs, weights)
-            batched = torch.cat([batched, rest.to(inputs.dtype)], dim=1) if len(self.inputs) else rest.to(inputs.dtype)
+            rest = self._each(self.batched_graph, inputs, weights).to(inputs.dtype)
+            batched = torch.cat([batched, rest], dim=1) if len(self.inputs) else rest
         shared = self._shared(weights)
         if self.shared_graph is not None:
-            rest = self.shared_graph(inputs.new_zeros(self.n_inputs), weights).to(inputs.dtype)
+            rest = self._cast(self.shared_graph, inputs)(inputs.new_zeros(self.n_inputs), weights).to(inputs.dtype)
             shared = torch.cat([shared, rest]) if len(self.shared) else rest
         return Angles(batched, shared)
 
     def amplitudes(self, inputs: Tensor, weights: Tensor) -> Tensor | None:
         """The amplitudes that the circuit starts from, (B, 2^N), or None where it starts from |0...0>."""
-        if self.amplitudes_graph is None:
-            return None
-        return torch.vmap(self.amplitudes_graph, in_dims=(0, None))(inputs, weights)
+        return None if self.amplitudes_graph is None else self._each(self.amplitudes_graph, inputs, weights)
+
+    def _cast(self, graph: GraphModule, like: Tensor) -> GraphModule:
+        key = (graph, like.dtype, like.device)
+        if key not in self._graphs:
+            self._graphs[key] = graphs.cast(*key)
+        return self._graphs[key]
+
+    def _each(self, graph: GraphModule, inputs: Tensor, weights: Tensor) -> Tensor:
+        """A function of one sample for all samples."""
+        run = torch.vmap(self._cast(graph, inputs), in_dims=(0, None))
+        # Not every operation can be run on no sample at all.
+        return run(inputs, weights) if len(inputs) else run(inputs.new_zeros(1, self.n_inputs), weights)[:0]
 
     def needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         """For each angle (K,) whether it is a function of what wants a gradient: of the inputs, of the weights."""
         mixed = [bool(any(row)) for row in self.weights.scale]
-        reads_weights = self.batched_graph is not None and _reads(self.batched_graph, 1)
+        reads_weights = self.batched_graph is not None and graphs.reads(self.batched_graph, 1)
         batched = [inputs or (weights and m) for m in mixed]
         batched += [inputs or (weights and reads_weights)] * _width(self.batched_graph)
         return (*batched, *[weights] * self.n_shared)
@@ -217,102 +231,26 @@ class AngleMap:
             self.inputs.select(part[0]),
             self.weights.select(part[0]),
             self.shared.select(part[2]),
-            _select(self.batched_graph, part[1]),
-            _select(self.shared_graph, part[3]),
+            _part(self.batched_graph, part[1]),
+            _part(self.shared_graph, part[3]),
             self.amplitudes_graph,
         )
 
 
+def _width(graph: GraphModule | None) -> int:
+    return 0 if graph is None else len(graphs.outputs(graph))
+
+
+def _part(graph: GraphModule | None, kept: Sequence[int]) -> GraphModule | None:
+    return None if graph is None else graphs.extract(graph, [graphs.outputs(graph)[k] for k in kept])
+
+
 # ---- tracing ---------------------------------------------------------------------------------------------------------
 
-_aten = torch.ops.aten
-
-# Operations that keep an affine function affine. Each is decided by what it is, never by trying values on it.
-_MOVES = {
-    *(
-        _aten.view.default,
-        _aten._unsafe_view.default,
-        _aten.reshape.default,
-        _aten.alias.default,
-        _aten.clone.default,
-    ),
-    *(
-        _aten.select.int,
-        _aten.slice.Tensor,
-        _aten.unbind.int,
-        _aten.split.Tensor,
-        _aten.split_with_sizes.default,
-    ),
-    *(
-        _aten.unsqueeze.default,
-        _aten.squeeze.default,
-        _aten.squeeze.dim,
-        _aten.squeeze.dims,
-        _aten.expand.default,
-    ),
-    *(_aten.permute.default, _aten.transpose.int, _aten.t.default, _aten.flip.default, _aten.roll.default),
-    *(
-        _aten.cat.default,
-        _aten.stack.default,
-        _aten.repeat.default,
-        _aten.lift_fresh_copy.default,
-        _aten.neg.default,
-    ),
-    *(_aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.sum.default, _aten.sum.dim_IntList),
-    *(_aten.mean.default, _aten.mean.dim, operator.getitem),
-}
-_DTYPE_MOVES = {_aten._to_copy.default}
-
-
-def _is_affine(node: Node, varies: Mapping[Node, bool]) -> bool:
-    """Whether the operation of `node` is affine in those of its arguments that vary."""
-    if node.target in _MOVES:
-        return True
-    if node.target in _DTYPE_MOVES:
-        return node.meta["val"].dtype.is_floating_point
-    varying = [isinstance(arg, Node) and varies[arg] for arg in node.args]
-    if node.target in (_aten.mul.Tensor, _aten.mul.Scalar):
-        return sum(varying) == 1
-    if node.target in (_aten.div.Tensor, _aten.div.Scalar):
-        return varying == [True, False]
-    if node.target is _aten.index.Tensor:  # indexing by constant indices
-        return not any(varies[n] for n in node.all_input_nodes if n is not node.args[0])
-    return False
-
-
-def _width(graph: GraphModule | None) -> int:
-    return 0 if graph is None else len(_outputs(graph))
-
-
-def _outputs(graph: GraphModule) -> list[Node]:
-    """The nodes that a traced function returns in a list, or stacks into its result."""
-    (output,) = (node for node in graph.graph.nodes if node.op == "output")
-    result = output.args[0]
-    return list(result.args[0] if isinstance(result, Node) else result)
-
-
-def _reads(graph: GraphModule, argument: int) -> bool:
-    """Whether a traced function uses one of its two arguments."""
-    return bool([node for node in graph.graph.nodes if node.op == "placeholder"][argument].users)
-
-
-def _extract(graph: GraphModule, nodes: Sequence[Node], stack: bool = True) -> GraphModule | None:
-    """The traced function reduced to some of its nodes, stacked into one vector; None where there are none."""
-    if not nodes:
-        return None
-    new = torch.fx.Graph()
-    copies: dict[Node, Node] = {}
-    for node in graph.graph.nodes:
-        if node.op != "output":
-            copies[node] = new.node_copy(node, lambda n: copies[n])
-    kept = [copies[node] for node in nodes]
-    new.output(new.call_function(torch.stack, (kept,)) if stack else kept[0])
-    new.eliminate_dead_code()
-    return GraphModule(graph, new)
-
-
-def _select(graph: GraphModule | None, kept: Sequence[int]) -> GraphModule | None:
-    return None if graph is None else _extract(graph, [_outputs(graph)[k] for k in kept])
+_DEPENDS_ON_DATA = (
+    "The structure of the circuit depends on the values of its inputs or weights (an `if`, an index or a `float()` of "
+    "them). A quantum layer needs one structure for all data: fix it, or use torch.where"
+)
 
 
 def trace_angles(
@@ -346,6 +284,11 @@ def trace_angles(
         parts = torch.split(weights, sizes) if sizes else ()
         named = {name: part.reshape(shape) for (name, shape), part in zip(weight_shapes.items(), parts, strict=True)}
         angles, amplitudes = function(inputs, named)
+        for angle in angles:
+            if isinstance(angle, torch.SymFloat | torch.SymInt | torch.SymBool):
+                raise CircuitError(_DEPENDS_ON_DATA)
+            if isinstance(angle, Tensor) and angle.numel() != 1:
+                raise CircuitError(f"A gate's parameter must be one number, but has shape {tuple(angle.shape)}")
         values.extend(angles)
         starts_from.extend([] if amplitudes is None else [amplitudes])
         return [v.reshape(()) for v in angles if isinstance(v, Tensor)] + starts_from
@@ -354,10 +297,14 @@ def trace_angles(
     try:
         traced = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
     except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
-        raise CircuitError(
-            "The structure of the circuit depends on the values of its inputs or weights (an `if`, an index or a "
-            "`float()` of them). A quantum layer needs one structure for all data: fix it, or use torch.where"
-        ) from error
+        raise CircuitError(_DEPENDS_ON_DATA) from error
+    except RuntimeError as error:
+        if ".numpy()" in str(error):
+            raise CircuitError(
+                "The circuit's function computes an angle with NumPy, through which no gradient flows: use torch's "
+                "functions (torch.sin for np.sin) on inputs and weights"
+            ) from error
+        raise
     constants = dict(traced.named_buffers()) | dict(traced.named_parameters()) | vars(traced)
     if any(isinstance(t, Tensor) and t.requires_grad for t in constants.values()):
         raise CircuitError(
@@ -365,29 +312,16 @@ def trace_angles(
             "`weight_shapes`: it would never train. Make it an argument of the function and name it in `weight_shapes`"
         )
 
-    # What each node depends on, and whether only affinely.
-    depends: dict[Node, frozenset[str]] = {}
-    affine: dict[Node, bool] = {}
-    varies: dict[Node, bool] = {}
-    for node in traced.graph.nodes:
-        before = node.all_input_nodes
-        depends[node] = (
-            frozenset({node.name}) if node.op == "placeholder" else frozenset().union(*(depends[n] for n in before))
-        )
-        varies[node] = bool(depends[node])
-        affine[node] = (
-            not varies[node]
-            or node.op == "placeholder"
-            or (all(affine[n] for n in before) and _is_affine(node, varies))
-        )
+    traced = graphs.functional(traced, example)
+    depends, affine = graphs.dependencies(traced), graphs.affine_nodes(traced)
     input_name = next(iter(traced.graph.nodes)).name
-    nodes = _outputs(traced)
+    nodes = graphs.outputs(traced)
     n_values = len(nodes) - len(starts_from)
 
-    fixed = [k for k in range(n_values) if not varies[nodes[k]]]
-    linear = [k for k in range(n_values) if varies[nodes[k]] and affine[nodes[k]]]
-    others = [k for k in range(n_values) if not affine[nodes[k]]]
-    jacobian, offset = _jacobian(_extract(traced, [nodes[k] for k in linear]), n_inputs, n_weights)
+    fixed = [k for k in range(n_values) if not depends[nodes[k]]]
+    linear = [k for k in range(n_values) if depends[nodes[k]] and nodes[k] in affine]
+    others = [k for k in range(n_values) if nodes[k] not in affine]
+    jacobian, offset = _jacobian(graphs.extract(traced, [nodes[k] for k in linear]), n_inputs, n_weights)
     of_inputs = (jacobian[:, :n_inputs] != 0).any(1).tolist()
     batched = [r for r in range(len(linear)) if of_inputs[r]]
     shared = [r for r in range(len(linear)) if not of_inputs[r]]
@@ -400,13 +334,13 @@ def trace_angles(
         Terms.of_jacobian(jacobian[batched, :n_inputs], offset[batched]),
         Terms.of_jacobian(jacobian[batched, n_inputs:], torch.zeros(len(batched), dtype=torch.float64)),
         Terms.of_jacobian(jacobian[shared, n_inputs:], offset[shared]),
-        _extract(traced, [nodes[k] for k in batched_others]),
-        _extract(traced, [nodes[k] for k in shared_others]),
-        _extract(traced, nodes[n_values:], stack=False),
+        graphs.extract(traced, [nodes[k] for k in batched_others]),
+        graphs.extract(traced, [nodes[k] for k in shared_others]),
+        graphs.extract(traced, nodes[n_values:], stack=False),
     )
     order = [linear[r] for r in batched] + batched_others + [linear[r] for r in shared] + shared_others
     found: dict[int, int | float] = {k: index for index, k in enumerate(order)}
-    constant = _extract(traced, [nodes[k] for k in fixed])
+    constant = graphs.extract(traced, [nodes[k] for k in fixed])
     if constant is not None:
         found |= dict(zip(fixed, constant(*example).tolist(), strict=True))
     tensors = iter(range(n_values))
