@@ -20,7 +20,7 @@ from qbp.gates import GATES
 from qbp.program import Expval, Measurement, Probs
 from qbp.trace.circuit import Circuit, Recorder, build, sparse_word
 from qbp.trace.pennylane import expval, measurement, n_inputs_of, trace_pennylane, weight_shapes_of
-from qbp.trace.qiskit import is_qiskit, sparse_pauli_op, trace_qiskit
+from qbp.trace.qiskit import is_qiskit, operators, trace_qiskit
 
 __all__ = ["Circuit", "trace", "weight_shapes_of"]
 
@@ -78,7 +78,7 @@ def trace(
             f"3 file or of a circuit family, but is {type(source).__name__}"
         )
     if observables is not None:
-        measured = tuple(_observable(o, circuit.n_qubits) for o in _as_list(observables))
+        measured = tuple(m for o in _as_list(observables) for m in _observable(o, circuit.n_qubits))
         circuit = replace(circuit, program=replace(circuit.program, measurements=measured), is_scalar=False)
     return circuit
 
@@ -87,21 +87,19 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _observable(observable: Any, n_qubits: int) -> Measurement:
-    """One observable of any of the accepted kinds."""
+def _observable(observable: Any, n_qubits: int) -> list[Measurement]:
+    """What one entry of `observables`, of any of the accepted kinds, measures."""
     if isinstance(observable, (Expval, Probs)):
-        return observable
+        return [observable]
     if isinstance(observable, str):
         if len(observable) != n_qubits or set(observable) - set("IXYZ"):
             raise ArgumentError(
                 f"A Pauli word in `observables` must have one of I, X, Y, Z for each of {n_qubits} wires, "
                 f"but is {observable!r}"
             )
-        return Expval(((1.0, *sparse_word(dict(enumerate(observable)))),))
-    if hasattr(observable, "to_sparse_list"):  # Qiskit's SparsePauliOp
-        return sparse_pauli_op(observable)
-    if type(observable).__module__.startswith("qiskit") and hasattr(observable, "to_label"):
-        return _observable(observable.to_label()[::-1].lstrip("-i"), n_qubits)
+        return [Expval(((1.0, *sparse_word(dict(enumerate(observable)))),))]
+    if type(observable).__module__.startswith("qiskit"):
+        return [*operators(observable, n_qubits)]
     if hasattr(observable, "pauli_rep") or type(observable).__name__ in ("ExpectationMP", "ProbabilityMP"):
         wires = {w: w for w in range(n_qubits)}
         if not set(observable.wires) <= set(wires):
@@ -109,7 +107,7 @@ def _observable(observable: Any, n_qubits: int) -> Measurement:
                 f"Argument `observables` has {observable}, but the circuit's wires are 0 to {n_qubits - 1}"
             )
         takes_obs = hasattr(observable, "pauli_rep")
-        return expval(observable, wires) if takes_obs else measurement(observable, wires, n_qubits)
+        return [expval(observable, wires) if takes_obs else measurement(observable, wires, n_qubits)]
     raise ArgumentError(f"Argument `observables` cannot hold {observable!r}")
 
 

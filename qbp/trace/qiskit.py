@@ -14,7 +14,7 @@ from qbp.gates import GATES, Gate, qiskit_name
 from qbp.program import Expval, Measurement
 from qbp.trace.circuit import Circuit, Recorder, build, sparse_word, z_on_every_wire
 
-__all__ = ["is_qiskit", "sparse_pauli_op", "trace_qiskit"]
+__all__ = ["is_qiskit", "operators", "trace_qiskit"]
 
 
 def is_qiskit(source: Any) -> bool:
@@ -30,27 +30,39 @@ _QISKIT |= {
 }
 
 
-def sparse_pauli_op(operator: Any) -> Expval:
+def operators(observable: Any, n_qubits: int) -> list[Expval]:
+    """Any of Qiskit's operators as expectation values; a `PauliList` holds several.
+
+    Raises:
+        CircuitError: if it is not Hermitian, or has free parameters.
+        ArgumentError: if it is of another number of qubits than the circuit.
+    """
+    from qiskit.quantum_info import Pauli, PauliList, SparseObservable, SparsePauliOp
+
+    if isinstance(observable, PauliList):
+        return [expval for pauli in observable for expval in operators(pauli, n_qubits)]
+    size = getattr(observable, "num_qubits", None)
+    if size != n_qubits:
+        raise ArgumentError(f"Argument `observables` has {observable} of {size} qubits, but the circuit has {n_qubits}")
+    if isinstance(observable, SparseObservable):
+        observable = SparsePauliOp.from_sparse_observable(observable)
+    elif isinstance(observable, Pauli):
+        observable = SparsePauliOp(observable)
+    elif not isinstance(observable, SparsePauliOp):
+        observable = SparsePauliOp.from_operator(observable)
     terms = []
-    for letters, qubits, coefficient in operator.to_sparse_list():
-        if abs(complex(coefficient).imag) > 1e-12:
-            raise CircuitError(f"An observable must have real coefficients, but has {coefficient}")
-        terms.append((float(complex(coefficient).real), *sparse_word(dict(zip(qubits, letters, strict=True)))))
-    return Expval(tuple(terms))
+    for letters, qubits, coefficient in observable.to_sparse_list():
+        if getattr(coefficient, "parameters", None) or abs(complex(coefficient).imag) > 1e-12:
+            raise CircuitError(f"An observable must have real numbers as coefficients, but has {coefficient}")
+        terms.append((complex(coefficient).real, *sparse_word(dict(zip(qubits, letters, strict=True)))))
+    return [Expval(tuple(terms))]
 
 
 def trace_qiskit(circuit: Any, input_params: Any, weight_params: Any) -> Circuit:
     circuit = circuit.remove_final_measurements(inplace=False)
     inputs = [] if input_params is None else list(input_params)
     weights = [] if weight_params is None else list(weight_params)
-    both = set(inputs) & set(weights)
-    missing = [p for p in circuit.parameters if p not in set(inputs) | set(weights)]
-    if both or missing:
-        culprit = sorted(map(str, both or missing))
-        raise ArgumentError(
-            f"Every parameter of the circuit must be in `input_params` or in `weight_params`, and in one only: "
-            f"{culprit}"
-        )
+    _check_parameters(circuit, inputs, weights)
 
     def record(recorder: Recorder, x: Tensor, w: dict[str, Tensor]) -> tuple[int, tuple[Measurement, ...], bool]:
         values = dict(zip([p.name for p in inputs], x, strict=True))
@@ -61,28 +73,59 @@ def trace_qiskit(circuit: Any, input_params: Any, weight_params: Any) -> Circuit
     return build(record, len(inputs), {"weight": (len(weights),)} if weights else {})
 
 
+def _check_parameters(circuit: Any, inputs: list[Any], weights: list[Any]) -> None:
+    given = [*inputs, *weights]
+    known = set(circuit.parameters)
+    missing = known - set(given)
+    for fault, culprits in (
+        ("lack parameters of the circuit", [p for p in circuit.parameters if p in missing]),
+        ("name what is no parameter of the circuit", [p for p in given if p not in known]),
+        ("name parameters more than once", [p for k, p in enumerate(given) if p in given[:k]]),
+    ):
+        if culprits:
+            names = ", ".join(str(getattr(p, "name", repr(p))) for p in culprits)
+            raise ArgumentError(f"Arguments `input_params` and `weight_params` {fault}: {names}")
+
+
 def _record(recorder: Recorder, circuit: Any, wires: tuple[int, ...], values: Mapping[str, Tensor]) -> None:
     for instruction in circuit.data:
         operation = instruction.operation
         on = tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits)
-        plain = getattr(operation, "ctrl_state", None) in (
-            None,
-            2 ** getattr(operation, "num_ctrl_qubits", 0) - 1,
-        )
         if operation.name in ("barrier", "global_phase", "delay"):
             continue
-        if operation.name in _QISKIT and plain:
-            recorder.gate(_QISKIT[operation.name], on, [_value(p, values) for p in operation.params])
-        elif operation.name in ("measure", "reset") or hasattr(operation, "blocks") or operation.definition is None:
-            raise CircuitError(f"Qiskit's {operation.name!r} is not a unitary gate with a definition")
+        row = _row(operation)
+        if row is not None:
+            recorder.gate(row, on, [_value(p, values) for p in operation.params])
         else:
-            _record(recorder, operation.definition, on, values)
+            _record(recorder, _definition(operation), on, values)
+
+
+def _row(operation: Any) -> Gate | None:
+    """The gate's row in qbp's table. Names alone decide nothing: a user's gate may be called "rx" too."""
+    standard = operation.base_class.__module__.startswith("qiskit.circuit.library.standard_gates.")
+    ones = 2 ** getattr(operation, "num_ctrl_qubits", 0) - 1
+    return _QISKIT.get(operation.name) if standard and getattr(operation, "ctrl_state", ones) == ones else None
+
+
+def _definition(operation: Any) -> Any:
+    """The circuit that an operation stands for."""
+    if operation.name not in ("measure", "reset") and not hasattr(operation, "blocks"):
+        if operation.definition is not None:
+            return operation.definition
+        if hasattr(operation, "to_matrix"):
+            from qiskit.circuit.library import UnitaryGate
+
+            return UnitaryGate(operation.to_matrix()).definition
+    raise CircuitError(f"Qiskit's {operation.name!r} is not a unitary gate with a definition")
 
 
 def _value(parameter: Any, values: Mapping[str, Tensor]) -> Any:
     if not hasattr(parameter, "parameters") or not parameter.parameters:
         return float(parameter)
-    return _evaluate(parameter.sympify(), values)
+    expression = parameter.sympify()
+    if expression is NotImplemented:  # Qiskit's answer to 2**x
+        raise CircuitError(f"Qiskit cannot take the angle {parameter} apart")
+    return _evaluate(expression, values)
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
