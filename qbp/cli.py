@@ -122,7 +122,7 @@ def circuits(
     title, *counts = _counts(listing)
     said = [f"{count} {what}" for count, what in zip(counts, ("qubits", "inputs", "weights", "gates"), strict=False)]
     lines = [title, listing.reference, ", ".join(said), f"observables: {format_observables(listing.measurements)}"]
-    _out().print("\n".join(filter(None, lines)), "\n", draw(listing), markup=False, highlight=False)
+    _out().print("\n".join([*filter(None, lines), "", draw(listing)]), markup=False, highlight=False)
 
 
 @app.command()
@@ -170,7 +170,7 @@ def _counts(listing: Listing) -> tuple[str, ...]:
 def _scores(result: dict[str, Any]) -> Table:
     about, scores = result["data"], result["models"]
     metrics = _metrics(next(iter(scores.values())))
-    title = f"{result['name']}: {about['name']}, {about['train']} rows to train, {about['test']} held out"
+    title = f"{result['name']}: {about['name']}, {about['train']} rows to train, {about['test']} to test"
     table = _table(title, "model", "parameters", "epochs", "seconds", *(f"test {metric}" for metric in metrics))
     for name, score in scores.items():
         counts = str(score["parameters"]), str(score["epochs"]), f"{score['seconds']:.1f}"
@@ -185,7 +185,8 @@ def _metrics(score: dict[str, Any]) -> tuple[str, ...]:
 def _table(title: str | None, *columns: str) -> Table:
     table = Table(title=escape(title) if title else None, title_justify="left", show_header=any(columns))
     for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right")
+        words = k == 0 or column == "title"
+        table.add_column(column, justify="left" if words else "right", no_wrap=k == 0)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import qbp
 from qbp import config as configs
 from qbp import data, models, report
 from qbp.checkpoint import write_atomic
@@ -24,7 +26,7 @@ from qbp.train import fit, load_checkpoint
 __all__ = ["build", "evaluate", "load_data", "train", "verdict", "versions"]
 
 CONFIG, RESULT, VERSIONS, TWIN = "config.yaml", "result.json", "versions.json", "twin"
-PACKAGES = ("qbp", "numpy", "torch", "pennylane", "qiskit", "numba", "scikit-learn", "safetensors")
+PACKAGES = ("numpy", "torch", "pennylane", "qiskit", "numba", "scikit-learn", "safetensors")
 
 
 def load_data(config: Config) -> tuple[Dataset, Dataset]:
@@ -92,6 +94,9 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
     results, histories = {}, {}
     for name, model in build(config, train_data).items():
         run_dir = folder / TWIN if name == TWIN else folder
+        if progress:
+            print(f"{name}: {models.n_parameters(model)} parameters", flush=True)
+        _warm_up(config, model, train_data)
         history = fit(
             model,
             train_data,
@@ -178,7 +183,8 @@ def versions() -> dict[str, Any]:
     """Return what a result depends on besides its config: versions, machine, the working directory's commit."""
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        "qbp": qbp.__version__,
+        **{name: metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -221,6 +227,12 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"Cannot read {folder / RESULT}: {error}") from error
 
 
+def _warm_up(config: Config, model: nn.Module, train: Dataset) -> None:
+    """Take a step with a copy, so that compiling kernels, once on each machine, does not count as training."""
+    if isinstance(config.model, Hybrid) and config.model.backend in ("auto", "native"):
+        copy.deepcopy(model)(train.x[: config.train.batch_size]).sum().backward()
+
+
 def _open(config: Config, folder: Path, resume: bool) -> None:
     """Claim the directory for a new run, or check that it holds one of the same config."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -247,13 +259,6 @@ def _open(config: Config, folder: Path, resume: bool) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

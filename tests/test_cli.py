@@ -73,7 +73,7 @@ def test_train_prints_both_models_side_by_side_and_says_what_the_twin_says(qbp: 
         assert f"{result[name]['accuracy']:.4f}" in lines[name]
     worse = result["twin"]["accuracy"] >= result["hybrid"]["accuracy"]
     assert ("the quantum layer does not help" in done.out) == worse
-    assert "iris, 75 rows to train, 25 held out" in done.out
+    assert "iris, 75 rows to train, 25 to test" in done.out
     assert done.out.rstrip().endswith("Saved in runs/small")
 
 
@@ -89,7 +89,9 @@ def test_overrides_name_and_runs_dir(qbp: Run) -> None:
 
 
 def test_progress_is_shown_unless_quiet(qbp: Run) -> None:
-    assert "epoch 2/2" in qbp("train", "small.yaml", MLP).out
+    shown = qbp("train", "small.yaml", MLP).out
+    assert "mlp: 23 parameters" in shown
+    assert "epoch 2/2" in shown
     assert "epoch 2/2" not in qbp("train", "small.yaml", MLP, "-q", "--name=other").out
 
 

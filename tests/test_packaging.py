@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import qbp
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -91,6 +93,10 @@ def test_the_metadata_say_what_pyproject_says(wheel: zipfile.ZipFile) -> None:
     assert "Typing :: Typed" in (about.get_all("Classifier") or [])
 
 
+def test_the_version_is_one() -> None:
+    assert qbp.__version__ == PROJECT["version"]
+
+
 def test_the_licence_is_apache_2_in_full() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert text.lstrip().startswith("Apache License\n                           Version 2.0, January 2004")
@@ -150,7 +156,7 @@ def readme_commands() -> list[str]:
 def test_the_readme_opens_with_two_commands_that_install_with_the_pins() -> None:
     job, tests = readme_commands()
     assert re.search(r"/qbp train \w+$", job)
-    assert re.search(r"-e '\.\[test\]' && \S+/pytest$", tests)
+    assert re.search(r"-e '\.\[test\]' && \S+/pytest( -q)?$", tests)
     for command in (job, tests):
         assert "-c constraints.txt" in command
         assert command.startswith("python3 -m venv ")
