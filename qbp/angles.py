@@ -281,6 +281,7 @@ def trace_angles(
     starts_from: list[Tensor] = []
 
     def flat(inputs: Tensor, weights: Tensor) -> list[Tensor]:
+        inputs, weights = inputs.clone(), weights.clone()  # the function may work in place
         parts = torch.split(weights, sizes) if sizes else ()
         named = {name: part.reshape(shape) for (name, shape), part in zip(weight_shapes.items(), parts, strict=True)}
         angles, amplitudes = function(inputs, named)
@@ -295,7 +296,7 @@ def trace_angles(
 
     example = torch.zeros(n_inputs, dtype=torch.float64), torch.zeros(n_weights, dtype=torch.float64)
     try:
-        traced = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+        traced = make_fx(flat, graphs.PRODUCTS, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
     except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
         raise CircuitError(_DEPENDS_ON_DATA) from error
     except RuntimeError as error:
@@ -322,9 +323,9 @@ def trace_angles(
     linear = [k for k in range(n_values) if depends[nodes[k]] and nodes[k] in affine]
     others = [k for k in range(n_values) if nodes[k] not in affine]
     jacobian, offset = _jacobian(graphs.extract(traced, [nodes[k] for k in linear]), n_inputs, n_weights)
-    of_inputs = (jacobian[:, :n_inputs] != 0).any(1).tolist()
+    of_inputs, of_weights = ((part != 0).any(1).tolist() for part in jacobian.split([n_inputs, n_weights], dim=1))
     batched = [r for r in range(len(linear)) if of_inputs[r]]
-    shared = [r for r in range(len(linear)) if not of_inputs[r]]
+    shared = [r for r in range(len(linear)) if of_weights[r] and not of_inputs[r]]
     batched_others = [k for k in others if input_name in depends[nodes[k]]]
     shared_others = [k for k in others if input_name not in depends[nodes[k]]]
 
@@ -339,7 +340,8 @@ def trace_angles(
         graphs.extract(traced, nodes[n_values:], stack=False),
     )
     order = [linear[r] for r in batched] + batched_others + [linear[r] for r in shared] + shared_others
-    found: dict[int, int | float] = {k: index for index, k in enumerate(order)}
+    found: dict[int, int | float] = dict(zip(linear, offset.tolist(), strict=True))  # as ``0 * x + 1`` is
+    found |= {k: index for index, k in enumerate(order)}
     constant = graphs.extract(traced, [nodes[k] for k in fixed])
     if constant is not None:
         found |= dict(zip(fixed, constant(*example).tolist(), strict=True))

@@ -6,14 +6,14 @@ The functions here are those of one sample, ``(inputs (I,), weights (P,)) -> ten
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["affine_nodes", "cast", "dependencies", "extract", "functional", "outputs", "reads"]
+__all__ = ["PRODUCTS", "affine_nodes", "cast", "dependencies", "extract", "functional", "outputs", "reads"]
 
 _aten = torch.ops.aten
 
@@ -27,6 +27,18 @@ _MOVES = {
     *(_aten.permute.default, _aten.transpose.int, _aten.t.default, _aten.cat.default, _aten.stack.default),
     *(_aten.repeat.default, _aten.slice_scatter.default, _aten.neg.default, _aten.add.Tensor, _aten.sub.Tensor),
     *(_aten.rsub.Scalar, _aten.sum.default, _aten.sum.dim_IntList, _aten.mean.default, _aten.mean.dim),
+}
+
+
+# Matrix products, written out: equal samples must give equal bits, which a product of matrices does not promise under
+# vmap, and a product with a constant is seen to be affine.
+PRODUCTS: dict[Any, Callable[..., Tensor]] = {
+    _aten.dot.default: lambda a, b: (a * b).sum(),
+    _aten.mv.default: lambda a, b: (a * b).sum(1),
+    _aten.mm.default: lambda a, b: (a.unsqueeze(2) * b).sum(1),
+    _aten.bmm.default: lambda a, b: (a.unsqueeze(3) * b.unsqueeze(1)).sum(2),
+    _aten.addmv.default: lambda c, a, b, beta=1, alpha=1: c * beta + (a * b).sum(1) * alpha,
+    _aten.addmm.default: lambda c, a, b, beta=1, alpha=1: c * beta + (a.unsqueeze(2) * b).sum(1) * alpha,
 }
 
 
@@ -56,12 +68,11 @@ def _keeps_affine(node: Node, varies: set[Node]) -> bool:
         return True
     if node.target is _aten._to_copy.default:
         return node.meta["val"].dtype.is_floating_point
-    varying = [arg in varies for arg in node.args[:2]] if node.target is not _aten.index.Tensor else []
     if node.target in (_aten.mul.Tensor, _aten.mul.Scalar):
-        return sum(varying) == 1
-    if node.target in (_aten.div.Tensor, _aten.div.Scalar):
-        return varying == [True, False]
-    return node.target is _aten.index.Tensor and varies == {node.args[0]}  # indexing by constant indices
+        return len(varies) == 1 and node.args[0] is not node.args[1]
+    # Division by a constant, and indexing by constant indices.
+    first_only = varies == {node.args[0]} and node.args[1] is not node.args[0]
+    return first_only and node.target in (_aten.div.Tensor, _aten.div.Scalar, _aten.index.Tensor)
 
 
 def outputs(graph: GraphModule) -> list[Node]:
