@@ -71,8 +71,9 @@ def _keeps_affine(node: Node, varies: set[Node]) -> bool:
     if node.target in (_aten.mul.Tensor, _aten.mul.Scalar):
         return len(varies) == 1 and node.args[0] is not node.args[1]
     # Division by a constant, and indexing by constant indices.
-    first_only = varies == {node.args[0]} and node.args[1] is not node.args[0]
-    return first_only and node.target in (_aten.div.Tensor, _aten.div.Scalar, _aten.index.Tensor)
+    if node.target not in (_aten.div.Tensor, _aten.div.Scalar, _aten.index.Tensor):
+        return False
+    return varies == {node.args[0]} and node.args[1] is not node.args[0]
 
 
 def outputs(graph: GraphModule) -> list[Node]:
