@@ -335,7 +335,6 @@ def test_noise_in_the_circuit_runs_the_qnode_itself():
         ({"source": nasty, "weight_shapes": {"weights": 4}, "backend": "nowhere"}, ArgumentError, "nowhere"),
         ({"source": nasty, "weight_shapes": {"weights": 4}, "backend": "no.module:Thing"}, ArgumentError, "no.module"),
         ({"source": nasty, "weight_shapes": {"weights": 4}, "shots": 0}, ArgumentError, "shots"),
-        ({"source": nasty, "weight_shapes": {"weights": 4}, "shots": 9, "backend": "dense"}, ArgumentError, "exact"),
         ({"source": nasty, "weight_shapes": {"wights": 4}}, ArgumentError, "wights"),
         ({"source": nasty, "weight_shapes": {"weights": 4}, "diff_method": "adjoint", "shots": 9}, GradientError, "adj"),
         ({"source": nasty, "weight_shapes": {"weights": 4}, "init_method": {"weights": torch.ones(3)}}, ArgumentError, "init"),

@@ -102,18 +102,16 @@ def backend(spec: str | Executor, *, shots: int | None = None, generator: torch.
         if shots not in (None, spec.shots):
             raise ArgumentError(f"Argument `shots` must be {spec.shots} as the executor's, or None, but is {shots}")
         return spec
-    if spec == "auto":
-        spec = "native" if shots is None else "default.qubit"
-    if spec in ("native", "dense"):
-        if shots is not None:
-            raise ArgumentError(f"Backend {spec!r} is exact and takes no `shots`: use 'default.qubit'")
-        if spec == "native":
-            from qbp.executors.native import Native
+    if spec in ("auto", "native", "dense"):
+        if spec == "dense":
+            from qbp.executors.dense import Dense as Simulator
+        else:
+            from qbp.executors.native import Native as Simulator  # type: ignore[assignment]
+        if shots is None:
+            return Simulator()
+        from qbp.executors.sampled import Sampled
 
-            return Native()
-        from qbp.executors.dense import Dense
-
-        return Dense()
+        return Sampled(Simulator(), shots, generator)
     module, colon, name = spec.partition(":")
     if colon:
         try:
