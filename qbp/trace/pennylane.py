@@ -21,6 +21,11 @@ __all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennyla
 
 _NOTHING = {"Identity", "GlobalPhase", "Barrier", "WireCut", "Snapshot"}
 
+_NOT_SCALAR = (
+    "A gate's parameter must be one number for each sample, but has {}: write the function for one sample (inputs[i]) "
+    "or with a leading ellipsis (inputs[..., i])"
+)
+
 _SIZES = (*range(1, 65), *(n * n for n in range(9, 33)), *(2**n for n in range(7, 13)), 3072)
 """Numbers of inputs to try: all small ones, square images, amplitudes."""
 
@@ -117,7 +122,9 @@ def takes_batch(
     weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
     for batched in (False, True):
         try:
-            _call(function, inputs[None] if batched else inputs, weights, input_arg)
+            tape, _ = _call(function, inputs[None] if batched else inputs, weights, input_arg)
+            if tape.batch_size not in (None, 1):
+                raise ArgumentError(_NOT_SCALAR.format(f"{tape.batch_size} numbers"))
             return batched
         except Exception as error:  # whatever the user's code raises
             if batched:
@@ -216,7 +223,9 @@ def _record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], 
             not (op.hyperparameters["normalize"] or op.hyperparameters["pad_with"] is not None),
         )
     elif op.name in ("BasisState", "BasisEmbedding"):
-        for wire, bit in zip(wires, torch.as_tensor(op.parameters[0]).reshape(-1), strict=True):
+        bits = torch.as_tensor(op.parameters[0]).reshape(-1)
+        exact = bits if bits.is_floating_point() else bits.double()  # pi in float32 is too short
+        for wire, bit in zip(wires, exact, strict=True):
             recorder.gate(GATES["RX"], (wire,), [bit * math.pi])
     elif isinstance(op, qml.ops.op_math.Adjoint):
         _record_operation(recorder, op.base, wire_map, not inverse)
@@ -295,10 +304,7 @@ def _scalar(parameter: Any) -> Any:
     """A gate's parameter as a tensor or number without axes."""
     if isinstance(parameter, Tensor):
         if parameter.numel() != 1:
-            raise ArgumentError(
-                f"A gate's parameter must be one number for each sample, but has shape {tuple(parameter.shape)}: write "
-                "the function for one sample (inputs[i]) or with a leading ellipsis (inputs[..., i])"
-            )
+            raise ArgumentError(_NOT_SCALAR.format(f"shape {tuple(parameter.shape)}"))
         return parameter.reshape(())
     return float(parameter)
 
