@@ -94,10 +94,11 @@ def lr(
     from qbp import report, runs
     from qbp.train import lr_range_test
 
-    train_data, _ = runs.load_data(chosen)
-    name, model = next(iter(runs.build(chosen, train_data).items()))
-    settings = chosen.train.model_dump(include={"optimizer", "batch_size", "loss"})
-    found = lr_range_test(model, train_data, seed=chosen.seed, **settings)
+    with runs.threads(chosen.threads):
+        train_data, _ = runs.load_data(chosen)
+        name, model = next(iter(runs.build(chosen, train_data).items()))
+        settings = chosen.train.model_dump(include={"optimizer", "batch_size", "loss"})
+        found = lr_range_test(model, train_data, seed=chosen.seed, **settings)
     path = report.learning_rate(found, output or Path(f"{chosen.name}-lr.png"))
     _out().print(f"Suggested for the {name} model: train.lr={found.suggestion:.2g} (curve in {path})", markup=False)
 
@@ -131,6 +132,7 @@ def info() -> None:
     from importlib.metadata import entry_points
 
     import numpy as np
+    import torch
 
     from qbp import runs
     from qbp.executors.native import kernels, lanes
@@ -139,6 +141,7 @@ def info() -> None:
     devices = sorted({point.name for point in entry_points(group="pennylane.plugins")})
     about = {
         **runs.versions(),
+        "torch threads": torch.get_num_threads(),
         "native engine": f"{' or '.join(width)} in a register",
         "compiled kernels": kernels.forward.stats.cache_path,
         "backends": "auto, native, dense, package.module:Thing, and PennyLane's devices: " + ", ".join(devices),

@@ -109,6 +109,7 @@ class Config(_Section):
     Attributes:
         name: the run's directory; by default the file's name.
         seed: of the split, the initial weights and the order of the rows.
+        threads: torch's threads. One is fastest for models of this size: with more, each small step waits for all.
         twin: whether a hybrid model's classical twin (`qbp.models.matched_mlp`) is trained beside it.
 
     Example:
@@ -119,6 +120,7 @@ class Config(_Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
+    threads: Count = 1
     data: Data
     model: Annotated[Hybrid | Mlp, Field(discriminator="kind")] = Hybrid()
     train: Train = Train()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -90,6 +93,11 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
     _open(config, folder, resume)
     if (folder / RESULT).exists():
         return read_result(folder)
+    with threads(config.threads):
+        return _train(config, folder, resume, progress)
+
+
+def _train(config: Config, folder: Path, resume: bool, progress: bool) -> dict[str, Any]:
     train_data, test_data = load_data(config)
     results, histories = {}, {}
     for name, model in build(config, train_data).items():
@@ -147,10 +155,11 @@ def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | 
     if changes:
         changes["diff_method"] = "best"  # the training's rule may not fit, and no gradient is taken
     config = config.model_copy(update={"model": config.model.model_copy(update=changes), "twin": False})
-    train_data, test_data = load_data(config)
-    ((name, model),) = build(config, train_data).items()
-    epoch = load_checkpoint(model, folder, best=config.train.early_stopping is not None)
-    return {"model": name, "epoch": epoch, **evaluate_model(model, test_data, loss=config.train.loss)}
+    with threads(config.threads):
+        train_data, test_data = load_data(config)
+        ((name, model),) = build(config, train_data).items()
+        epoch = load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+        return {"model": name, "epoch": epoch, **evaluate_model(model, test_data, loss=config.train.loss)}
 
 
 def verdict(result: dict[str, Any]) -> str | None:
@@ -179,6 +188,17 @@ def verdict(result: dict[str, Any]) -> str | None:
     )
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def versions() -> dict[str, Any]:
     """Return what a result depends on besides its config: versions, machine, the working directory's commit."""
     return {
@@ -187,7 +207,7 @@ def versions() -> dict[str, Any]:
         **{name: metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": processor(),
-        "threads": torch.get_num_threads(),
+        "processors": os.cpu_count(),
         "commit": _commit(),
     }
 

@@ -176,7 +176,7 @@ def test_evaluate_reloads_a_run_on_other_backends(qbp: Run) -> None:
     sampled = qbp("evaluate", "runs/small", "--shots", "50")
     assert sampled.code == 0
     assert "50 shots" in sampled.out
-    wrong = qbp("evaluate", "runs/small", "--backend", "native", "--shots", "50")
+    wrong = qbp("evaluate", "runs/small", "--backend", "no.such")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
 
 

@@ -79,7 +79,9 @@ def test_versions_name_what_a_result_depends_on(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "small" / "versions.json").read_text())
     assert found["torch"] == torch.__version__
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert {"qbp", "numpy", "pennylane", "qiskit", "numba", "platform", "processor", "threads", "commit"} <= set(found)
+    assert {"qbp", "numpy", "pennylane", "qiskit", "numba", "platform", "processor", "processors", "commit"} <= set(
+        found
+    )
 
 
 def test_the_commit_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +107,21 @@ def test_the_same_config_gives_the_same_bits_and_another_seed_others(tmp_path: P
     for part in ("", "twin"):
         assert bits(tmp_path / "one" / part) == bits(tmp_path / "two" / part)
         assert bits(tmp_path / "one" / part) != bits(tmp_path / "three" / part)
+
+
+def test_a_run_uses_the_threads_of_its_config_and_puts_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    fit, before = runs.fit, torch.get_num_threads()
+    monkeypatch.setattr(runs, "fit", lambda *a, **k: (used.append(torch.get_num_threads()), fit(*a, **k))[1])
+    runs.train(config_of(MLP, tmp_path, "threads=2"), tmp_path / "two")
+    runs.train(config_of(MLP, tmp_path), tmp_path / "one")
+    assert used == [2, 1]
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError), runs.threads(before + 1):
+        raise RuntimeError
+    assert torch.get_num_threads() == before
 
 
 def test_a_directory_that_is_taken_is_refused_with_both_ways_out(tmp_path: Path) -> None:
