@@ -1,7 +1,7 @@
 """qbp: variational quantum circuits as differentiable layers inside PyTorch models.
 
-Shapes, everywhere: `B` batch, `I` inputs, `P` weights, `K` angles, `M` outputs, `N` qubits, `S` circuits (parameter sets).
-Angles are in radians. Wire 0 is the most significant bit of a basis state, as in PennyLane.
+Shapes, everywhere: `B` batch, `I` inputs, `P` weights, `K` angles, `M` outputs, `N` qubits, `S` circuits (parameter
+sets). Angles are in radians. Wire 0 is the most significant bit of a basis state, as in PennyLane.
 
 Example:
     >>> import torch, qbp

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from qbp.data import DATASETS, REDUCTIONS, SCALES
 from qbp.errors import ConfigError
-from qbp.layer import DIFF_METHODS
+from qbp.expectation import DIFF_METHODS
 from qbp.models import ACTIVATIONS
 from qbp.train import LOSSES, OPTIMIZERS, SCHEDULES
 

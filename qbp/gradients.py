@@ -181,6 +181,8 @@ def spsa(
     Only the circuit's vector-Jacobian product is estimated: the classical part of the model keeps its exact gradient.
     """
     _refuse_amplitudes("spsa", needs)
+    if not any(needs.angles):
+        return Gradients()
     full = angles.full()
     wanted = torch.tensor(needs.angles, device=full.device)
     signs = torch.randint(0, 2, full.shape, generator=generator, dtype=torch.int8).to(full) * 2 - 1

@@ -1,4 +1,4 @@
-"""`QuantumLayer`: a quantum circuit as a `torch.nn.Module`, and the autograd function behind it."""
+"""`QuantumLayer`: a quantum circuit as a `torch.nn.Module`."""
 
 from __future__ import annotations
 
@@ -6,83 +6,27 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qbp.angles import Angles
-from qbp.errors import ArgumentError, CircuitError, GradientError, check_choice
-from qbp.executors import AdjointExecutor, Executor, backend
-from qbp.gradients import RULES, Needs
-from qbp.program import Program
-from qbp.qnode import FunctionSource, check_signature, is_function, is_qnode, is_transformed, run_qnode, shot_copies
+from qbp.errors import ArgumentError, CircuitError, check_choice
+from qbp.executors import Executor
+from qbp.expectation import DIFF_METHODS, Expectation, Task, choose_diff_method
+from qbp.qnode import (
+    FunctionSource,
+    check_signature,
+    executor_of,
+    is_function,
+    is_qnode,
+    is_transformed,
+    run_qnode,
+    shot_copies,
+)
 from qbp.trace import Circuit, trace, weight_shapes_of
 
-__all__ = ["DIFF_METHODS", "Expectation", "QuantumLayer"]
-
-DIFF_METHODS = ("best", "adjoint", "backprop", *RULES)
-"""What `diff_method` may be; PennyLane's names."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What an `Expectation` needs besides tensors."""
-
-    program: Program
-    executor: Executor
-    diff_method: str
-    needs: tuple[bool, ...]
-    generator: torch.Generator | None
-
-
-class Expectation(torch.autograd.Function):
-    """Outputs of a program as a function of its angles and amplitudes, with the gradient rule of the task.
-
-    The shift rules combine executions, so that with ``create_graph=True`` they run through this function again: second
-    derivatives are exact. The adjoint rule is replaced by the parameter-shift rule there.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, batched: Tensor, shared: Tensor, amplitudes: Tensor | None, task: _Task) -> Tensor:
-        angles = Angles(batched, shared)
-        ctx.task, ctx.state = task, None
-        ctx.save_for_backward(batched, shared, amplitudes)
-        if task.diff_method == "adjoint":
-            outputs, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
-            return outputs
-        return task.executor(task.program, angles, amplitudes)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        batched, shared, amplitudes = ctx.saved_tensors
-        angles, task = Angles(batched, shared), ctx.task
-        need_batched, need_shared, need_amplitudes, _ = ctx.needs_input_grad
-        again = torch.is_grad_enabled()  # the caller wants to differentiate the gradient
-        if task.diff_method == "adjoint" and not again:
-            wanted = (need_batched, need_shared, need_amplitudes)
-            g = task.executor.vjp(task.program, angles, amplitudes, ctx.state, grad, wanted)
-        else:
-            n_batched = batched.shape[1]
-            wanted_angles = tuple(
-                need and (need_batched if k < n_batched else need_shared) for k, need in enumerate(task.needs)
-            )
-
-            def run(at: Angles, start: Tensor | None) -> Tensor:
-                if not again:
-                    return task.executor(task.program, at, start)
-                return Expectation.apply(at.batched, at.shared, start, task)
-
-            rule = RULES["parameter-shift" if task.diff_method == "adjoint" else task.diff_method]
-            needs = Needs(wanted_angles, need_amplitudes)
-            g = rule(run, task.program, angles, amplitudes, grad, needs, generator=task.generator)
-        return (
-            g.batched if need_batched else None,
-            g.shared if need_shared else None,
-            g.amplitudes if need_amplitudes else None,
-            None,
-        )
+__all__ = ["QuantumLayer"]
 
 
 class QuantumLayer(nn.Module):
@@ -184,8 +128,8 @@ class QuantumLayer(nn.Module):
                 )
             self._executor, self._diff_method = None, str(source.diff_method)
         else:
-            self._executor, asked = _executor(source, backend, shots, diff_method, self._generator)
-            self._diff_method = _diff_method(self._executor, asked, first.program)
+            self._executor, asked = executor_of(source, backend, shots, diff_method, self._generator)
+            self._diff_method = choose_diff_method(self._executor, asked, first.program)
 
     # ---- what it is --------------------------------------------------------------------------------------------------
 
@@ -275,7 +219,7 @@ class QuantumLayer(nn.Module):
         if not wants or self._diff_method == "backprop":
             return self._executor(program, angles, amplitudes)
         needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
-        task = _Task(program, self._executor, self._diff_method, needs, self._generator)
+        task = Task(program, self._executor, self._diff_method, needs, self._generator)
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 
     def _flat_weights(self, x: Tensor) -> Tensor:
@@ -397,52 +341,6 @@ class _Weights(MutableMapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._layer._weight_names)
-
-
-_EXACT_SIMULATORS = {
-    "default.qubit",
-    "reference.qubit",
-    "lightning.qubit",
-    "lightning.kokkos",
-    "lightning.gpu",
-    "lightning.amdgpu",
-}
-
-
-def _executor(
-    source: Any, spec: str | Executor, shots: int | None, diff_method: str, generator: torch.Generator | None
-) -> tuple[Executor, str]:
-    """The executor, and the rule asked for (a QNode's own where the layer's is "best")."""
-    if spec == "auto" and diff_method == "backprop":
-        spec = "dense"
-    if not is_qnode(source) or spec != "auto":
-        return backend(spec, shots=shots, generator=generator), diff_method
-    if diff_method == "best" and source.diff_method in ("adjoint", *RULES):
-        diff_method = source.diff_method
-    own_shots = source.shots.total_shots
-    if own_shots is None and shots is None and source.device.name in _EXACT_SIMULATORS:
-        return backend("native"), diff_method
-    from qbp.executors.pennylane_device import PennyLaneDevice
-
-    labels = tuple(source.device.wires) if source.device.wires else None
-    return PennyLaneDevice(source.device, shots=shots or own_shots, generator=generator, wires=labels), diff_method
-
-
-def _diff_method(executor: Executor, asked: str, program: Program) -> str:
-    """The rule that will be used, or a GradientError where the one asked for is not to be had."""
-    has_adjoint = isinstance(executor, AdjointExecutor)
-    if has_adjoint and hasattr(executor, "has_adjoint"):
-        has_adjoint = executor.has_adjoint(program)
-    if asked == "best":
-        return "backprop" if executor.name == "dense" else "adjoint" if has_adjoint else "parameter-shift"
-    if asked == "adjoint" and not has_adjoint:
-        raise GradientError(
-            f"diff_method='adjoint' is not to be had on backend {executor.name!r} for this circuit; "
-            "use 'parameter-shift'"
-        )
-    if asked == "backprop" and executor.name != "dense":
-        raise GradientError("diff_method='backprop' differentiates through torch and needs backend='dense'")
-    return asked
 
 
 def _initial_weight(name: str, shape: tuple[int, ...], init_method: Any) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from qbp.errors import ArgumentError, CircuitError
+from qbp.executors import Executor, backend
+from qbp.gradients import RULES
 from qbp.trace import Circuit, trace
 from qbp.trace.pennylane import takes_batch
 
@@ -20,6 +22,7 @@ __all__ = [
     "FunctionSource",
     "SignatureError",
     "check_signature",
+    "executor_of",
     "is_function",
     "is_qnode",
     "is_transformed",
@@ -61,10 +64,12 @@ class FunctionSource:
 
 
 def is_function(source: Any) -> bool:
+    """Whether the source is called to find out its circuit: a PennyLane function, QNode or template."""
     return callable(source) and not isinstance(source, (str, Circuit)) and type(source).__name__ != "QuantumCircuit"
 
 
 def is_qnode(source: Any) -> bool:
+    """Whether the source is a PennyLane QNode, without importing PennyLane."""
     return all(hasattr(source, name) for name in ("device", "func", "diff_method", "compile_pipeline"))
 
 
@@ -77,6 +82,31 @@ def shot_copies(qnode: Any) -> int:
     """How many results a QNode with a list of shots gives, 0 without such a list."""
     shots = qnode.shots
     return shots.num_copies if shots.has_partitioned_shots else 0
+
+
+EXACT_SIMULATORS = {"default.qubit", "reference.qubit"} | {
+    f"lightning.{k}" for k in ("qubit", "kokkos", "gpu", "amdgpu")
+}
+"""Devices whose QNodes without shots run on the native engine."""
+
+
+def executor_of(
+    source: Any, spec: str | Executor, shots: int | None, diff_method: str, generator: torch.Generator | None
+) -> tuple[Executor, str]:
+    """The executor, and the rule asked for (a QNode's own where the layer's is "best")."""
+    if spec == "auto" and diff_method == "backprop":
+        spec = "dense"
+    if not is_qnode(source) or spec != "auto":
+        return backend(spec, shots=shots, generator=generator), diff_method
+    if diff_method == "best" and source.diff_method in ("adjoint", *RULES):
+        diff_method = source.diff_method
+    own_shots = source.shots.total_shots
+    if own_shots is None and shots is None and source.device.name in EXACT_SIMULATORS:
+        return backend("native"), diff_method
+    from qbp.executors.pennylane_device import PennyLaneDevice
+
+    labels = tuple(source.device.wires) if source.device.wires else None
+    return PennyLaneDevice(source.device, shots=shots or own_shots, generator=generator, wires=labels), diff_method
 
 
 def check_signature(source: Any, weight_shapes: Mapping[str, Any] | None, input_arg: str) -> None:

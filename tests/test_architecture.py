@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 # Imports go one way: a module imports from its own line or from those above it, and never in a circle.
 LAYERS = (
     "errors graphs gates program angles expression listing qasm_reader qasm drawing cost jobs",
-    "trace executors gradients qnode layer testing",
+    "trace executors gradients expectation qnode layer testing",
     "ansatz gallery models backprop data metrics checkpoint train",
     "importance prune distill compare sweep",
     "report config runs cli __main__",

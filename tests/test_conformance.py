@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qbp.executors import Executor, backend
-from qbp.gradients import finite_diff, parameter_shift
+from qbp.gradients import finite_diff, parameter_shift, spsa
 from qbp.testing import check_executor, check_rule
 
 
@@ -32,3 +32,13 @@ def test_pennylane_devices(name: str):
 def test_exact_rules(name: str):
     check_rule(parameter_shift, backend(name))
     check_rule(finite_diff, backend(name), atol=1e-7, amplitudes=False)
+
+
+@pytest.mark.parametrize("name", ["default.qubit", "lightning.qubit"])
+def test_pennylane_devices_with_their_adjoint_rule(name: str):
+    executor = backend(name)
+    check_executor(executor, accepts=executor.has_adjoint, n_programs=12, batch_sizes=(3,), atol=1e-8)
+
+
+def test_spsa_is_unbiased_but_for_its_step():
+    check_rule(spsa, backend("native"), repeats=300, amplitudes=False, atol=0.01)  # c^2 / 6 for each angle

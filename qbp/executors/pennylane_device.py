@@ -156,18 +156,16 @@ class PennyLaneDevice:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         outputs, leaves = saved
-        if not outputs.requires_grad:
-            return Gradients(torch.zeros_like(leaves.batched), torch.zeros_like(leaves.shared))
-        with _default_double():
-            batched, shared = torch.autograd.grad(
-                outputs,
-                (leaves.batched, leaves.shared),
-                grad,
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        return Gradients(batched, shared)
+        wanted = [x for x, need in zip((leaves.batched, leaves.shared), needs[:2], strict=True) if need]
+        if not outputs.requires_grad or not wanted:
+            found = [torch.zeros_like(x) for x in wanted]
+        else:
+            with _default_double():
+                found = torch.autograd.grad(
+                    outputs, wanted, grad, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+        rest = iter(found)
+        return Gradients(*(next(rest) if need else None for need in needs[:2]))
 
 
 def _rows(result: Any, program: Program, n_samples: int) -> Tensor:

@@ -127,9 +127,11 @@ def build(
 
 
 def z_on_every_wire(n_qubits: int) -> tuple[Measurement, ...]:
+    """The default measurement: the expectation value of Z on each wire."""
     return tuple(Expval.word("Z", w) for w in range(n_qubits))
 
 
 def sparse_word(letters: Mapping[int, str]) -> tuple[str, tuple[int, ...]]:
+    """A Pauli word given wire by wire, as (word, wires) without its identities."""
     kept = {w: letter for w, letter in sorted(letters.items()) if letter != "I"}
     return "".join(kept.values()), tuple(kept)

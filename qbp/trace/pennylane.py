@@ -142,6 +142,7 @@ def trace_pennylane(
     n_layers: int | None,
     input_arg: str,
 ) -> Circuit:
+    """The circuit of a PennyLane function, QNode or template; see `qbp.trace`."""
     import pennylane as qml
     from torch._subclasses.fake_tensor import FakeTensor
 
@@ -310,6 +311,7 @@ def _scalar(parameter: Any) -> Any:
 
 
 def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Measurement:
+    """A PennyLane measurement as one of qbp."""
     kind = type(measured).__name__
     if kind == "ExpectationMP" and measured.obs is not None:
         return expval(measured.obs, wire_map)
@@ -323,6 +325,7 @@ def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Me
 
 
 def expval(observable: Any, wire_map: Mapping[Any, int]) -> Expval:
+    """The expectation value of a PennyLane observable, as a weighted sum of Pauli words."""
     import pennylane as qml
 
     sentence = observable.pauli_rep

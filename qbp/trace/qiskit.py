@@ -18,6 +18,7 @@ __all__ = ["is_qiskit", "operators", "trace_qiskit"]
 
 
 def is_qiskit(source: Any) -> bool:
+    """Whether the source is a Qiskit circuit, without importing Qiskit."""
     return any(c.__module__.startswith("qiskit.") and c.__name__ == "QuantumCircuit" for c in type(source).__mro__)
 
 
@@ -59,6 +60,7 @@ def operators(observable: Any, n_qubits: int) -> list[Expval]:
 
 
 def trace_qiskit(circuit: Any, input_params: Any, weight_params: Any) -> Circuit:
+    """The circuit of a Qiskit circuit with its parameters named as data or weights; see `qbp.trace`."""
     circuit = circuit.remove_final_measurements(inplace=False)
     inputs = [] if input_params is None else list(input_params)
     weights = [] if weight_params is None else list(weight_params)
