@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qbp.executors import Executor, backend
-from qbp.gradients import finite_diff, parameter_shift, spsa
+from qbp.gradients import finite_diff, parameter_shift
 from qbp.testing import check_executor, check_rule
 
 
@@ -38,7 +38,3 @@ def test_exact_rules(name: str):
 def test_pennylane_devices_with_their_adjoint_rule(name: str):
     executor = backend(name)
     check_executor(executor, accepts=executor.has_adjoint, n_programs=12, batch_sizes=(3,), atol=1e-8)
-
-
-def test_spsa_is_unbiased_but_for_its_step():
-    check_rule(spsa, backend("native"), repeats=300, amplitudes=False, atol=0.01)  # c^2 / 6 for each angle
