@@ -70,7 +70,9 @@ def cases(names: list[str], dtype: torch.dtype) -> dict[str, tuple[Program, Angl
         else:
             n, layers, batch = WORKLOADS[name]
             program, n_batched = strongly_entangling(n, layers), n
-        angles = Angles(torch.randn(batch, n_batched, dtype=dtype), torch.randn(program.n_angles - n_batched, dtype=dtype))
+        angles = Angles(
+            torch.randn(batch, n_batched, dtype=dtype), torch.randn(program.n_angles - n_batched, dtype=dtype)
+        )
         found[name] = program, angles, torch.randn(batch, program.n_outputs, dtype=dtype)
     return found
 

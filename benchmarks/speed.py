@@ -3,8 +3,8 @@
     python benchmarks/speed.py                                   the peers of this environment
     python benchmarks/speed.py --peers all --envs /tmp/envs      every peer, each in an environment of its own
 
-Every peer's outputs and gradients are compared with qbp's before anything is timed; one that differs is not timed. Peers
-take turns (qbp, A, qbp, B, ...), so that a machine that changes its speed changes it for all.
+Every peer's outputs and gradients are compared with qbp's before anything is timed; one that differs is not timed.
+Peers take turns (qbp, A, qbp, B, ...), so that a machine that changes its speed changes it for all.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def measure(workload: Workload, peers: list[str], pythons: dict[str, str], args:
     for worker in workers.values():
         worker.close()
     for peer in workers:
-        rows[peer] |= {"median_ms": 1e3 * median(times[peer]), "min_ms": 1e3 * min(times[peer]), "steps": len(times[peer])}
-        rows[peer]["ratio"] = rows[peer]["median_ms"] / rows[peers[0]]["median_ms"]
+        rows[peer] |= {"median_ms": 1e3 * median(times[peer]), "min_ms": 1e3 * min(times[peer])}
+        rows[peer] |= {"steps": len(times[peer]), "ratio": rows[peer]["median_ms"] / rows[peers[0]]["median_ms"]}
         r = rows[peer]
         print(f"{workload.name:20} {peer:22} {r['median_ms']:12.3f} ms {r['ratio']:10.1f} x", flush=True)
     return list(rows.values())

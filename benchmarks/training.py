@@ -2,9 +2,10 @@
 
     python benchmarks/training.py
 
-Writes results/training.json: milliseconds of a step of `qbp.fit` beside the same step written out by hand, the medians of
-the first and of the last hundred of 2,000 steps, resident memory after 200 and after 2,000 steps, and the Python function
-calls of a step for batches of 1 and of 256 rows.
+Writes results/training.json: milliseconds of a step of `qbp.fit` beside the same step written out by hand, the
+medians of
+the first and of the last hundred of 2,000 steps, resident memory after 200 and after 2,000 steps, and the Python
+function calls of a step for batches of 1 and of 256 rows.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from statistics import median
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import qbp  # noqa: E402
-from qbp.data import Dataset  # noqa: E402
+import qbp
+from qbp.data import Dataset
 
 BATCH, STEPS = 32, 2000
 

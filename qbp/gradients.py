@@ -20,7 +20,7 @@ from torch import Tensor
 from qbp.angles import Angles
 from qbp.errors import GradientError
 from qbp.executors import Gradients
-from qbp.program import Program, Rotation, pauli_mask
+from qbp.program import PauliMask, Program, Rotation, pauli_mask
 
 __all__ = ["RULES", "Needs", "finite_diff", "frequencies", "parameter_shift", "shift_rule", "spsa"]
 
@@ -86,7 +86,7 @@ def _bits(mask: int) -> list[int]:
     return [b for b in range(mask.bit_length()) if mask >> b & 1]
 
 
-def _product_sign(factors: list, target) -> int:  # type: ignore[type-arg, no-untyped-def]
+def _product_sign(factors: list[PauliMask], target: PauliMask) -> int:
     """0 if the product of commuting Pauli words is +target, 1 if it is -target."""
     x = z = phase = 0  # the product so far is i^phase X^x Z^z
     for mask in factors:
@@ -237,7 +237,7 @@ def _amplitude_shift(run: Run, angles: Angles, amplitudes: Tensor, grad: Tensor)
     for unit in (1, 1j) if amplitudes.is_complex() else (1,):
         for j in range(amplitudes.shape[1]):  # one execution a pair: states of B samples are the memory, not angles
             step = torch.zeros_like(amplitudes)
-            step[:, j] = unit
+            step[:, j] += unit
             states = torch.cat([amplitudes + step, amplitudes - step])
             norms = torch.linalg.vector_norm(states, dim=1, keepdim=True).clamp_min(1e-30)
             outputs = run(Angles.of(full.repeat(2, 1)), states / norms) * norms**2

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-import qbp
 from qbp.angles import Angles
 from qbp.errors import ArgumentError, CircuitError, GradientError
 from qbp.executors.dense import Dense
@@ -125,9 +124,7 @@ class Counting(Dense):
 
 def test_inputs_are_shifted_exactly_when_they_want_a_gradient():
     executor = Counting()
-    layer = QuantumLayer(
-        "strongly_entangling", n_qubits=3, n_layers=1, backend=executor, diff_method="parameter-shift"
-    )
+    layer = QuantumLayer("strongly_entangling", n_qubits=3, n_layers=1, backend=executor, diff_method="parameter-shift")
     x = torch.randn(8, 3)
     executor.calls.clear()
     layer(x).sum().backward()
@@ -336,8 +333,16 @@ def test_noise_in_the_circuit_runs_the_qnode_itself():
         ({"source": nasty, "weight_shapes": {"weights": 4}, "backend": "no.module:Thing"}, ArgumentError, "no.module"),
         ({"source": nasty, "weight_shapes": {"weights": 4}, "shots": 0}, ArgumentError, "shots"),
         ({"source": nasty, "weight_shapes": {"wights": 4}}, ArgumentError, "wights"),
-        ({"source": nasty, "weight_shapes": {"weights": 4}, "diff_method": "adjoint", "shots": 9}, GradientError, "adj"),
-        ({"source": nasty, "weight_shapes": {"weights": 4}, "init_method": {"weights": torch.ones(3)}}, ArgumentError, "init"),
+        (
+            {"source": nasty, "weight_shapes": {"weights": 4}, "diff_method": "adjoint", "shots": 9},
+            GradientError,
+            "adj",
+        ),
+        (
+            {"source": nasty, "weight_shapes": {"weights": 4}, "init_method": {"weights": torch.ones(3)}},
+            ArgumentError,
+            "init",
+        ),
     ],
 )
 def test_bad_arguments_are_named_when_the_layer_is_built(arguments, error, text):
@@ -382,7 +387,9 @@ def test_what_a_layer_says_of_itself():
     assert layer.circuit.program.n_angles == 28
     weights = layer.weights.detach().clone()
     layer.reset_parameters()
-    assert not torch.equal(weights, layer.weights) and (layer.weights >= 0).all() and (layer.weights <= 2 * math.pi).all()
+    assert (
+        not torch.equal(weights, layer.weights) and (layer.weights >= 0).all() and (layer.weights <= 2 * math.pi).all()
+    )
 
 
 def test_gradients_do_not_pile_up_over_retained_graphs():

@@ -1,8 +1,9 @@
 """qbp as a user has it: a QuantumLayer in torch, float32, everything at its default."""
 
 import pennylane as qml
-import qbp
 from torch_step import torch_step
+
+import qbp
 
 
 def version():

@@ -1,6 +1,7 @@
 """What is measured, and how a peer is asked to do it. Needs numpy only, so that it runs in every peer's environment.
 
-A peer is a file beside this one with ``build(workload) -> step`` where ``step()`` does one whole training step (forward,
+A peer is a file beside this one with ``build(workload) -> step`` where ``step()`` does one whole training step
+(forward,
 gradients of inputs and weights) and returns ``(outputs, input gradients, weight gradients)`` as NumPy arrays, or
 ``(outputs, None, None)`` for a forward workload. It is run by ``python workload.py PEER`` with one JSON request a line.
 """

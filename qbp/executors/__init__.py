@@ -37,17 +37,22 @@ class Gradients:
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs programs.
+    """Runs programs."""
 
-    Attributes:
-        name: what a user writes to get it (``backend="native"``), and what `QuantumLayer.backend` says.
-        exact: whether equal angles always give equal, noiseless outputs.
-        shots: how many times each circuit is sampled, or None where expectation values are exact.
-    """
+    @property
+    def name(self) -> str:
+        """What a user writes to get it (``backend="native"``), and what `QuantumLayer.backend` says."""
+        ...
 
-    name: str
-    exact: bool
-    shots: int | None
+    @property
+    def exact(self) -> bool:
+        """Whether equal angles always give equal, noiseless outputs."""
+        ...
+
+    @property
+    def shots(self) -> int | None:
+        """How many times each circuit is sampled, or None where expectation values are exact."""
+        ...
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """Outputs (B, M), of the dtype and device of the angles."""
@@ -103,15 +108,12 @@ def backend(spec: str | Executor, *, shots: int | None = None, generator: torch.
             raise ArgumentError(f"Argument `shots` must be {spec.shots} as the executor's, or None, but is {shots}")
         return spec
     if spec in ("auto", "native", "dense"):
-        if spec == "dense":
-            from qbp.executors.dense import Dense as Simulator
-        else:
-            from qbp.executors.native import Native as Simulator  # type: ignore[assignment]
+        simulator = _simulator(spec)
         if shots is None:
-            return Simulator()
+            return simulator
         from qbp.executors.sampled import Sampled
 
-        return Sampled(Simulator(), shots, generator)
+        return Sampled(simulator, shots, generator)
     module, colon, name = spec.partition(":")
     if colon:
         try:
@@ -122,3 +124,13 @@ def backend(spec: str | Executor, *, shots: int | None = None, generator: torch.
     from qbp.executors.pennylane_device import PennyLaneDevice
 
     return PennyLaneDevice(spec, shots=shots, generator=generator)
+
+
+def _simulator(name: str) -> Executor:
+    if name == "dense":
+        from qbp.executors.dense import Dense
+
+        return Dense()
+    from qbp.executors.native import Native
+
+    return Native()

@@ -157,9 +157,8 @@ class PennyLaneDevice:
     ) -> Gradients:
         outputs, leaves = saved
         wanted = [x for x, need in zip((leaves.batched, leaves.shared), needs[:2], strict=True) if need]
-        if not outputs.requires_grad or not wanted:
-            found = [torch.zeros_like(x) for x in wanted]
-        else:
+        found: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in wanted)
+        if outputs.requires_grad and wanted:
             with _default_double():
                 found = torch.autograd.grad(
                     outputs, wanted, grad, retain_graph=True, allow_unused=True, materialize_grads=True

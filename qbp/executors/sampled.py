@@ -1,7 +1,7 @@
 """Finite shots: samples drawn from the exact distribution of a simulator, as hardware would measure them.
 
-Observables whose words agree on every wire they share are read from the same shots (qubit-wise commuting groups), each group
-in the basis of its words. So the outputs of one group are correlated, as they are on a device.
+Observables whose words agree on every wire they share are read from the same shots (qubit-wise commuting groups),
+each group in the basis of its words. So the outputs of one group are correlated, as they are on a device.
 """
 
 from __future__ import annotations

@@ -92,8 +92,11 @@ class Recorder:
             angles = [next(rest) for _ in range(n_params)]
             if isinstance(gate, str):
                 (angle,) = angles
-                fixed = not isinstance(angle, int)
-                new: tuple[Op, ...] = (Rotation(gate, wires, None if fixed else angle, offset=angle if fixed else 0.0),)
+                new: tuple[Op, ...] = (
+                    Rotation(gate, wires, angle)
+                    if isinstance(angle, int)
+                    else Rotation(gate, wires, None, offset=angle),
+                )
             else:
                 new = gate_ops(gate, wires, angles)
             ops += inverse_ops(new) if inverse else new

@@ -37,11 +37,12 @@ def weight_shapes_of(
     n_layers: int | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """`weight_shapes` as plain tuples, by PennyLane's rules (an int n is (n,), and 1 is a scalar)."""
+    template: Any = source
     if inspect.isclass(source):
         if not hasattr(source, "shape") or n_qubits is None or n_layers is None:
             raise ArgumentError("A PennyLane template needs `n_qubits` and `n_layers`, and a `shape` of its weights")
         try:
-            return {"weights": tuple(source.shape(n_layers=n_layers, n_wires=n_qubits))}
+            return {"weights": tuple(template.shape(n_layers=n_layers, n_wires=n_qubits))}
         except TypeError as error:
             raise ArgumentError(
                 f"Template {source.__name__} has no shape(n_layers, n_wires): write a function around it"
@@ -90,10 +91,13 @@ def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callab
         return getattr(source, "func", source)
     import pennylane as qml
 
+    template: Any = source
+    wires = range(n_qubits or 0)
+
     def function(inputs: Tensor, weights: Tensor) -> Any:
-        qml.AngleEmbedding(inputs, wires=range(n_qubits))
-        source(weights, wires=range(n_qubits))
-        return [qml.expval(qml.Z(w)) for w in range(n_qubits)]
+        qml.AngleEmbedding(inputs, wires=wires)
+        template(weights, wires=wires)
+        return [qml.expval(qml.Z(w)) for w in wires]
 
     return function
 
