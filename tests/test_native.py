@@ -1,15 +1,31 @@
-"""The native executor against `Dense` and autograd through it."""
+"""The native executor against `Dense` and autograd through it, and its parts against matrices."""
 
 from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from functools import reduce
 
 import numpy as np
 import pytest
 import torch
 
 from qbp.angles import Angles
+from qbp.errors import ArgumentError
+from qbp.executors import AdjointExecutor, native
 from qbp.executors.dense import Dense
-from qbp.executors.native import Native
+from qbp.executors.native import Native, kernels, plan, schedule, threads
+from qbp.executors.native.frame import Frame, Word
+from qbp.executors.native.lanes import lanes_of
+from qbp.gates import GATES
+from qbp.program import Clifford, Expval, Probs, Program, Rotation, gate_ops
 from qbp.testing import random_angles, random_program
+
+DTYPES = [(torch.float64, 1e-12), (torch.float32, 1e-5)]
+W = lanes_of(np.float64)
 
 
 def truth(program, angles, amplitudes, grad):
@@ -23,14 +39,19 @@ def truth(program, angles, amplitudes, grad):
     return outputs.detach(), torch.autograd.grad((outputs * grad).sum() + 0 * anchor, leaves)
 
 
-def assert_equals_dense(program, angles, amplitudes=None, tol=1e-12):
+def run(program, angles, amplitudes=None):
+    """Outputs and gradients of a fixed cotangent."""
     generator = torch.Generator().manual_seed(1)
     grad = torch.randn(angles.n_samples, program.n_outputs, generator=generator, dtype=angles.batched.dtype)
-    outputs, gradients = truth(program, angles, amplitudes, grad)
-    native = Native()
-    got, saved = native.forward(program, angles, amplitudes)
-    result = native.vjp(program, angles, amplitudes, saved, grad)
-    pairs = [(got, outputs), (result.batched, gradients[0]), (result.shared, gradients[1])]
+    executor = Native()
+    outputs, saved = executor.forward(program, angles, amplitudes)
+    return grad, outputs, executor.vjp(program, angles, amplitudes, saved, grad)
+
+
+def assert_equals_dense(program, angles, amplitudes=None, tol=1e-12):
+    grad, outputs, result = run(program, angles, amplitudes)
+    true_outputs, gradients = truth(program, angles, amplitudes, grad)
+    pairs = [(outputs, true_outputs), (result.batched, gradients[0]), (result.shared, gradients[1])]
     if amplitudes is not None:
         pairs.append((result.amplitudes, gradients[2]))
         assert result.amplitudes.dtype == amplitudes.dtype
@@ -38,24 +59,367 @@ def assert_equals_dense(program, angles, amplitudes=None, tol=1e-12):
         assert mine.shape == true.shape
         scale = max(1.0, float(true.abs().max()) if true.numel() else 1.0)
         torch.testing.assert_close(mine.to(true.dtype), true, rtol=0, atol=tol * scale)
-    assert got.dtype == result.batched.dtype == result.shared.dtype == angles.batched.dtype
-    assert torch.equal(native(program, angles, amplitudes), got)
+    assert outputs.dtype == result.batched.dtype == result.shared.dtype == angles.batched.dtype
+    assert torch.equal(Native()(program, angles, amplitudes), outputs)
 
 
-@pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("seed", range(4))
-def test_random_programs(seed, dtype, tol):
+def layers(n_qubits, n_layers, measurements=None, encoding="RX"):
+    """Encodings, then layers of Rot and CNOT rings."""
+    ops = [op for w in range(n_qubits) for op in gate_ops(GATES[encoding], (w,), [w])]
+    k = n_qubits
+    for layer in range(n_layers):
+        for w in range(n_qubits):
+            ops += gate_ops(GATES["Rot"], (w,), [k, k + 1, k + 2])
+            k += 3
+        for w in range(n_qubits if n_qubits > 1 else 0):
+            ops.append(Clifford("CNOT", (w, (w + layer % (n_qubits - 1) + 1) % n_qubits)))
+    measured = measurements or tuple(Expval.word("Z", w) for w in range(n_qubits))
+    return Program(n_qubits, tuple(ops), tuple(measured), k)
+
+
+# ---- against dense ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tol"), DTYPES)
+@pytest.mark.parametrize(("seed", "n_qubits", "n_programs"), [(0, (1, 4), 60), (1, (1, 7), 40), (2, (7, 9), 10)])
+def test_random_programs(seed, n_qubits, n_programs, dtype, tol):
     rng = np.random.default_rng(seed)
-    for _ in range(40):
+    for _ in range(n_programs):
         with_amplitudes = bool(rng.random() < 0.3)
-        program = random_program(rng, n_qubits=(1, 7), n_ops=(0, 30), amplitudes=with_amplitudes)
-        batch = int(rng.integers(1, 36))
-        angles = random_angles(
-            rng, program, batch, n_batched=int(rng.integers(0, program.n_angles + 1)), dtype=dtype
-        )
+        program = random_program(rng, n_qubits=n_qubits, n_ops=(0, 30), amplitudes=with_amplitudes)
+        batch = int(rng.integers(1, 2 * W + 4))
+        n_batched = int(rng.choice([0, program.n_angles, rng.integers(0, program.n_angles + 1)]))
+        angles = random_angles(rng, program, batch, n_batched=n_batched, dtype=dtype)
         amplitudes = None
         if with_amplitudes:
             amplitudes = torch.tensor(rng.normal(size=(batch, 2**program.n_qubits)), dtype=dtype)
             if rng.random() < 0.5:
                 amplitudes = torch.complex(amplitudes, amplitudes.flip(0))
         assert_equals_dense(program, angles, amplitudes, tol)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_every_gate(name):
+    gate = GATES[name]
+    rng = np.random.default_rng(0)
+    wires = tuple(int(w) for w in rng.permutation(3)[: gate.n_wires])
+    before = [Rotation("Y", (w,), w) for w in range(3)] + [
+        Rotation("XX", (0, 2), 3),
+        Rotation("ZY", (1, 0), 4),
+    ]
+    after = [Rotation("YX", (2, 1), 5), Rotation("XZ", (0, 1), 6)]
+    ops = (*before, *gate_ops(gate, wires, range(7, 7 + gate.n_params)), *after)
+    measured = (Expval.word("Z", 0), Expval.word("XYZ", 2, 0, 1), Probs((2, 0)))
+    program = Program(3, ops, measured, 7 + gate.n_params)
+    for n_batched in (0, 3, program.n_angles):
+        assert_equals_dense(program, random_angles(rng, program, 3, n_batched=n_batched))
+
+
+@pytest.mark.parametrize("batch", [1, 3, W - 1, W, W + 1, 2 * W + 3])
+@pytest.mark.parametrize("n_batched", [0, 4, 28])
+def test_batch_sizes(batch, n_batched):
+    program = layers(4, 2)
+    assert_equals_dense(program, random_angles(np.random.default_rng(batch), program, batch, n_batched=n_batched))
+
+
+def test_empty_batch():
+    program = layers(2, 1)
+    _, outputs, result = run(program, Angles(torch.zeros(0, 2), torch.zeros(6)))
+    assert outputs.shape == (0, 2) and result.batched.shape == (0, 2) and not result.shared.any()
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_many_passes_without_phases(dtype, tol):
+    """Undivided rotations grow the state: it must not overflow."""
+    n, n_layers = 4, 100
+    ops = []
+    for k in range(n_layers):
+        ops += [Rotation("Y", (w,), n * k + w) for w in range(n)] + [Clifford("CNOT", (k % n, (k + 1) % n))]
+    program = Program(n, tuple(ops), (Expval.word("Z", 0), Expval.word("XX", 0, 1)), n * n_layers)
+    angles = torch.full((n * n_layers,), np.pi / 2 - 0.01, dtype=dtype)
+    assert_equals_dense(program, Angles(torch.zeros(2, 0, dtype=dtype), angles), tol=tol)
+
+
+def test_half_turns_of_shared_angles():
+    """Shared rotations beyond half a turn flip bits and signs of all that comes after them."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        program = random_program(rng, n_qubits=(2, 4), n_ops=(8, 20), n_angles=(8, 12))
+        angles = random_angles(rng, program, 2, n_batched=int(rng.integers(0, 4)))
+        turns = torch.tensor(rng.integers(-3, 4, size=angles.shared.shape)) * torch.pi
+        assert_equals_dense(program, Angles(angles.batched, turns + 0.1 * angles.shared))
+
+
+def test_large_angles():
+    program = layers(3, 2)
+    angles = random_angles(np.random.default_rng(0), program, 4, n_batched=3)
+    far = Angles(angles.batched + 2e4 * torch.pi, angles.shared - 2e4 * torch.pi)
+    assert_equals_dense(program, far, tol=1e-11)
+
+
+def test_tiny_angles_are_not_slow_or_wrong():
+    """Products of tiny amplitudes are flushed to zero inside the kernels, and only there."""
+    program = layers(8, 1)
+    angles = random_angles(np.random.default_rng(0), program, 3, n_batched=8, dtype=torch.float32)
+    assert_equals_dense(program, Angles(angles.batched * 1e-6, angles.shared * 1e-6), tol=1e-5)
+    assert torch.tensor([1e-40]).mul(1).item() > 0
+
+
+def test_unnormalised_states_are_linear_algebra():
+    program = Program(2, (Rotation("XY", (0, 1), 0),), (Expval(((1.0, "", ()), (0.5, "Z", (1,)))),), 1, True)
+    amplitudes = torch.tensor([[3.0, 0.0, 1.0j, 0.0]], dtype=torch.complex128)
+    assert_equals_dense(program, Angles(torch.tensor([[0.3]]).double(), torch.zeros(0).double()), amplitudes)
+
+
+# ---- the same bits ---------------------------------------------------------------------------------------------------
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in ((a[1], b[1]), (a[2].batched, b[2].batched), (a[2].shared, b[2].shared)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threads_do_not_change_bits(dtype, monkeypatch):
+    program = layers(7, 3)
+    angles = random_angles(np.random.default_rng(0), program, 5 * W, n_batched=7, dtype=dtype)
+    one = run(program, angles)
+    monkeypatch.setattr(native, "THREADS_FROM", 0)
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (2, 3, 16):
+            torch.set_num_threads(n_threads)
+            assert all(same(one, run(program, angles)) for _ in range(5))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rows_do_not_depend_on_each_other():
+    program = layers(5, 2, (Expval.word("X", 0), Probs((1, 0))))
+    rng = np.random.default_rng(0)
+    angles = random_angles(rng, program, 2 * W + 3, n_batched=5, dtype=torch.float32)
+    outputs = Native()(program, angles)
+    rows = torch.tensor(rng.permutation(2 * W + 3))
+    assert torch.equal(Native()(program, Angles(angles.batched[rows], angles.shared)), outputs[rows])
+    assert torch.equal(Native()(program, Angles(angles.batched[-1:], angles.shared)), outputs[-1:])
+    equal = Angles(angles.batched[:1].expand(2 * W + 3, -1), angles.shared)
+    assert torch.equal(Native()(program, equal), outputs[:1].expand(2 * W + 3, -1))
+
+
+def test_a_bad_row_stays_alone():
+    program = layers(3, 1)
+    angles = random_angles(np.random.default_rng(0), program, 3, n_batched=3)
+    outputs = Native()(program, angles)
+    angles.batched[1, 0] = float("nan")
+    got = Native()(program, angles)
+    assert got[1].isnan().all() and torch.equal(got[[0, 2]], outputs[[0, 2]])
+
+
+def test_states_that_are_too_large_are_computed_again(monkeypatch):
+    for amplitudes in (None, torch.randn(2 * W, 2**4, dtype=torch.complex128)):
+        program = layers(4, 2)
+        if amplitudes is not None:
+            program = Program(4, program.ops, program.measurements, program.n_angles, True)
+        angles = random_angles(np.random.default_rng(0), program, 2 * W, n_batched=4)
+        kept = run(program, angles, amplitudes)
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "SAVE_LIMIT", 0)
+            again = run(program, angles, amplitudes)
+        torch.testing.assert_close(again[2].shared, kept[2].shared, rtol=1e-12, atol=1e-13)
+        assert torch.equal(again[1], kept[1])
+
+
+def test_backward_twice_and_needs():
+    program = layers(3, 1)
+    angles = random_angles(np.random.default_rng(0), program, 4, n_batched=3)
+    executor = Native()
+    outputs, saved = executor.forward(program, angles)
+    first = executor.vjp(program, angles, None, saved, torch.ones_like(outputs))
+    second = executor.vjp(program, angles, None, saved, torch.ones_like(outputs), (False, True, False))
+    assert torch.equal(first.shared, second.shared)
+    assert second.batched is None and first.amplitudes is None
+
+
+# ---- processes, copies, errors ---------------------------------------------------------------------------------------
+
+
+def test_is_an_adjoint_executor_and_copies():
+    executor = Native()
+    assert isinstance(executor, AdjointExecutor)
+    program = layers(2, 1)
+    angles = random_angles(np.random.default_rng(0), program, 2, n_batched=2)
+    outputs = executor(program, angles)
+    for other in (copy.deepcopy(executor), pickle.loads(pickle.dumps(executor))):
+        assert torch.equal(other(pickle.loads(pickle.dumps(program)), angles), outputs)
+
+
+def test_compiled_once_on_a_machine():
+    run(layers(2, 1), Angles(torch.zeros(1, 2), torch.zeros(6)))
+    code = """
+import torch
+from qbp.angles import Angles
+from qbp.executors.native import Native, kernels
+from qbp.program import Expval, Program, Rotation
+program = Program(1, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
+angles = Angles(torch.zeros(1, 0), torch.zeros(1))
+y, saved = Native().forward(program, angles)
+Native().vjp(program, angles, None, saved, y)
+for kernel in (kernels.prepare, kernels.forward, kernels.backward):
+    print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "0"] * 3
+    assert "compiling" not in done.stderr
+
+
+def _in_child(queue, angles):
+    torch.set_num_threads(2)
+    queue.put(run(layers(6, 2), angles)[2].shared.numpy())
+
+
+def test_fork_after_threads(monkeypatch):
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("no fork here")
+    monkeypatch.setattr(native, "THREADS_FROM", 0)
+    angles = random_angles(np.random.default_rng(0), layers(6, 2), 4 * W, n_batched=6)
+    mine = run(layers(6, 2), angles)[2].shared.numpy()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(queue, angles))
+    child.start()
+    assert np.array_equal(queue.get(timeout=60), mine)
+    child.join()
+
+
+def test_errors_of_threads_reach_the_caller():
+    def fail():
+        raise ValueError("planted")
+
+    with pytest.raises(ValueError, match="planted"):
+        threads.run_on_threads(fail, 3)
+
+
+def test_bad_arguments():
+    program = layers(2, 1)
+    good = Angles(torch.zeros(1, 2), torch.zeros(6))
+    executor = Native()
+    with pytest.raises(ArgumentError, match="8 angles"):
+        executor(program, Angles(torch.zeros(1, 2), torch.zeros(5)))
+    with pytest.raises(ArgumentError, match="float32 or float64"):
+        executor(program, Angles(torch.zeros(1, 2).half(), torch.zeros(6).half()))
+    with pytest.raises(ArgumentError, match="amplitudes"):
+        executor(program, good, torch.ones(1, 4))
+    with pytest.raises(ArgumentError, match="grad"):
+        outputs, saved = executor.forward(program, good)
+        executor.vjp(program, good, None, saved, outputs[:, :1])
+
+
+def test_too_many_qubits_are_refused(monkeypatch):
+    monkeypatch.setattr(native, "_memory", lambda: 2**30)
+    program = Program(26, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
+    with pytest.raises(ArgumentError, match=r"26 qubits takes \d+\.\d GiB"):
+        Native()(program, Angles(torch.zeros(1, 0), torch.zeros(1)))
+
+
+# ---- the compiler ----------------------------------------------------------------------------------------------------
+
+PAULI = {(0, 0): np.eye(2), (1, 0): [[0, 1], [1, 0]], (1, 1): [[0, -1j], [1j, 0]], (0, 1): [[1, 0], [0, -1]]}
+
+
+def matrix(word, n):
+    """The matrix of a `Word`."""
+    letters = [np.array(PAULI[word.x >> b & 1, word.z >> b & 1], complex) for b in range(n - 1, -1, -1)]
+    return 1j ** (word.phase - (word.x & word.z).bit_count()) * reduce(np.kron, letters)
+
+
+def test_frame_conjugates_words():
+    rng = np.random.default_rng(0)
+    n = 3
+    for _ in range(30):
+        frame, clifford = Frame(n), np.eye(2**n, dtype=complex)
+        for _ in range(8):
+            x, z, quarters = (int(v) for v in (rng.integers(8), rng.integers(8), rng.integers(-5, 6)))
+            frame.turn(x, z, quarters)
+            half = quarters * np.pi / 4
+            turn = np.cos(half) * np.eye(2**n) - 1j * np.sin(half) * matrix(Word.hermitian(x, z), n)
+            clifford = turn @ clifford
+        word = Word.hermitian(int(rng.integers(8)), int(rng.integers(8)))
+        image = frame.pull(word.x, word.z)
+        np.testing.assert_allclose(matrix(image, n), clifford.conj().T @ matrix(word, n) @ clifford, atol=1e-12)
+        assert image.sign in (1, -1)
+
+
+def test_products_of_words():
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        a, b = (Word.hermitian(int(rng.integers(8)), int(rng.integers(8))) for _ in range(2))
+        np.testing.assert_array_equal(matrix(a.times(b), 3), matrix(a, 3) @ matrix(b, 3))
+        product = matrix(a, 3) @ matrix(b, 3)
+        assert a.anticommutes(b) == np.array_equal(product, -matrix(b, 3) @ matrix(a, 3))
+
+
+def test_places_are_a_linear_permutation():
+    n = 11
+    places = [schedule.place(i) for i in range(2**n)]
+    assert sorted(places) == list(range(2**n))
+    assert places == [int(kernels._place(i)) for i in range(2**n)]
+    for z in (0b1011, 0b11010110101, 2**n - 1):
+        placed = schedule.placed_z(z, n)
+        assert all((i & z).bit_count() % 2 == (places[i] & placed).bit_count() % 2 for i in range(2**n))
+
+
+def test_tables_list_every_coset_once():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        words = [Word(int(rng.integers(32)), int(rng.integers(32))) for _ in range(rng.integers(1, 3))]
+        if len({0, *(w.x for w in words)}) <= len(words):
+            continue
+        span = {}
+        for vector in [w.x for w in words] + [1 << b for b in range(5)]:
+            schedule._extend(span, vector)
+        lo, hi = schedule.cosets(span, words, int(rng.integers(0, 5)))
+        seen = []
+        for h in hi:
+            for k in lo:
+                i = (h ^ k) & (2**29 - 1)
+                for flip, word in zip(schedule.FLIPS, words, strict=False):
+                    assert bool(h & flip) == bool((i & word.z).bit_count() & 1)
+                seen += [i ^ v for v in schedule.span_of([w.x for w in words])]
+        assert sorted(seen) == list(range(32))
+
+
+def test_layers_take_few_passes():
+    """The first layer is part of the start; then one pass for each wire, and one sweep for all phases of a layer."""
+    tables = plan.compile_program(layers(6, 4), 6).tables
+    kinds = [int(kind) for kind in tables.items[:, 0]]
+    assert sum(2 if kind >= schedule.TWO else 1 for kind in kinds if kind != schedule.DIAGONAL) == 6 * 3
+    assert kinds.count(schedule.DIAGONAL) == 3
+    assert len(tables.blocks) == 1
+    assert len(plan.compile_program(layers(10, 4), 10).tables.blocks) > 2
+
+
+def test_clifford_circuits_run_nothing():
+    ops = (
+        Clifford("Hadamard", (0,)),
+        Clifford("CNOT", (0, 1)),
+        Clifford("S", (1,)),
+        Clifford("ISWAP", (1, 0)),
+    )
+    program = Program(2, ops, (Expval.word("XX", 0, 1), Expval.word("ZZ", 0, 1)), 0)
+    assert not len(plan.compile_program(program, 0).tables.items)
+    assert_equals_dense(program, Angles(torch.zeros(2, 0).double(), torch.zeros(0).double()))
+
+
+def test_rotations_that_nobody_sees_are_not_run():
+    program = Program(2, (Rotation("ZX", (0, 1), 0), Rotation("Z", (0,), 1)), (Expval.word("Z", 0),), 2)
+    assert not len(plan.compile_program(program, 0).tables.items)
+
+
+def test_planted_faults_are_noticed(monkeypatch):
+    program = layers(3, 2)
+    angles = random_angles(np.random.default_rng(0), program, 2, n_batched=3)
+    assert_equals_dense(program, angles)
+    monkeypatch.setattr(plan, "_sign", lambda word: 1 if word.phase != 1 else -1)
+    monkeypatch.setattr(native, "_PLANS", type(native._PLANS)())
+    monkeypatch.setattr(native, "_RECENT", {})
+    with pytest.raises(AssertionError):
+        assert_equals_dense(program, angles)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,27 +15,40 @@ from qbp.angles import Angles
 from qbp.errors import ArgumentError, check_shape
 from qbp.executors import Gradients
 from qbp.executors.native import kernels
-from qbp.executors.native.frame import Plan, compile_program
 from qbp.executors.native.lanes import ALIGN, lanes_of
+from qbp.executors.native.plan import Plan, compile_program
+from qbp.executors.native.threads import run_on_threads
 from qbp.program import Program
 
 __all__ = ["Native"]
 
 SAVE_LIMIT = 2**30
-"""Final states up to this many bytes are kept from the forward pass for the backward pass; beyond, they are computed again."""
+"""Final states up to this many bytes are kept for the backward pass; beyond, they are computed again."""
 
-_PLANS: OrderedDict[Program, Plan] = OrderedDict()
-_RECENT: dict[int, tuple[Program, Plan]] = {}  # by id, since hashing a program costs as much as running it
+THREADS_FROM = 100_000
+"""Registers of amplitudes times items of a call from which on several threads are worth it (0.2 ms)."""
+
 _MAX_PLANS = 128
+_PLANS: OrderedDict[tuple[Program, int], Plan] = OrderedDict()
+_RECENT: dict[tuple[int, int], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
 _LOCK = threading.Lock()
 _LOCAL = threading.local()
+_DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
+
+
+class Saved(NamedTuple):
+    """What the forward pass leaves to the backward pass: what all samples share, and the final states (or none)."""
+
+    common: tuple[np.ndarray, ...]
+    states: np.ndarray
 
 
 class Native:
     """Exact expectation values, probabilities and their adjoint gradients, on the CPU, in the dtype of the angles.
 
-    Memory: ``2 * 2^N * B`` numbers for the final states while training (at most `SAVE_LIMIT` bytes), and 5 to 6 states
-    of one register of samples for each thread.
+    Memory: ``2 * 2^N * B`` numbers for the final states while training (at most `SAVE_LIMIT` bytes), and for each
+    thread ``4 * 2^N`` numbers for as many samples as a vector register holds (16 float32 with AVX-512).
     """
 
     name = "native"
@@ -43,13 +57,11 @@ class Native:
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """Outputs (B, M), of the dtype and device of the angles."""
-        return _run(program, angles, amplitudes, keep=False)[0]
+        return _forward(_Call(program, angles, amplitudes), keep=False)[0]
 
-    def forward(
-        self, program: Program, angles: Angles, amplitudes: Tensor | None = None
-    ) -> tuple[Tensor, np.ndarray | None]:
-        """Outputs (B, M), and the final states for `vjp` (None if they would be too large to keep)."""
-        return _run(program, angles, amplitudes, keep=True)
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Saved]:
+        """Outputs (B, M), and what `vjp` wants to find again."""
+        return _forward(_Call(program, angles, amplitudes), keep=True)
 
     def vjp(
         self,
@@ -61,108 +73,151 @@ class Native:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)`` by the adjoint method (arXiv 2009.02823); see `AdjointExecutor`."""
-        plan = _plan(program)
-        batched, shared, amps = _arguments(plan, angles, amplitudes)
-        n_samples, n_batched = batched.shape
-        check_shape("grad", grad.shape, (n_samples, plan.n_outputs))
-        dtype, width = batched.dtype, lanes_of(batched.dtype)
-        n_chunks = -(-n_samples // width)
-        g_batched, g_shared = np.empty_like(batched), np.empty((n_chunks, len(shared)), dtype)
-        g_amps = np.empty(amps.shape if needs[2] else (0, 0, 0), dtype)
-        table = _trig(plan, n_batched, shared)
-        tables = plan.tables
-        out = _numpy(grad, dtype)
-        if saved is None:
-            saved = _run(program, angles, amplitudes, keep=True)[1]
+        call = _Call(program, angles, amplitudes)
+        check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
+        return _backward(call, saved, _numpy(grad, call.dtype), needs)
 
-        size = width << plan.n_qubits
-        n_work = 5 * size + (plan.n_outputs + 3 * len(tables.turns) + 7 * len(tables.runs)) * width
-        work = _work(n_work, dtype)
+
+class _Call:
+    """The arguments of one call, checked, as arrays: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2)."""
+
+    def __init__(self, program: Program, angles: Angles, amplitudes: Tensor | None):
+        dtype = _DTYPES.get(angles.batched.dtype)
+        if dtype is None:
+            raise ArgumentError(f"Argument `angles` must be float32 or float64, but is {angles.batched.dtype}")
+        batched, shared = _numpy(angles.batched, dtype), _numpy(angles.shared, dtype)
+        if batched.ndim != 2 or shared.ndim != 1 or batched.shape[1] + len(shared) != program.n_angles:
+            raise ArgumentError(
+                f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
+                f"but has {batched.shape} and {shared.shape}"
+            )
+        if (amplitudes is not None) != program.amplitudes:
+            must = "be given" if program.amplitudes else "be None"
+            raise ArgumentError(f"Argument `amplitudes` must {must} for this program")
+        self.amplitudes = amplitudes
+        self.parts = _NO_AMPLITUDES[dtype]
+        if amplitudes is not None:
+            check_shape("amplitudes", amplitudes.shape, (len(batched), 2**program.n_qubits))
+            complex_ = amplitudes.is_complex()
+            self.parts = _numpy(
+                torch.view_as_real(amplitudes.resolve_conj()) if complex_ else amplitudes[..., None], dtype
+            )
+        self.batched, self.shared, self.dtype, self.device = batched, shared, dtype, angles.batched.device
+        self.plan = _plan(program, batched.shape[1])
+        self.width = lanes_of(dtype)
+        self.n_chunks = -(-len(batched) // self.width)
+        self.state = 2 * self.width << program.n_qubits  # numbers in the states of one chunk
+
+    def n_threads(self, states: int) -> int:
+        """How many threads to use, each of which needs so many states of one chunk."""
+        registers = (self.n_chunks << self.plan.program.n_qubits) * (8 + len(self.plan.tables.items))
+        n_threads = min(torch.get_num_threads(), self.n_chunks) if registers >= THREADS_FROM else 1
+        if states * self.state > 2**27:
+            memory = _memory()
+            one = states * self.state * self.dtype.itemsize
+            if one > memory:
+                raise ArgumentError(
+                    f"A state of {self.plan.program.n_qubits} qubits takes {one / 2**30:.1f} GiB here ({self.width} "
+                    f"samples at once), but the machine has {memory / 2**30:.1f} GiB"
+                )
+            n_threads = max(1, min(n_threads, memory // (2 * one)))
+        return n_threads
+
+
+def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
+    plan, dtype, width = call.plan, call.dtype, call.width
+    program, tables = plan.program, plan.tables
+    common = _prepare(plan, call.shared)
+    out = np.empty((len(call.batched), program.n_outputs), dtype)
+    keep = keep and call.n_chunks * call.state * dtype.itemsize <= SAVE_LIMIT
+    states = _aligned(call.n_chunks * call.state if keep else 0, dtype)
+    n_work = (plan.n_span + program.n_outputs + 4 * program.n_qubits + 2 * len(tables.arguments)) * width
+    next_chunk = np.zeros(1, np.int64)
+
+    def run() -> None:
+        work = _buffer(n_work + (0 if keep else call.state), dtype)
+        kernels.forward(
+            *(next_chunk, program.n_qubits, plan.n_span, plan.arrays, common, call.batched, call.parts, out),
+            *(states if keep else work[n_work:], keep, work),
+        )
+
+    run_on_threads(run, call.n_threads(1))
+    return torch.from_numpy(out).to(call.device), Saved(common, states)
+
+
+def _backward(call: _Call, saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
+    plan, dtype, width = call.plan, call.dtype, call.width
+    program, tables = plan.program, plan.tables
+    g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)), dtype)
+    g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
+    n_work = (plan.n_span + program.n_outputs + 4 * program.n_qubits + 3 * len(tables.arguments)) * width
+    next_chunk = np.zeros(1, np.int64)
+
+    def run() -> None:
+        work = _buffer(n_work + 2 * call.state, dtype)
         kernels.backward(
-            *(0, n_chunks, plan.n_qubits, plan.n_start, tables, table, batched, out, saved, work),
-            *(g_batched, g_shared, g_amps),
-        )
-        device = angles.batched.device
-        return Gradients(
-            torch.from_numpy(g_batched).to(device) if needs[0] else None,
-            torch.from_numpy(g_shared.sum(0, np.float64).astype(dtype)).to(device) if needs[1] else None,
-            _amplitude_gradient(g_amps, amplitudes) if needs[2] and amplitudes is not None else None,
+            *(
+                next_chunk,
+                program.n_qubits,
+                plan.n_span,
+                tables,
+                saved.common,
+                call.batched,
+                call.parts,
+                grad,
+            ),
+            *(saved.states, work, g_batched, g_shared, g_amps),
         )
 
-
-def _run(
-    program: Program, angles: Angles, amplitudes: Tensor | None, keep: bool
-) -> tuple[Tensor, np.ndarray | None]:
-    plan = _plan(program)
-    batched, shared, amps = _arguments(plan, angles, amplitudes)
-    dtype, width = batched.dtype, lanes_of(batched.dtype)
-    n_samples, n_batched = batched.shape
-    n_chunks = -(-n_samples // width)
-    out = np.empty((n_samples, plan.n_outputs), dtype)
-    table = _trig(plan, n_batched, shared)
-    tables = plan.tables
-    size = width << plan.n_qubits
-    work = _work(size + (plan.n_outputs + 2 * len(tables.turns) + 4 * len(tables.runs)) * width, dtype)
-    states = _aligned(2 * size * (n_chunks if keep else 1), dtype)
-    kernels.forward(
-        0, n_chunks, plan.n_qubits, plan.n_start, tables, table, batched, amps, out, states, keep, work
+    run_on_threads(run, call.n_threads(2))
+    amplitudes = call.amplitudes
+    return Gradients(
+        torch.from_numpy(g_batched).to(call.device) if needs[0] else None,
+        torch.from_numpy(g_shared.sum(0, np.float64).astype(dtype)).to(call.device) if needs[1] else None,
+        _amplitude_gradient(g_amps, amplitudes) if needs[2] and amplitudes is not None else None,
     )
-    return torch.from_numpy(out).to(angles.batched.device), states if keep else None
 
 
-def _plan(program: Program) -> Plan:
+def _prepare(plan: Plan, shared: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What all samples share; see `kernels.prepare`."""
+    dtype, tables, n = shared.dtype, plan.tables, plan.program.n_qubits
+    common = (
+        np.empty((len(tables.arguments), 3), dtype),
+        np.empty((plan.n_phases, 1 << n, 2), dtype),
+        np.empty(2, dtype),
+        np.empty(2, np.int64),
+    )
+    kernels.prepare(n, plan.arrays, plan.n_batched, shared, *common)
+    return common
+
+
+def _amplitude_gradient(gradient: np.ndarray, amplitudes: Tensor) -> Tensor:
+    result = torch.from_numpy(gradient)
+    return (torch.view_as_complex(result) if amplitudes.is_complex() else result[..., 0]).to(amplitudes)
+
+
+def _plan(program: Program, n_batched: int) -> Plan:
     """The compiled program, from the cache where it is there."""
-    recent = _RECENT.get(id(program))
+    recent = _RECENT.get((id(program), n_batched))
     if recent is not None and recent[0] is program:
         return recent[1]
+    key = program, n_batched
     with _LOCK:
-        plan = _PLANS.get(program)
+        plan = _PLANS.get(key)
         if plan is None:
-            plan = _PLANS[program] = compile_program(program)
+            plan = _PLANS[key] = compile_program(program, n_batched)
             if len(_PLANS) > _MAX_PLANS:
                 _PLANS.popitem(last=False)
-        _PLANS.move_to_end(program)
+        _PLANS.move_to_end(key)
         if len(_RECENT) >= _MAX_PLANS:
             _RECENT.clear()
-        _RECENT[id(program)] = program, plan
+        _RECENT[id(program), n_batched] = program, plan
     return plan
-
-
-def _arguments(
-    plan: Plan, angles: Angles, amplitudes: Tensor | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Batched (B, Kb) and shared (Ks,) angles and amplitudes (B, 2^N, 1 or 2) as arrays, checked."""
-    dtype = _DTYPES.get(angles.batched.dtype)
-    if dtype is None:
-        raise ArgumentError(f"Argument `angles` must be float32 or float64, but is {angles.batched.dtype}")
-    batched, shared = _numpy(angles.batched, dtype), _numpy(angles.shared, dtype)
-    if batched.ndim != 2 or shared.ndim != 1 or batched.shape[1] + len(shared) != plan.n_angles:
-        raise ArgumentError(
-            f"Argument `angles` must hold {plan.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
-            f"but has {tuple(batched.shape)} and {tuple(shared.shape)}"
-        )
-    if (amplitudes is not None) != plan.amplitudes:
-        must = "be given" if plan.amplitudes else "be None"
-        raise ArgumentError(f"Argument `amplitudes` must {must} for this program")
-    if amplitudes is None:
-        return batched, shared, np.empty((0, 0, 0), dtype)
-    check_shape("amplitudes", amplitudes.shape, (len(batched), 2**plan.n_qubits))
-    parts = torch.view_as_real(amplitudes.resolve_conj()) if amplitudes.is_complex() else amplitudes[..., None]
-    return batched, shared, _numpy(parts, dtype)
-
-
-_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
     """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
     return np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype)
-
-
-def _trig(plan: Plan, n_batched: int, shared: np.ndarray) -> np.ndarray:
-    table = np.empty((len(plan.tables.turns), 2), shared.dtype)
-    kernels.trig(plan.tables.turns, plan.tables.affine, n_batched, shared, table)
-    return table
 
 
 def _aligned(n: int, dtype: np.dtype) -> np.ndarray:
@@ -172,7 +227,7 @@ def _aligned(n: int, dtype: np.dtype) -> np.ndarray:
     return raw[skip : skip + n * dtype.itemsize].view(dtype)
 
 
-def _work(n: int, dtype: np.dtype) -> np.ndarray:
+def _buffer(n: int, dtype: np.dtype) -> np.ndarray:
     """This thread's buffer, grown where it is too small."""
     buffer = getattr(_LOCAL, dtype.name, None)
     if buffer is None or len(buffer) < n:
@@ -181,7 +236,9 @@ def _work(n: int, dtype: np.dtype) -> np.ndarray:
     return buffer
 
 
-def _amplitude_gradient(gradient: np.ndarray, amplitudes: Tensor) -> Tensor:
-    result = torch.from_numpy(gradient)
-    result = torch.view_as_complex(result) if amplitudes.is_complex() else result[..., 0]
-    return result.to(amplitudes)
+def _memory() -> int:
+    """Physical memory in bytes."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not there on Windows
+        return 2**40

@@ -1,20 +1,35 @@
+# mypy: disable-error-code="no-untyped-def"
 """A SIMD vector type for Numba: one full register of samples, so that kernels read like their formulas.
 
-``load``, ``store``, ``splat``, ``hsum`` and ``+ - *`` compile to one instruction each. Plain Numba loops over an axis of
-lanes reach a third of the speed: there the compiler checks at every loop whether the rows overlap.
+`load`, `store`, `splat` and ``+ - *`` compile to one instruction each. Plain Numba loops over an axis of lanes reach a
+third of the speed: there the compiler checks at every loop whether the rows overlap.
 """
 
 from __future__ import annotations
 
 import operator
+import platform
 
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
+from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
-__all__ = ["ALIGN", "hsum", "lanes_of", "load", "n_lanes", "splat", "store"]
+__all__ = [
+    "ALIGN",
+    "fetch_add",
+    "flush_denormals",
+    "hsum",
+    "lanes_of",
+    "load",
+    "n_lanes",
+    "parity",
+    "restore_denormals",
+    "splat",
+    "store",
+]
 
 
 def _register_bytes() -> int:
@@ -27,7 +42,7 @@ def _register_bytes() -> int:
 
 ALIGN = 64
 _BYTES = _register_bytes()
-_FAST = ("fast",)  # lets LLVM fuse multiply and add
+_FUSE = ("contract",)  # lets LLVM fuse multiply and add, but not reorder sums
 _INT = ir.IntType(32)
 
 
@@ -74,7 +89,7 @@ def _binary(op, instruction: str) -> None:
 
     @lower_builtin(op, Vec, Vec)
     def _lower(context, builder, sig, args):
-        return getattr(builder, instruction)(*args, flags=_FAST)
+        return getattr(builder, instruction)(*args, flags=_FUSE)
 
 
 for _op, _instruction in (
@@ -143,3 +158,80 @@ def hsum(typing, vec):
         return builder.extract_element(vector, ir.Constant(_INT, 0))
 
     return vec.dtype(vec), generate
+
+
+@intrinsic
+def parity(typing, mask):
+    """The parity of the bits of an integer: 0 or 1."""
+
+    def generate(context, builder, sig, args):
+        return builder.and_(builder.ctpop(args[0]), ir.Constant(args[0].type, 1))
+
+    return mask(mask), generate
+
+
+@intrinsic
+def fetch_add(typing, counter):
+    """Add 1 to the first number of an array of integers and return what it was, in one step for all threads."""
+
+    def generate(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+@intrinsic
+def flush_denormals(typing):
+    """Let this thread treat the tiniest numbers (below 1e-38 in float32), which cost a hundred times as much as others,
+    as zeros; returns what `restore_denormals` wants."""
+
+    def generate(context, builder, sig, args):
+        before = _float_control(builder)
+        _set_float_control(builder, builder.or_(before, ir.Constant(before.type, _FLUSH)))
+        return builder.zext(before, ir.IntType(64))
+
+    return types.int64(), generate
+
+
+@intrinsic
+def restore_denormals(typing, before):
+    """Undo `flush_denormals`."""
+
+    def generate(context, builder, sig, args):
+        width = _float_control(builder).type
+        _set_float_control(builder, builder.trunc(args[0], width) if width.width < 64 else args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+# The floating point control register: flush-to-zero and denormals-are-zero.
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_ARM = platform.machine().lower() in ("aarch64", "arm64")
+_FLUSH = 0x8040 if _X86 else 1 << 24
+
+
+def _float_control(builder):
+    if _X86:
+        slot = cgutils.alloca_once(builder, _INT)
+        _call_x86(builder, "llvm.x86.sse.stmxcsr", slot)
+        return builder.load(slot)
+    if _ARM:
+        return builder.asm(ir.FunctionType(ir.IntType(64), []), "mrs $0, fpcr", "=r", [], True)
+    return ir.Constant(_INT, 0)
+
+
+def _set_float_control(builder, value) -> None:
+    if _X86:
+        slot = cgutils.alloca_once(builder, _INT)
+        builder.store(value, slot)
+        _call_x86(builder, "llvm.x86.sse.ldmxcsr", slot)
+    elif _ARM:
+        builder.asm(ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "msr fpcr, $0", "r", [value], True)
+
+
+def _call_x86(builder, name: str, slot) -> None:
+    pointer = ir.IntType(8).as_pointer()
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [pointer]), name)
+    builder.call(function, [builder.bitcast(slot, pointer)])

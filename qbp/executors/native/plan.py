@@ -1,0 +1,206 @@
+"""A program as flat arrays of integers, as the kernels want it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from qbp.executors.native.frame import Measured, Rotations, Turn, Word, in_frame
+from qbp.executors.native.schedule import DIAGONAL, SPAN, Block, Item, blocks, cosets, place, placed_z, span_of
+from qbp.program import Program
+
+__all__ = ["Plan", "Tables", "compile_program"]
+
+Row = tuple[int, ...]
+
+
+class Tables(NamedTuple):
+    """A compiled program as arrays.
+
+    An argument is half the angle of one rotation of the start, or of one pass: ``offset + sum_t scale_t angle_t``.
+
+    Attributes:
+        arguments: (A, 4) first and last term, whether samples differ, axis (of those of the start).
+        terms: (T,) angles.
+        numbers: (A + T + C,) offsets, scales, coefficients of the measured words.
+        start: (N, 2) first and last argument for every bit; no rows where amplitudes are given.
+        blocks: (L, 4) first and last item, where the representatives of its cosets lie in `places`, where its span.
+        items: (Q, 12) kind, x, z and argument of the first and of the second pass, lo, its length, hi, its length
+            (`schedule.cosets`, in `places`), crossed signs ``parity(x_2 & z_1) + 2 parity(x_1 & z_2)``;
+            of phases: kind, number of the table of phases, first and last of its words.
+        words: (V, 3) z-mask, z-mask within the block, argument of the words of phases.
+        places: index tables.
+        diagonal: (D, 2) output, z-mask of the measured words without x-mask.
+        others: (C - D, 8) output, x, z, whether imaginary, lo, its length, hi, its length of the rest.
+        probs: (P, 3) first output, lo, hi: ``hi[i >> N / 2] ^ lo[i % 2^(N / 2)]`` is the outcome of place i.
+    """
+
+    arguments: np.ndarray
+    terms: np.ndarray
+    numbers: np.ndarray
+    start: np.ndarray
+    blocks: np.ndarray
+    items: np.ndarray
+    words: np.ndarray
+    places: np.ndarray
+    diagonal: np.ndarray
+    others: np.ndarray
+    probs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled program: `tables` for the kernels, and what Python wants to know about it."""
+
+    program: Program
+    n_batched: int
+    n_phases: int
+    n_span: int
+    tables: Tables
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The tables as a plain tuple: kernels kept on disk must not name a class of this package."""
+        return tuple(self.tables)
+
+
+class _Builder:
+    """Collects the rows of the tables."""
+
+    def __init__(self, n_qubits: int, n_batched: int):
+        self.n, self.n_batched, self.n_phases = n_qubits, n_batched, 0
+        self.arguments: list[Row] = []
+        self.terms: list[int] = []
+        self.offsets: list[float] = []
+        self.scales: list[float] = []
+        self.coefficients: list[float] = []
+        self.start: list[Row] = []
+        self.blocks: list[Row] = []
+        self.items: list[Row] = []
+        self.words: list[Row] = []
+        self.places: list[int] = []
+        self.diagonal: list[Row] = []
+        self.others: list[Row] = []
+        self.probs: list[Row] = []
+        self._known: dict[tuple[int, ...], int] = {}
+
+    def argument(self, turns: list[Turn], sign: int, axis: int = 0) -> int:
+        """A new argument, the sum of the angles of some rotations about one word."""
+        first = len(self.terms)
+        self.offsets.append(sum(sign * turn.offset / 2 for turn in turns))
+        for turn in turns:
+            if turn.angle >= 0:
+                self.terms.append(turn.angle)
+                self.scales.append(sign * turn.scale / 2)
+        differ = any(angle < self.n_batched for angle in self.terms[first:])
+        self.arguments.append((first, len(self.terms), int(differ), axis))
+        return len(self.arguments) - 1
+
+    def table(self, places: list[int]) -> tuple[int, int]:
+        """Where a table of places starts, and its length; equal ones are kept once."""
+        key = tuple(places)
+        if key not in self._known:
+            self._known[key] = len(self.places)
+            self.places += places
+        return self._known[key], len(places)
+
+    def add_start(self, rotations: Rotations) -> None:
+        for turns in rotations.start:
+            rows = [self.argument([turn], 1, _axis(turn.word)) for turn in turns]
+            self.start.append((rows[0], rows[-1] + 1) if rows else (0, 0))
+
+    def add_block(self, block: Block) -> None:
+        first = len(self.items)
+        basis = sorted(block.span.values())
+        for item in block.items:
+            if item.kind == DIAGONAL:
+                self.add_phases(item, basis)
+            else:
+                self.add_passes(item, block.span)
+        units = [1 << b for b in range(self.n) if 1 << b not in block.span]
+        cosets_at, span_at = self.table(span_of(units))[0], self.table(span_of(basis))[0]
+        self.blocks.append((first, len(self.items), cosets_at, span_at))
+
+    def add_phases(self, item: Item, basis: list[int]) -> None:
+        first = len(self.words)
+        for one in item.passes:
+            z = one.word.z
+            local = sum(1 << k for k, vector in enumerate(basis) if (vector & z).bit_count() & 1)
+            self.words.append((z, local, self.argument(one.turns, _sign(one.word))))
+        self.items.append((item.kind, self.n_phases, first, len(self.words), *[0] * 8))
+        self.n_phases += 1
+
+    def add_passes(self, item: Item, span: dict[int, int]) -> None:
+        rows = [self.argument(one.turns, _sign(one.word)) for one in item.passes]
+        words = [one.word for one in item.passes]
+        lo, hi = (self.table(table) for table in cosets(span, words, self.n))
+        (x_1, z_1, _), (x_2, z_2, _) = words[0], words[-1]
+        crossed = (x_2 & z_1).bit_count() % 2 + 2 * ((x_1 & z_2).bit_count() % 2)
+        self.items.append((item.kind, x_1, z_1, rows[0], x_2, z_2, rows[-1], *lo, *hi, crossed))
+
+    def add_measured(self, measured: Measured) -> None:
+        everything = {1 << b: 1 << b for b in range(self.n)}
+        for out, coefficient, word in sorted(measured.terms, key=lambda term: term[2].x != 0):
+            x, z, _ = _placed(word, self.n)
+            self.coefficients.append(coefficient * _sign(word))
+            if x:
+                imaginary = (x & z).bit_count() & 1
+                lo, hi = (self.table(table) for table in cosets(everything, [Word(x, z)], max(5, self.n // 2)))
+                self.others.append((out, x, z, imaginary, *lo, *hi))
+            else:
+                self.diagonal.append((out, z))
+        for out, words in measured.probs:
+            signs = list(enumerate(reversed(words)))  # the last word is the lowest bit of the outcome
+            image = [sum(1 << k for k, w in signs if _placed(w, self.n).z >> b & 1) for b in range(self.n)]
+            flips = sum(1 << k for k, w in signs if _sign(w) < 0)
+            low, high = span_of(image[: self.n // 2]), [h ^ flips for h in span_of(image[self.n // 2 :])]
+            self.probs.append((out, self.table(low)[0], self.table(high)[0]))
+
+    def tables(self) -> Tables:
+        def rows(table: list[Row], width: int) -> np.ndarray:
+            return np.array(table, np.int64).reshape(-1, width)
+
+        return Tables(
+            rows(self.arguments, 4),
+            np.array(self.terms, np.int64),
+            np.array([*self.offsets, *self.scales, *self.coefficients], np.float64),
+            rows(self.start, 2),
+            rows(self.blocks, 4),
+            rows(self.items, 12),
+            rows(self.words, 3),
+            np.array(self.places, np.int32),
+            rows(self.diagonal, 2),
+            rows(self.others, 8),
+            rows(self.probs, 3),
+        )
+
+
+def compile_program(program: Program, n_batched: int) -> Plan:
+    """The passes and measurements of a program whose first `n_batched` angles differ between samples."""
+    n = program.n_qubits
+    rotations, measured = in_frame(program)
+    builder = _Builder(n, n_batched)
+    if not program.amplitudes:
+        builder.add_start(rotations)
+    for block in blocks([replace(turn, word=_placed(turn.word, n)) for turn in rotations.turns], n_batched, n):
+        builder.add_block(block)
+    builder.add_measured(measured)
+    return Plan(program, n_batched, builder.n_phases, 1 << min(SPAN, n), builder.tables())
+
+
+def _placed(word: Word, n_qubits: int) -> Word:
+    """A word in terms of places."""
+    return Word(place(word.x), placed_z(word.z, n_qubits), word.phase)
+
+
+def _sign(word: Word) -> int:
+    """The sign of ``<i| P |i ^ x>`` for even parity of i & z, which is 1, or -i with an odd number of Y."""
+    return 1 if word.phase < 2 else -1
+
+
+def _axis(word: Word) -> int:
+    """0, 1, 2 for X, Y, Z, of a word of one qubit."""
+    return 2 if not word.x else 1 if word.z else 0
