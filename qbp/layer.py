@@ -197,7 +197,7 @@ class QuantumLayer(nn.Module):
             x = inputs.to(working)
             return run_qnode(self.qnode, x, self._weights_like(x), self._input_arg).to(dtype)
         circuit = self._circuit_for(inputs.shape[-1])
-        x = inputs.reshape(-1, inputs.shape[-1]).to(working)
+        x = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1]).to(working)
         outputs = self._run(circuit, x, self._flat_weights(x))
         lead = inputs.shape[:-1]
         return outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1])).to(dtype)

@@ -138,7 +138,7 @@ def run_qnode(qnode: Any, inputs: Tensor, weights: Mapping[str, Tensor], input_a
     Returns:
         Outputs (*, M), or (*) of one bare expectation value; with a list of shots one such tensor for each, stacked.
     """
-    flat = inputs.reshape(-1, inputs.shape[-1])
+    flat = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     batched = takes_batch(qnode.func, flat.shape[1], shapes, input_arg)
     copies = shot_copies(qnode)

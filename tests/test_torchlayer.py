@@ -85,7 +85,7 @@ def random_block(rng):
             lambda x, w: qml.StronglyEntanglingLayers(w["m"].T.reshape(1, 2, 3), wires=[3, 0]),
             lambda x, w: qml.adjoint(qml.SimplifiedTwoDesign)(w["w"], w["m"][:, :2].reshape(1, 2, 2), wires=[0, 1, 2]),
             lambda x, w: qml.QAOAEmbedding(x[..., :2], w["m"][:1], wires=[1, 3]),
-            lambda x, w: qml.evolve(0.5 * qml.X(0) @ qml.Y(2) - qml.Z(1), w["s"] * x[..., 0]),
+            lambda x, w: qml.ApproxTimeEvolution(0.5 * qml.X(0) @ qml.Y(2) - qml.Z(0), w["s"] * x[..., 0], 2),
             lambda x, w: qml.QFT(wires=[2, 3, 0]),
         ][rng.integers(8)]
     name = str(rng.choice(UNDER_CONTROL if kind == "ctrl" else list(GATES)))
@@ -287,6 +287,19 @@ TEMPLATES = {
 def test_templates(name):
     circuit, shapes, n_inputs = TEMPLATES[name]
     assert_same(circuit, shapes, torch.rand(3, n_inputs, dtype=torch.float64) + 0.1, backend="native")
+
+
+def test_evolutions():
+    """PennyLane's own matrices of them are good to 1e-10 only."""
+
+    def circuit(inputs, w):
+        qml.AngleEmbedding(inputs, wires=range(3), rotation="Y")
+        qml.evolve(0.5 * qml.X(0) @ qml.Y(2) - qml.Z(1), w * inputs[..., 0])
+        qml.adjoint(qml.evolve(qml.X(0) @ qml.X(1) + 2 * qml.Z(1) @ qml.Z(0) - 3 * qml.I(2), w))
+        qml.exp(qml.Y(0) @ qml.Z(2), 0.4j)
+        return [qml.expval(qml.X(0)), qml.probs(wires=[1, 2])]
+
+    assert_same(circuit, {"w": 1}, torch.randn(2, 3, dtype=torch.float64), atol=1e-8, backend="native")
 
 
 @pytest.mark.parametrize("n_controls", [1, 2, 3])

@@ -139,6 +139,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 def _evaluate(expression: Any, values: Mapping[str, Tensor]) -> Any:
     """A sympy expression on tensors."""
     if expression.is_Symbol:
+        if expression.name not in values:  # Qiskit loses an assignment when it inverts a controlled gate
+            raise CircuitError(f"A gate inside of the circuit has the parameter {expression.name!r}, the circuit not")
         return values[expression.name]
     if expression.is_number:
         return float(expression)
