@@ -87,12 +87,10 @@ class Terms:
         return len(self.offset)
 
 
-class _Affine(torch.nn.Module):
+class _Affine:
     """`Terms` as a torch function of the last axis."""
 
     def __init__(self, terms: Terms, n_source: int):
-        super().__init__()
-        # Plain attributes, not buffers: no part of a state_dict, and dtype conversions must not round them.
         width = len(terms.index[0]) if len(terms) else 1
         self.index = torch.tensor(terms.index, dtype=torch.int64).reshape(len(terms), width)
         self.scale = torch.tensor(terms.scale, dtype=torch.float64).reshape(len(terms), width)
@@ -103,7 +101,7 @@ class _Affine(torch.nn.Module):
         self.shifts = bool((self.offset != 0).any())
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def forward(self, source: Tensor) -> Tensor:
+    def __call__(self, source: Tensor) -> Tensor:
         if self.picks_all and not self.scales and not self.shifts:
             return source
         key = (source.dtype, source.device)

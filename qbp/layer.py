@@ -196,11 +196,16 @@ class QuantumLayer(nn.Module):
                 raise CircuitError("The layer's QNode runs itself, and could not be pickled with the layer")
             x = inputs.to(working)
             return run_qnode(self.qnode, x, self._weights_like(x), self._input_arg).to(dtype)
-        circuit = self._circuit_for(inputs.shape[-1])
-        x = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1]).to(working)
+        *lead, n_inputs = inputs.shape
+        circuit = self._circuit_for(n_inputs)
+        x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)
+        x = (
+            x if x.dtype is working else x.to(working)
+        )  # each needless operation of torch costs as much as a small circuit
         outputs = self._run(circuit, x, self._flat_weights(x))
-        lead = inputs.shape[:-1]
-        return outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1])).to(dtype)
+        if len(lead) != 1 or circuit.is_scalar:
+            outputs = outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1]))
+        return outputs if outputs.dtype is dtype else outputs.to(dtype)
 
     def _run(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Tensor:
         if not len(x):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral
 
 from qbp.errors import ArgumentError, CircuitError
@@ -172,7 +173,7 @@ class Program:
         if len(word) != len(wires) or set(word) - set("XYZ"):
             raise CircuitError(f"The Pauli word of {what} must have one of X, Y, Z for each wire")
 
-    @property
+    @cached_property
     def n_outputs(self) -> int:
         """M: one for each expectation value, 2^wires for probabilities."""
         return sum(1 if isinstance(m, Expval) else 2 ** len(m.wires) for m in self.measurements)

@@ -223,16 +223,17 @@ def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
 def _aligned(n: int, dtype: np.dtype) -> np.ndarray:
     """An array that starts at a cache line."""
     raw = np.empty(n * dtype.itemsize + ALIGN, np.uint8)
-    skip = -raw.ctypes.data % ALIGN
+    skip = -raw.__array_interface__["data"][0] % ALIGN
     return raw[skip : skip + n * dtype.itemsize].view(dtype)
 
 
 def _buffer(n: int, dtype: np.dtype) -> np.ndarray:
     """This thread's buffer, grown where it is too small."""
-    buffer = getattr(_LOCAL, dtype.name, None)
+    key = dtype.str  # `dtype.name` is computed anew each time, at the cost of a small circuit
+    buffer = getattr(_LOCAL, key, None)
     if buffer is None or len(buffer) < n:
         buffer = _aligned(n, dtype)
-        setattr(_LOCAL, dtype.name, buffer)
+        setattr(_LOCAL, key, buffer)
     return buffer
 
 
