@@ -192,10 +192,9 @@ class QuantumLayer(nn.Module):
         dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
         working = dtype if dtype in (torch.float32, torch.float64) else torch.float32
         if self._own_qnode:
-            if self.qnode is None:
-                raise CircuitError("The layer's QNode runs itself, and could not be pickled with the layer")
+            assert self._source is not None
             x = inputs.to(working)
-            return run_qnode(self.qnode, x, self._weights_like(x), self._input_arg).to(dtype)
+            return run_qnode(self._source, x, self._weights_like(x), self._input_arg).to(dtype)
         *lead, n_inputs = inputs.shape
         circuit = self._circuit_for(n_inputs)
         x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,12 +37,15 @@ class SignatureError(ArgumentError, TypeError):
 
 @dataclass
 class FunctionSource:
-    """The function that a layer traces when it meets a new number of inputs. Copies share it; unpicklable ones get
-    lost."""
+    """The function that a layer traces, or the QNode that it runs. Copies share it; unpicklable ones get lost.
+
+    `runs_batches` says for a number of inputs whether a QNode that runs itself may be given whole batches.
+    """
 
     function: Any
     weight_shapes: Mapping[str, Any] | None
     options: dict[str, Any]
+    runs_batches: dict[int, bool] = field(default_factory=dict)
 
     def trace(self, n_inputs: int, input_arg: str) -> Circuit:
         if self.function is None:
@@ -132,23 +135,63 @@ def check_signature(source: Any, weight_shapes: Mapping[str, Any] | None, input_
         )
 
 
-def run_qnode(qnode: Any, inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Tensor:
-    """The QNode itself, sample after sample: right for functions of one sample and of a batch, on any device.
+def run_qnode(source: FunctionSource, inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Tensor:
+    """The QNode itself: a batch at once where it was seen to be right, else sample after sample, which always is.
 
     Returns:
         Outputs (*, M), or (*) of one bare expectation value; with a list of shots one such tensor for each, stacked.
     """
-    flat = inputs.reshape(inputs.shape[:-1].numel(), inputs.shape[-1])
+    qnode, lead, n_inputs = source.function, inputs.shape[:-1], inputs.shape[-1]
+    if qnode is None:
+        raise CircuitError("The layer's QNode runs itself, and could not be pickled with the layer")
+    if n_inputs not in source.runs_batches:
+        source.runs_batches[n_inputs] = _runs_batches(qnode, n_inputs, weights, input_arg)
+    flat = inputs.reshape(lead.numel(), n_inputs)
+    if source.runs_batches[n_inputs] and len(flat):
+        stacked = _run_batch(qnode, flat, weights, input_arg)
+    else:
+        stacked = _run_rows(qnode, flat, weights, input_arg)
+    shaped = stacked.to(inputs.dtype).reshape(len(stacked), *lead, *stacked.shape[2:])
+    return shaped if shot_copies(qnode) else shaped[0]
+
+
+def _runs_batches(qnode: Any, n_inputs: int, weights: Mapping[str, Tensor], input_arg: str) -> bool:
+    """Whether the QNode gives for a batch what it gives for each row, tried with numbers.
+
+    Only exact simulators that torch differentiates are asked: PennyLane has no other gradients of batches.
+    """
+    exact = qnode.device.name in ("default.qubit", "default.mixed") and qnode.shots.total_shots is None
+    if not exact or qnode.diff_method not in ("best", "backprop"):
+        return False
+    n_rows = 1 if n_inputs != 2 else 2  # twice that is another number than that of inputs
+    rows = torch.randn(n_rows, n_inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = torch.nn.functional.normalize(torch.cat([rows, -rows]), dim=1)  # for amplitudes; both signs for branches
+    numbers = {name: weight.detach().to(rows) for name, weight in weights.items()}
+    alone = _run_rows(qnode, rows, numbers, input_arg)
+    try:
+        together = _run_batch(qnode, rows, numbers, input_arg)
+    except Exception:  # whatever the user's code raises, when it is not meant for batches
+        return False
+    return together.shape == alone.shape and torch.allclose(together, alone, atol=1e-8)
+
+
+def _run_batch(qnode: Any, rows: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Tensor:
+    """Outputs (1, B, M), or (1, B)."""
+    result = qnode(**{input_arg: rows}, **weights)
+    together = result if isinstance(result, Tensor) else torch.hstack([r.reshape(len(rows), -1) for r in result])
+    return together[None]
+
+
+def _run_rows(qnode: Any, rows: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Tensor:
+    """Outputs (copies, B, M), or (copies, B): one copy for each number of shots."""
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    batched = takes_batch(qnode.func, flat.shape[1], shapes, input_arg)
+    batched = takes_batch(qnode.func, rows.shape[1], shapes, input_arg)
     copies = shot_copies(qnode)
-    rows = []
-    for x in flat if len(flat) else flat.new_zeros(1, flat.shape[1]):  # an empty batch has the shape of one sample
+    results = []
+    for x in rows if len(rows) else rows.new_zeros(1, rows.shape[1]):  # an empty batch has the shape of one sample
         result = qnode(**{input_arg: x[None] if batched else x}, **weights)
-        rows.append(torch.stack([_flatten(part, batched) for part in (result if copies else [result])]))
-    stacked = torch.stack(rows, dim=1)[:, : len(flat)].to(inputs.dtype)
-    shaped = stacked.reshape(len(stacked), *inputs.shape[:-1], *stacked.shape[2:])
-    return shaped if copies else shaped[0]
+        results.append(torch.stack([_flatten(part, batched) for part in (result if copies else [result])]))
+    return torch.stack(results, dim=1)[:, : len(rows)]
 
 
 def _flatten(result: Any, batched: bool) -> Tensor:

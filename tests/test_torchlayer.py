@@ -16,6 +16,11 @@ from torch import nn
 from qbp import QuantumLayer
 from qbp.errors import ArgumentError, CircuitError, GradientError
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pennylane.exceptions.PennyLaneDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Using qp.probs with a Hermitian:UserWarning"),
+]
+
 N = 4
 WIRES = range(N)
 
@@ -191,6 +196,37 @@ def test_functions_of_one_sample_and_of_a_batch_are_right_for_every_batch_size(s
         x = torch.randn(batch, 3, dtype=torch.float64)
         want = torch.stack([torch.stack(single(row, layer.w)) for row in x])
         torch.testing.assert_close(layer(x), want, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("branch", [lambda x: x.sum() > 0, lambda x: x[0] > 0, lambda x: x[..., 1].item() > 0])
+def test_a_qnode_that_branches_on_its_data_is_right_for_every_row(branch):
+    @qml.qnode(device())
+    def circuit(inputs, w):
+        (qml.RX if branch(inputs) else qml.RY)(inputs[0], wires=0)
+        qml.RX(w, wires=0)
+        return qml.expval(qml.Z(0))
+
+    layer = QuantumLayer(circuit, {"w": 1}).double()
+    for n_inputs in (2, 3, 5):
+        x = torch.randn(6, n_inputs, dtype=torch.float64)
+        torch.testing.assert_close(layer(x), torch.stack([circuit(row, layer.w) for row in x]))
+
+
+def test_a_noisy_qnode_runs_a_batch_at_once():
+    calls = []
+
+    @qml.qnode(device("default.mixed"))
+    def circuit(inputs, w):
+        calls.append(inputs.shape)
+        qml.RX(inputs[..., 0] * w, wires=0)
+        qml.PhaseDamping(0.1, wires=0)
+        return qml.expval(qml.X(0)), qml.probs(wires=0)
+
+    layer = QuantumLayer(circuit, {"w": 1})
+    layer(torch.randn(7, 3))
+    calls.clear()
+    assert layer(torch.randn(2, 4, 3)).shape == (2, 4, 3)
+    assert calls == [(8, 3)]
 
 
 @pytest.mark.parametrize("answer", ["expval", "probs", "list"])
