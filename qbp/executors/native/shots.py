@@ -1,8 +1,8 @@
 """Samples of exact distributions, compiled: a batch of multinomial draws in one sweep over each row's outcomes.
 
 The shots of a row are drawn in sorted order: sums of exponential variables, divided by the sum of one more, are sorted
-uniforms (Devroye 1986, chapter V.3). So a row costs its outcomes plus its shots, without a search. The random numbers are
-counter-based (SplitMix64 of seed, row and shot): they depend on nothing but those, not on threads nor on the batch.
+uniforms (Devroye 1986, chapter V.3). So a row costs its outcomes plus its shots, without a search. The random numbers
+are counter-based (SplitMix64 of seed, row and shot): they depend on nothing but those, not on the batch.
 """
 
 from __future__ import annotations
