@@ -15,7 +15,7 @@ from qbp.angles import Angles
 from qbp.errors import ArgumentError, check_shape
 from qbp.executors import Gradients
 from qbp.executors.native import kernels
-from qbp.executors.native.lanes import ALIGN, lanes_of
+from qbp.executors.native.lanes import lanes_of
 from qbp.executors.native.plan import Plan, compile_program
 from qbp.executors.native.threads import run_on_threads
 from qbp.program import Program
@@ -34,6 +34,8 @@ _RECENT: dict[tuple[int, int], tuple[Program, Plan]] = {}  # by id: hashing a pr
 _LOCK = threading.Lock()
 _LOCAL = threading.local()
 _DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_TORCH = {dtype: name for name, dtype in _DTYPES.items()}
+_WIDTHS = {dtype: lanes_of(dtype) for dtype in _TORCH}
 _NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
 
 
@@ -104,20 +106,25 @@ class _Call:
             )
         self.batched, self.shared, self.dtype, self.device = batched, shared, dtype, angles.batched.device
         self.plan = _plan(program, batched.shape[1])
-        self.width = lanes_of(dtype)
+        self.width = _WIDTHS[dtype]
         self.n_chunks = -(-len(batched) // self.width)
         self.state = 2 * self.width << program.n_qubits  # numbers in the states of one chunk
 
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """The array as a tensor on the device of the angles."""
+        tensor = torch.from_numpy(array)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+
     def n_threads(self, states: int) -> int:
         """How many threads to use, each of which needs so many states of one chunk."""
-        registers = (self.n_chunks << self.plan.program.n_qubits) * (8 + len(self.plan.tables.items))
+        registers = (self.n_chunks << self.plan.n_qubits) * (8 + self.plan.n_items)
         n_threads = min(torch.get_num_threads(), self.n_chunks) if registers >= THREADS_FROM else 1
         if states * self.state > 2**27:
             memory = _memory()
             one = states * self.state * self.dtype.itemsize
             if one > memory:
                 raise ArgumentError(
-                    f"A state of {self.plan.program.n_qubits} qubits takes {one / 2**30:.1f} GiB here ({self.width} "
+                    f"A state of {self.plan.n_qubits} qubits takes {one / 2**30:.1f} GiB here ({self.width} "
                     f"samples at once), but the machine has {memory / 2**30:.1f} GiB"
                 )
             n_threads = max(1, min(n_threads, memory // (2 * one)))
@@ -125,69 +132,56 @@ class _Call:
 
 
 def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
-    plan, dtype, width = call.plan, call.dtype, call.width
-    program, tables = plan.program, plan.tables
+    plan, dtype = call.plan, call.dtype
     common = _prepare(plan, call.shared)
-    out = np.empty((len(call.batched), program.n_outputs), dtype)
+    out = np.empty((len(call.batched), plan.n_outputs), dtype)
     keep = keep and call.n_chunks * call.state * dtype.itemsize <= SAVE_LIMIT
-    states = _aligned(call.n_chunks * call.state if keep else 0, dtype)
-    n_work = (plan.n_span + program.n_outputs + 4 * program.n_qubits + 2 * len(tables.arguments)) * width
+    states = _empty(call.n_chunks * call.state if keep else 0, dtype)
+    n_work = plan.work(2) * call.width
     next_chunk = np.zeros(1, np.int64)
 
     def run() -> None:
         work = _buffer(n_work + (0 if keep else call.state), dtype)
         kernels.forward(
-            *(next_chunk, program.n_qubits, plan.n_span, plan.arrays, common, call.batched, call.parts, out),
-            *(states if keep else work[n_work:], keep, work),
+            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, common, call.batched, call.parts),
+            *(out, states if keep else work[n_work:], keep, work),
         )
 
     run_on_threads(run, call.n_threads(1))
-    return torch.from_numpy(out).to(call.device), Saved(common, states)
+    return call.tensor(out), Saved(common, states)
 
 
 def _backward(call: _Call, saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
-    plan, dtype, width = call.plan, call.dtype, call.width
-    program, tables = plan.program, plan.tables
+    plan, dtype = call.plan, call.dtype
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)), dtype)
     g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
-    n_work = (plan.n_span + program.n_outputs + 4 * program.n_qubits + 3 * len(tables.arguments)) * width
+    n_work = plan.work(3) * call.width + 2 * call.state
     next_chunk = np.zeros(1, np.int64)
 
     def run() -> None:
-        work = _buffer(n_work + 2 * call.state, dtype)
         kernels.backward(
-            *(
-                next_chunk,
-                program.n_qubits,
-                plan.n_span,
-                tables,
-                saved.common,
-                call.batched,
-                call.parts,
-                grad,
-            ),
-            *(saved.states, work, g_batched, g_shared, g_amps),
+            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, saved.common, call.batched, call.parts),
+            *(grad, saved.states, _buffer(n_work, dtype), g_batched, g_shared, g_amps),
         )
 
     run_on_threads(run, call.n_threads(2))
-    amplitudes = call.amplitudes
     return Gradients(
-        torch.from_numpy(g_batched).to(call.device) if needs[0] else None,
-        torch.from_numpy(g_shared.sum(0, np.float64).astype(dtype)).to(call.device) if needs[1] else None,
-        _amplitude_gradient(g_amps, amplitudes) if needs[2] and amplitudes is not None else None,
+        call.tensor(g_batched) if needs[0] else None,
+        call.tensor(g_shared.sum(0, np.float64).astype(dtype)) if needs[1] else None,
+        _amplitude_gradient(g_amps, call.amplitudes) if needs[2] and call.amplitudes is not None else None,
     )
 
 
 def _prepare(plan: Plan, shared: np.ndarray) -> tuple[np.ndarray, ...]:
     """What all samples share; see `kernels.prepare`."""
-    dtype, tables, n = shared.dtype, plan.tables, plan.program.n_qubits
+    dtype = shared.dtype
     common = (
-        np.empty((len(tables.arguments), 3), dtype),
-        np.empty((plan.n_phases, 1 << n, 2), dtype),
+        np.empty((plan.n_arguments, 3), dtype),
+        np.empty((plan.n_phases, 2, 1 << plan.n_qubits), dtype),
         np.empty(2, dtype),
         np.empty(2, np.int64),
     )
-    kernels.prepare(n, plan.arrays, plan.n_batched, shared, *common)
+    kernels.prepare(plan.n_qubits, plan.arrays, plan.n_batched, shared, *common)
     return common
 
 
@@ -217,24 +211,21 @@ def _plan(program: Program, n_batched: int) -> Plan:
 
 def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
     """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype)
+    array = tensor.detach().cpu().numpy()
+    return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)
 
 
-def _aligned(n: int, dtype: np.dtype) -> np.ndarray:
-    """An array that starts at a cache line."""
-    raw = np.empty(n * dtype.itemsize + ALIGN, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % ALIGN
-    return raw[skip : skip + n * dtype.itemsize].view(dtype)
+def _empty(n: int, dtype: np.dtype) -> np.ndarray:
+    """An array that starts at a cache line, as torch's do."""
+    return torch.empty(n, dtype=_TORCH[dtype]).numpy()
 
 
 def _buffer(n: int, dtype: np.dtype) -> np.ndarray:
     """This thread's buffer, grown where it is too small."""
-    key = dtype.str  # `dtype.name` is computed anew each time, at the cost of a small circuit
-    buffer = getattr(_LOCAL, key, None)
-    if buffer is None or len(buffer) < n:
-        buffer = _aligned(n, dtype)
-        setattr(_LOCAL, key, buffer)
-    return buffer
+    buffers: dict[np.dtype, np.ndarray] = vars(_LOCAL).setdefault("buffers", {})
+    if dtype not in buffers or len(buffers[dtype]) < n:
+        buffers[dtype] = _empty(n, dtype)
+    return buffers[dtype]
 
 
 def _memory() -> int:

@@ -117,7 +117,7 @@ def prepare(n_qubits, tables, n_batched, shared, table, phases, scales, flip):
     Args:
         table: (A, 3), written: cos h or 1, sin h or tan h, and the factor of the argument's gradient. Where samples
             differ, the part of h that they share, the sign of h, and that factor.
-        phases: (F, 2^N, 2), written: cos and sin of the phases of diagonal items, times the cosines since the last one.
+        phases: (F, 2, 2^N), written: cos and sin of the phases of diagonal items, times the cosines since the last one.
         scales: (2,), written: the cosines that are left at the end, and at the beginning after going back.
         flip: (2,), written: x- and z-mask of the half turns at the end.
     """
@@ -199,7 +199,7 @@ def _phases(angle, factor, phases, f):
         step *= 2
     for i in range(len(angle)):
         c, s = _cos_sin(angle[i])
-        phases[f, i, 0], phases[f, i, 1] = factor * c, factor * s
+        phases[f, 0, i], phases[f, 1, i] = factor * c, factor * s
 
 
 @_jit
@@ -443,7 +443,7 @@ def _diagonal(S, stride, span, n_span, index, rep, phases, f):
     for k in range(span, span + n_span):
         i = rep ^ index[k]
         A = i * stride
-        c, s = splat(phases[f, i, 0]), splat(phases[f, i, 1])
+        c, s = splat(phases[f, 0, i]), splat(phases[f, 1, i])
         x, y = load(S, A), load(S, A + W)
         store(S, A, c * x + s * y)
         store(S, A + W, c * y - s * x)
@@ -457,7 +457,7 @@ def _undiagonal(S, q, items, words, span, n_span, index, rep, phases, P, E):
     for k in range(n_span):
         i = rep ^ index[span + k]
         A = i * 4 * W
-        c, s = splat(phases[f, i, 0]), splat(phases[f, i, 1])
+        c, s = splat(phases[f, 0, i]), splat(phases[f, 1, i])
         x, y, u, v = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
         store(P, k * W, u * y - v * x)
         store(S, A, c * x - s * y)

@@ -18,7 +18,6 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
 __all__ = [
-    "ALIGN",
     "fetch_add",
     "flush_denormals",
     "hsum",
@@ -40,7 +39,6 @@ def _register_bytes() -> int:
     return 32 if features.get("avx2") else 16
 
 
-ALIGN = 64
 _BYTES = _register_bytes()
 _FUSE = ("contract",)  # lets LLVM fuse multiply and add, but not reorder sums
 _INT = ir.IntType(32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -53,18 +52,30 @@ class Tables(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A compiled program: `tables` for the kernels, and what Python wants to know about it."""
+    """A compiled program.
+
+    Attributes:
+        tables: for the kernels.
+        arrays: the same as a plain tuple: kernels that are kept on disk must not name a class of this package.
+        n_batched: Kb.
+        n_outputs, n_items, n_arguments, n_phases: M, Q, A and F, as in `Tables` and `kernels.prepare`.
+        n_span: number of amplitudes in a coset of a block.
+    """
 
     program: Program
+    tables: Tables
+    arrays: tuple[np.ndarray, ...]
+    n_qubits: int
     n_batched: int
+    n_outputs: int
+    n_items: int
+    n_arguments: int
     n_phases: int
     n_span: int
-    tables: Tables
 
-    @cached_property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """The tables as a plain tuple: kernels kept on disk must not name a class of this package."""
-        return tuple(self.tables)
+    def work(self, per_argument: int) -> int:
+        """Registers of scratch that a kernel needs besides states."""
+        return self.n_span + self.n_outputs + 4 * self.n_qubits + per_argument * self.n_arguments
 
 
 class _Builder:
@@ -188,7 +199,9 @@ def compile_program(program: Program, n_batched: int) -> Plan:
     for block in blocks([replace(turn, word=_placed(turn.word, n)) for turn in rotations.turns], n_batched, n):
         builder.add_block(block)
     builder.add_measured(measured)
-    return Plan(program, n_batched, builder.n_phases, 1 << min(SPAN, n), builder.tables())
+    tables = builder.tables()
+    sizes = program.n_outputs, len(tables.items), len(tables.arguments), builder.n_phases, 1 << min(SPAN, n)
+    return Plan(program, tables, tuple(tables), n, n_batched, *sizes)
 
 
 def _placed(word: Word, n_qubits: int) -> Word:

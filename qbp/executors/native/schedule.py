@@ -116,6 +116,8 @@ class Item:
 
 @dataclass
 class Block:
+    """Items that run one after the other within every coset of a span."""
+
     items: list[Item] = field(default_factory=list)
     span: dict[int, int] = field(default_factory=dict)  # highest bit: reduced vector
 
