@@ -14,6 +14,16 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """The native engine's kernels, compiled before any test: on a new machine that takes a while and says so."""
+    import qbp
+
+    for dtype in (torch.float32, torch.float64):
+        layer = qbp.QuantumLayer("basic_entangler", n_qubits=1, n_layers=1)
+        layer(torch.zeros(1, 1, dtype=dtype)).sum().backward()
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state of torch and of NumPy."""
