@@ -1,7 +1,8 @@
 """PennyLane's TorchLayer on default.qubit: one broadcast execution, gradients by torch (its default, and fastest here).
 
-The parameter-shift rule with a broadcast input that wants a gradient is not implemented (NotImplementedError), so that
-workload goes sample by sample through `broadcast_expand`, as its error message advises.
+The device computes in complex128 whatever the dtype of the inputs; it has no option for single precision.
+The parameter-shift rule with a broadcast input that wants a gradient is not implemented (NotImplementedError), so
+that workload goes sample by sample through `broadcast_expand`, as its error message advises.
 """
 
 import pennylane as qml
@@ -12,11 +13,13 @@ def version():
     return f"pennylane {qml.__version__}"
 
 
-def build(workload, device="default.qubit", diff_method="backprop"):
+def build(workload, device=None, **options):
+    """`device` and `options` (of the QNode) default to default.qubit and backprop."""
     n = workload.n_qubits
     shift = workload.mode == "shift"
+    options = {"diff_method": "parameter-shift"} if shift else options or {"diff_method": "backprop"}
 
-    @qml.qnode(qml.device(device, wires=n), diff_method="parameter-shift" if shift else diff_method)
+    @qml.qnode(device or qml.device("default.qubit", wires=n), **options)
     def circuit(inputs, weights):
         if workload.blocks:
             for block in range(workload.blocks):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -43,6 +44,10 @@ class Workload:
         cotangent = rng.normal(size=(self.batch, self.n_qubits))
         return inputs.astype(np.float32), weights.astype(np.float32), cotangent.astype(np.float32)
 
+    def cost(self) -> int:
+        """Grows with the work of one step, to compare workloads of one mode."""
+        return self.batch * 2**self.n_qubits * self.n_layers * self.n_qubits
+
     def ranges(self) -> list[int]:
         """For each layer the distance between control and target of its ring of CNOTs."""
         n = self.n_qubits
@@ -66,8 +71,21 @@ WORKLOADS = {
 }
 
 
+SWEEPS = {
+    w.name: w
+    for w in (
+        *(Workload(f"{n} qubits", n, 4, 32) for n in (4, 6, 8, 10, 12, 14, 16)),
+        *(Workload(f"batch {batch}", 8, 4, batch) for batch in (1, 4, 16, 64, 256, 1024)),
+    )
+}
+"""Time against the number of qubits, and against the batch."""
+
+
 def serve(name: str) -> None:
-    """Answer requests: build a workload, check it, time it."""
+    """Answer requests: build a workload, do its first step, time it."""
+    if hasattr(os, "sched_setaffinity"):  # holds XLA, Kokkos and OpenBLAS to as many threads as OpenMP
+        mine = sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])]
+        os.sched_setaffinity(0, mine)
     protocol = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a peer prints goes to stderr
     peer = importlib.import_module(name)
@@ -81,14 +99,17 @@ def serve(name: str) -> None:
                 arrays = step()
                 first = time.perf_counter() - start
                 np.savez(request["to"], **{k: a for k, a in zip("ogw", arrays, strict=True) if a is not None})
-                answer = {"first": first, "version": peer.version()}
+                answer = {"first_s": first, "version": peer.version()}
             else:
                 times, until = [], time.perf_counter() + request["seconds"]
                 while not times or (time.perf_counter() < until and len(times) < request["steps"]):
                     start = time.perf_counter()
                     step()
                     times.append(time.perf_counter() - start)
-                answer = {"times": times}
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+                answer = {"times": times, "peak_mb": round(peak)}
+        except NotImplementedError as error:
+            answer = {"error": str(error)}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(answer), file=protocol, flush=True)
