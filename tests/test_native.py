@@ -151,10 +151,12 @@ def test_half_turns_of_shared_angles():
 
 
 def test_large_angles():
-    program = layers(3, 2)
-    angles = random_angles(np.random.default_rng(0), program, 4, n_batched=3)
-    far = Angles(angles.batched + 2e4 * torch.pi, angles.shared - 2e4 * torch.pi)
-    assert_equals_dense(program, far, tol=1e-11)
+    words = [("Y", (0,)), ("XX", (0, 1)), ("YX", (1, 0)), ("ZZ", (0, 1)), ("X", (1,)), ("YZ", (0, 1)), ("Z", (1,))]
+    ops = tuple(Rotation(word, wires, k) for k, (word, wires) in enumerate(words))
+    program = Program(2, ops, (Expval.word("Z", 0), Expval.word("YX", 0, 1)), len(words))
+    for n_batched in (0, 7):
+        angles = random_angles(np.random.default_rng(0), program, 4, n_batched=n_batched)
+        assert_equals_dense(program, Angles(3e4 * angles.batched, 3e4 * angles.shared), tol=1e-14)
 
 
 def test_tiny_angles_are_not_slow_or_wrong():
@@ -346,6 +348,14 @@ def test_frame_conjugates_words():
         image = frame.pull(word.x, word.z)
         np.testing.assert_allclose(matrix(image, n), clifford.conj().T @ matrix(word, n) @ clifford, atol=1e-12)
         assert image.sign in (1, -1)
+
+
+def test_cos_and_sin():
+    angles = np.concatenate([np.linspace(-20, 20, 4001), np.pi / 4 * np.arange(-40, 41), [1e6, -123456.789, 0.0]])
+    Native()(layers(1, 1), Angles(torch.zeros(1, 1), torch.zeros(3)))  # compiled as part of a kernel
+    got = np.array([kernels._cos_sin(t) for t in angles])
+    np.testing.assert_allclose(got, np.stack([np.cos(angles), np.sin(angles)], 1), rtol=0, atol=4e-16)
+    assert np.isnan(kernels._cos_sin(np.nan)).all()
 
 
 def test_products_of_words():

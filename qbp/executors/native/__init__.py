@@ -28,6 +28,7 @@ SAVE_LIMIT = 2**30
 THREADS_FROM = 100_000
 """Registers of amplitudes times items of a call from which on several threads are worth it (0.2 ms)."""
 
+_MAX_BUFFER = 2**27  # bytes of a buffer that a thread keeps
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Program, int], Plan] = OrderedDict()
 _RECENT: dict[tuple[int, int], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
@@ -119,13 +120,13 @@ class _Call:
         """How many threads to use, each of which needs so many states of one chunk."""
         registers = (self.n_chunks << self.plan.n_qubits) * (8 + self.plan.n_items)
         n_threads = min(torch.get_num_threads(), self.n_chunks) if registers >= THREADS_FROM else 1
-        if states * self.state > 2**27:
-            memory = _memory()
-            one = states * self.state * self.dtype.itemsize
+        one = states * self.state * self.dtype.itemsize
+        if one > _MAX_BUFFER:
+            memory = _memory() - (self.plan.n_phases * self.dtype.itemsize << self.plan.n_qubits + 1)
             if one > memory:
                 raise ArgumentError(
-                    f"A state of {self.plan.n_qubits} qubits takes {one / 2**30:.1f} GiB here ({self.width} "
-                    f"samples at once), but the machine has {memory / 2**30:.1f} GiB"
+                    f"A state of {self.plan.n_qubits} qubits takes {one / 2**30:.1f} GiB here ({self.width} samples "
+                    f"at once), but there are {max(memory, 0) / 2**30:.1f} GiB"
                 )
             n_threads = max(1, min(n_threads, memory // (2 * one)))
         return n_threads
@@ -221,11 +222,14 @@ def _empty(n: int, dtype: np.dtype) -> np.ndarray:
 
 
 def _buffer(n: int, dtype: np.dtype) -> np.ndarray:
-    """This thread's buffer, grown where it is too small."""
+    """This thread's buffer, grown where it is too small; very large ones are not kept."""
     buffers: dict[np.dtype, np.ndarray] = vars(_LOCAL).setdefault("buffers", {})
-    if dtype not in buffers or len(buffers[dtype]) < n:
-        buffers[dtype] = _empty(n, dtype)
-    return buffers[dtype]
+    if dtype in buffers and len(buffers[dtype]) >= n:
+        return buffers[dtype]
+    buffer = _empty(n, dtype)
+    if buffer.nbytes <= _MAX_BUFFER:
+        buffers[dtype] = buffer
+    return buffer
 
 
 def _memory() -> int:

@@ -33,12 +33,13 @@ from qbp.executors.native.lanes import (
 __all__ = ["backward", "forward", "prepare"]
 
 REAL, IMAGINARY, PHASE, DIAGONAL, TWO = range(5)  # kinds of items, as in `schedule`
-FLIP_1, FLIP_2 = 1 << 30, 1 << 29  # of a word in an index table: the signs of the amplitudes there
+FLIP_1, FLIP_2 = 1 << 30, 1 << 29  # of an entry of a table of places: the signs of the amplitudes there
 PLACE = FLIP_2 - 1
 
 _jit = njit(nogil=True, fastmath=True, error_model="numpy")
 _inline = njit(nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-_exact = njit(nogil=True, error_model="numpy", forceinline=True)  # for sums whose order matters
+# For sums whose order matters; said explicitly, since callees inherit what they leave open.
+_exact = njit(nogil=True, fastmath=False, error_model="numpy", forceinline=True)
 
 
 def _kernel(function):
@@ -50,12 +51,17 @@ def _kernel(function):
 
 
 class _Notice(Listener):
-    """Says that a kernel is being compiled, since that takes a while."""
+    """Says, once, that kernels are being compiled, since that takes a while."""
+
+    said = False
 
     def on_start(self, event):
         function = event.data["dispatcher"].py_func
-        if function.__module__ == __name__ and function.__name__ in __all__:
-            print(f"qbp: compiling {function.__name__} (once on this machine) ...", file=sys.stderr, flush=True)
+        if function.__module__ == __name__ and function.__name__ in __all__ and not self.said:
+            self.said = True
+            print(
+                "qbp: compiling the native engine, once on this machine (about 15 s) ...", file=sys.stderr, flush=True
+            )
 
     def on_end(self, event):
         pass
@@ -159,13 +165,14 @@ def prepare(n_qubits, tables, n_batched, shared, table, phases, scales, flip):
                 table[a, 2] = sign
                 table[a, 1] *= sign
                 if not arguments[a, 2] and kind != PHASE:
-                    turns = math.floor(sign * half[a] / (math.pi / 2) + 0.5)
-                    c, s = _cos_sin(sign * half[a] - turns * (math.pi / 2))
-                    table[a, 0], table[a, 1] = 1, s / c
-                    cosine[a] = c
-                    forward *= c
-                    if turns % 2:
+                    c, s = _cos_sin(sign * half[a])
+                    if abs(c) >= abs(s):
+                        cosine[a], tangent = abs(c), s / c
+                    else:
+                        cosine[a], tangent = abs(s), -c / s
                         x, z = x ^ my_x, z ^ my_z
+                    table[a, 0], table[a, 1] = 1, tangent
+                    forward *= cosine[a]
     scales[0] = forward
     flip[0], flip[1] = x, z
 
@@ -275,7 +282,7 @@ def _overlap(kind, g, x0, y0, u0, v0, x1, y1, u1, v1):
 
 
 @_inline
-def _pass(kind, S, stride, q, items, index, rep, T):
+def _pass(kind, S, stride, q, items, places, rep, T):
     """One pass on psi."""
     W = n_lanes(S)
     x, at = items[q, 1], items[q, 3] * 2 * W
@@ -283,10 +290,10 @@ def _pass(kind, S, stride, q, items, index, rep, T):
     minus = splat(S.dtype.type(0)) - plus
     odd = parity(rep & items[q, 2])
     for h in range(items[q, 9], items[q, 9] + items[q, 10]):
-        base = rep ^ (index[h] & PLACE)
-        s = minus if odd ^ (index[h] >= FLIP_1) else plus
+        base = rep ^ (places[h] & PLACE)
+        s = minus if odd ^ (places[h] >= FLIP_1) else plus
         for k in range(items[q, 7], items[q, 7] + items[q, 8]):
-            i = base ^ index[k]
+            i = base ^ places[k]
             A, B = i * stride, (i ^ x) * stride
             if kind == PHASE:
                 x0, y0 = load(S, A), load(S, A + W)
@@ -301,7 +308,7 @@ def _pass(kind, S, stride, q, items, index, rep, T):
 
 
 @_inline
-def _unpass(kind, S, q, items, index, rep, T, E):
+def _unpass(kind, S, q, items, places, rep, T, E):
     """Undo one pass on psi and lambda, and add ``Im <lambda| P |psi>``, both after the pass, to its E[a, W]."""
     W = n_lanes(S)
     x, a = items[q, 1], items[q, 3]
@@ -311,12 +318,12 @@ def _unpass(kind, S, q, items, index, rep, T, E):
     odd = parity(rep & items[q, 2])
     total = load(E, a * W)
     for h in range(items[q, 9], items[q, 9] + items[q, 10]):
-        base = rep ^ (index[h] & PLACE)
-        flip = odd ^ (index[h] >= FLIP_1)
+        base = rep ^ (places[h] & PLACE)
+        flip = odd ^ (places[h] >= FLIP_1)
         s = minus if flip else plus
         some = zero
         for k in range(items[q, 7], items[q, 7] + items[q, 8]):
-            i = base ^ index[k]
+            i = base ^ places[k]
             A, B = i * 4 * W, (i ^ x) * 4 * W
             x0, y0, u0, v0 = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
             if kind == PHASE:
@@ -343,7 +350,7 @@ def _unpass(kind, S, q, items, index, rep, T, E):
 
 
 @_inline
-def _two(kind_1, kind_2, S, stride, q, items, index, rep, T):
+def _two(kind_1, kind_2, S, stride, q, items, places, rep, T):
     """Two passes on psi at once: the first on (0, 1) and (2, 3) of a quadruple, the second on (0, 2) and (1, 3)."""
     W = n_lanes(S)
     x_1, x_2 = items[q, 1], items[q, 4]
@@ -353,12 +360,12 @@ def _two(kind_1, kind_2, S, stride, q, items, index, rep, T):
     odd_1, odd_2 = parity(rep & items[q, 2]), parity(rep & items[q, 5])
     cross_1, cross_2 = items[q, 11] & 1, items[q, 11] >> 1
     for h in range(items[q, 9], items[q, 9] + items[q, 10]):
-        base = rep ^ (index[h] & PLACE)
-        flip_1, flip_2 = odd_1 ^ (index[h] >> 30 & 1), odd_2 ^ (index[h] >> 29 & 1)
+        base = rep ^ (places[h] & PLACE)
+        flip_1, flip_2 = odd_1 ^ (places[h] >> 30 & 1), odd_2 ^ (places[h] >> 29 & 1)
         s_01, s_23 = minus_1 if flip_1 else plus_1, minus_1 if flip_1 ^ cross_1 else plus_1
         s_02, s_13 = minus_2 if flip_2 else plus_2, minus_2 if flip_2 ^ cross_2 else plus_2
         for k in range(items[q, 7], items[q, 7] + items[q, 8]):
-            i = base ^ index[k]
+            i = base ^ places[k]
             A, B, C, D = i * stride, (i ^ x_1) * stride, (i ^ x_2) * stride, (i ^ x_1 ^ x_2) * stride
             x0, y0, x1, y1 = load(S, A), load(S, A + W), load(S, B), load(S, B + W)
             x2, y2, x3, y3 = load(S, C), load(S, C + W), load(S, D), load(S, D + W)
@@ -377,7 +384,7 @@ def _two(kind_1, kind_2, S, stride, q, items, index, rep, T):
 
 
 @_inline
-def _untwo(kind_1, kind_2, S, q, items, index, rep, T, E):
+def _untwo(kind_1, kind_2, S, q, items, places, rep, T, E):
     """Undo two passes on psi and lambda, the second one first, and add to the gradients of both."""
     W = n_lanes(S)
     x_1, x_2, a_1, a_2 = items[q, 1], items[q, 4], items[q, 3], items[q, 6]
@@ -388,13 +395,13 @@ def _untwo(kind_1, kind_2, S, q, items, index, rep, T, E):
     cross_1, cross_2 = items[q, 11] & 1, items[q, 11] >> 1
     total_1, total_2 = load(E, a_1 * W), load(E, a_2 * W)
     for h in range(items[q, 9], items[q, 9] + items[q, 10]):
-        base = rep ^ (index[h] & PLACE)
-        flip_1, flip_2 = odd_1 ^ (index[h] >> 30 & 1), odd_2 ^ (index[h] >> 29 & 1)
+        base = rep ^ (places[h] & PLACE)
+        flip_1, flip_2 = odd_1 ^ (places[h] >> 30 & 1), odd_2 ^ (places[h] >> 29 & 1)
         s_01, s_23 = minus_1 if flip_1 else plus_1, minus_1 if flip_1 ^ cross_1 else plus_1
         s_02, s_13 = minus_2 if flip_2 else plus_2, minus_2 if flip_2 ^ cross_2 else plus_2
         g_01 = g_23 = g_02 = g_13 = zero
         for k in range(items[q, 7], items[q, 7] + items[q, 8]):
-            i = base ^ index[k]
+            i = base ^ places[k]
             A, B, C, D = i * 4 * W, (i ^ x_1) * 4 * W, (i ^ x_2) * 4 * W, (i ^ x_1 ^ x_2) * 4 * W
             x0, y0, u0, v0 = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
             x1, y1, u1, v1 = load(S, B), load(S, B + W), load(S, B + 2 * W), load(S, B + 3 * W)
@@ -437,11 +444,11 @@ def _untwo(kind_1, kind_2, S, q, items, index, rep, T, E):
 
 
 @_inline
-def _diagonal(S, stride, span, n_span, index, rep, phases, f):
+def _diagonal(S, stride, span, n_span, places, rep, phases, f):
     """All diagonal rotations of a level at once: ``c - i s`` at each place."""
     W = n_lanes(S)
     for k in range(span, span + n_span):
-        i = rep ^ index[k]
+        i = rep ^ places[k]
         A = i * stride
         c, s = splat(phases[f, 0, i]), splat(phases[f, 1, i])
         x, y = load(S, A), load(S, A + W)
@@ -450,12 +457,12 @@ def _diagonal(S, stride, span, n_span, index, rep, phases, f):
 
 
 @_inline
-def _undiagonal(S, q, items, words, span, n_span, index, rep, phases, P, E):
+def _undiagonal(S, q, items, words, span, n_span, places, rep, phases, P, E):
     """Undo them; ``Im <lambda| Z_z |psi>`` of every word z are values of one Walsh-Hadamard transform."""
     W = n_lanes(S)
     f = items[q, 1]
     for k in range(n_span):
-        i = rep ^ index[span + k]
+        i = rep ^ places[span + k]
         A = i * 4 * W
         c, s = splat(phases[f, 0, i]), splat(phases[f, 1, i])
         x, y, u, v = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
@@ -473,53 +480,53 @@ def _undiagonal(S, q, items, words, span, n_span, index, rep, phases, P, E):
 
 
 @_inline
-def _items(b, S, stride, blocks, items, index, n_span, n_cosets, phases, T):
+def _items(b, S, stride, blocks, items, places, n_span, n_cosets, phases, T):
     """One block on psi."""
     for r in range(blocks[b, 2], blocks[b, 2] + n_cosets):
-        rep = index[r]
+        rep = places[r]
         for q in range(blocks[b, 0], blocks[b, 1]):
             kind = items[q, 0]
             if kind == TWO:
-                _two(REAL, REAL, S, stride, q, items, index, rep, T)
+                _two(REAL, REAL, S, stride, q, items, places, rep, T)
             elif kind == TWO + 1:
-                _two(IMAGINARY, REAL, S, stride, q, items, index, rep, T)
+                _two(IMAGINARY, REAL, S, stride, q, items, places, rep, T)
             elif kind == TWO + 2:
-                _two(REAL, IMAGINARY, S, stride, q, items, index, rep, T)
+                _two(REAL, IMAGINARY, S, stride, q, items, places, rep, T)
             elif kind == TWO + 3:
-                _two(IMAGINARY, IMAGINARY, S, stride, q, items, index, rep, T)
+                _two(IMAGINARY, IMAGINARY, S, stride, q, items, places, rep, T)
             elif kind == DIAGONAL:
-                _diagonal(S, stride, blocks[b, 3], n_span, index, rep, phases, items[q, 1])
+                _diagonal(S, stride, blocks[b, 3], n_span, places, rep, phases, items[q, 1])
             elif kind == REAL:
-                _pass(REAL, S, stride, q, items, index, rep, T)
+                _pass(REAL, S, stride, q, items, places, rep, T)
             elif kind == IMAGINARY:
-                _pass(IMAGINARY, S, stride, q, items, index, rep, T)
+                _pass(IMAGINARY, S, stride, q, items, places, rep, T)
             else:
-                _pass(PHASE, S, stride, q, items, index, rep, T)
+                _pass(PHASE, S, stride, q, items, places, rep, T)
 
 
 @_inline
-def _unitems(b, S, blocks, items, words, index, n_span, n_cosets, phases, T, P, E):
+def _unitems(b, S, blocks, items, words, places, n_span, n_cosets, phases, T, P, E):
     """Undo one block on psi and lambda."""
     for r in range(blocks[b, 2], blocks[b, 2] + n_cosets):
-        rep = index[r]
+        rep = places[r]
         for q in range(blocks[b, 1] - 1, blocks[b, 0] - 1, -1):
             kind = items[q, 0]
             if kind == TWO:
-                _untwo(REAL, REAL, S, q, items, index, rep, T, E)
+                _untwo(REAL, REAL, S, q, items, places, rep, T, E)
             elif kind == TWO + 1:
-                _untwo(IMAGINARY, REAL, S, q, items, index, rep, T, E)
+                _untwo(IMAGINARY, REAL, S, q, items, places, rep, T, E)
             elif kind == TWO + 2:
-                _untwo(REAL, IMAGINARY, S, q, items, index, rep, T, E)
+                _untwo(REAL, IMAGINARY, S, q, items, places, rep, T, E)
             elif kind == TWO + 3:
-                _untwo(IMAGINARY, IMAGINARY, S, q, items, index, rep, T, E)
+                _untwo(IMAGINARY, IMAGINARY, S, q, items, places, rep, T, E)
             elif kind == DIAGONAL:
-                _undiagonal(S, q, items, words, blocks[b, 3], n_span, index, rep, phases, P, E)
+                _undiagonal(S, q, items, words, blocks[b, 3], n_span, places, rep, phases, P, E)
             elif kind == REAL:
-                _unpass(REAL, S, q, items, index, rep, T, E)
+                _unpass(REAL, S, q, items, places, rep, T, E)
             elif kind == IMAGINARY:
-                _unpass(IMAGINARY, S, q, items, index, rep, T, E)
+                _unpass(IMAGINARY, S, q, items, places, rep, T, E)
             else:
-                _unpass(PHASE, S, q, items, index, rep, T, E)
+                _unpass(PHASE, S, q, items, places, rep, T, E)
 
 
 @_inline
@@ -667,7 +674,7 @@ def _signed(number, mask):
 def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
     """Expectation values and probabilities of psi, Y[m, W]."""
     W = n_lanes(S)
-    _, _, numbers, _, _, _, _, index, diagonal, others, probs = tables
+    _, _, numbers, _, _, _, _, places, diagonal, others, probs = tables
     weight = len(numbers) - len(diagonal) - len(others)  # of the first measured word
     n_lo = n_qubits // 2
     zero = splat(S.dtype.type(0))
@@ -682,7 +689,7 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
             out, lo, hi = probs[q]
             for k in range(n_span):
                 i = (rep + k) ^ flip[0]
-                at = (out + (index[hi + (i >> n_lo)] ^ index[lo + (i & (1 << n_lo) - 1)])) * W
+                at = (out + (places[hi + (i >> n_lo)] ^ places[lo + (i & (1 << n_lo) - 1)])) * W
                 store(Y, at, load(Y, at) + load(P, k * W))
         if len(diagonal):
             _hadamard(P, n_span)
@@ -695,17 +702,17 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
         g = splat(S.dtype.type(2 * _signed(_signed(numbers[weight + len(diagonal) + t], flip[0] & z), flip[1] & x)))
         total = zero
         for h in range(hi, hi + n_hi):
-            base = index[h] & PLACE
+            base = places[h] & PLACE
             some = zero
             for k in range(lo, lo + n_some):
-                i = base ^ index[k]
+                i = base ^ places[k]
                 A, B = i * stride, (i ^ x) * stride
                 x0, y0, x1, y1 = load(S, A), load(S, A + W), load(S, B), load(S, B + W)
                 if not imaginary:
                     some = some + (x0 * x1 + y0 * y1)
                 else:
                     some = some + (x0 * y1 - y0 * x1)
-            total = total - some if index[h] >= FLIP_1 else total + some
+            total = total - some if places[h] >= FLIP_1 else total + some
         at = out * W
         store(Y, at, load(Y, at) + g * square * total)
 
@@ -714,7 +721,7 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
 def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
     """psi into S, and ``lambda = sum_m g_m O_m psi`` with the gradients g in Y[m, W]."""
     W = n_lanes(S)
-    _, _, numbers, _, _, _, _, index, diagonal, others, probs = tables
+    _, _, numbers, _, _, _, _, places, diagonal, others, probs = tables
     weight = len(numbers) - len(diagonal) - len(others)  # of the first measured word
     n_lo = n_qubits // 2
     zero = splat(S.dtype.type(0))
@@ -733,7 +740,7 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
             out, lo, hi = probs[q]
             for k in range(n_span):
                 i = (rep + k) ^ flip[0]
-                at = (out + (index[hi + (i >> n_lo)] ^ index[lo + (i & (1 << n_lo) - 1)])) * W
+                at = (out + (places[hi + (i >> n_lo)] ^ places[lo + (i & (1 << n_lo) - 1)])) * W
                 store(P, k * W, load(P, k * W) + load(Y, at))
         for k in range(n_span):
             A, B = (rep + k) * 4 * W, (rep + k) * stride
@@ -747,10 +754,10 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
         g = splat(S.dtype.type(_signed(_signed(numbers[weight + len(diagonal) + t], flip[0] & z), flip[1] & x)))
         g = g * load(Y, out * W)
         for h in range(hi, hi + n_hi):
-            base = index[h] & PLACE
-            sg = zero - g if index[h] >= FLIP_1 else g
+            base = places[h] & PLACE
+            sg = zero - g if places[h] >= FLIP_1 else g
             for k in range(lo, lo + n_some):
-                i = base ^ index[k]
+                i = base ^ places[k]
                 A, B = i * 4 * W, (i ^ x) * 4 * W
                 x0, y0, x1, y1 = load(S, A), load(S, A + W), load(S, B), load(S, B + W)
                 u0, v0, u1, v1 = (
@@ -775,14 +782,14 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
 @_jit
 def _evolve(S, stride, n_qubits, n_span, tables, phases, T, M, amplitudes, row, rows):
     """The final states of one chunk, from the start."""
-    _, _, _, _, blocks, items, _, index, _, _, _ = tables
+    _, _, _, _, blocks, items, _, places, _, _, _ = tables
     if len(amplitudes):
         _load_amplitudes(S, stride, amplitudes, row, rows)
     else:
         _matrices(tables, T, M)
         _product(S, stride, n_qubits, M)
     for b in range(len(blocks)):
-        _items(b, S, stride, blocks, items, index, n_span, (1 << n_qubits) // n_span, phases, T)
+        _items(b, S, stride, blocks, items, places, n_span, (1 << n_qubits) // n_span, phases, T)
 
 
 @_kernel
@@ -846,7 +853,7 @@ def backward(
         g_shared: (chunks, Ks), written: a sum over the samples of each chunk.
         g_amps: (B, 2^N, 1 or 2), written if it has rows.
     """
-    _, _, _, start, blocks, items, words, index, _, _, _ = tables
+    _, _, _, start, blocks, items, words, places, _, _, _ = tables
     table, phases, scales, flip = common
     W = n_lanes(states)
     size, n_out, n_args = (1 << n_qubits) * W, grad.shape[1], len(table)
@@ -872,7 +879,7 @@ def backward(
             _evolve(S, 4 * W, n_qubits, n_span, tables, phases, T, M, amplitudes, row, rows)
             _unmeasure(S, S, 4 * W, n_qubits, n_span, tables, flip, scales[0], P, Y)
         for b in range(len(blocks) - 1, -1, -1):
-            _unitems(b, S, blocks, items, words, index, n_span, (1 << n_qubits) // n_span, phases, T, P, E)
+            _unitems(b, S, blocks, items, words, places, n_span, (1 << n_qubits) // n_span, phases, T, P, E)
         for i in range(g_amps.shape[1] if len(g_amps) else 0):
             for w in range(rows):
                 for part in range(g_amps.shape[2]):

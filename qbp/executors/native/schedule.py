@@ -41,7 +41,7 @@ MAX_UNDIVIDED = 32
 """Passes divided by the cosine in a row: the state grows by at most 2^16."""
 
 REAL, IMAGINARY, PHASE, DIAGONAL, TWO = range(5)  # kinds of items; TWO + first kind + 2 * second kind
-FLIPS = (1 << 30, 1 << 29)  # of a word in an index table: the sign of the amplitudes there, for each pass
+FLIPS = (1 << 30, 1 << 29)  # of an entry of a table of places: the sign of the amplitudes there, for each pass
 
 
 # ---- where amplitudes lie ------------------------------------------------------------------------------------------
