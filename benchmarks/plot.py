@@ -45,7 +45,7 @@ def plot(results: Path) -> None:
 
 def _workloads(rows: list[dict]):
     """One panel a workload: the peers from fastest to slowest, each with its time and its ratio to qbp."""
-    names = list(dict.fromkeys(row["name"] for row in rows))
+    names = sorted({row["name"] for row in rows})
     across = min(3, len(names))
     down = -(-len(names) // across)
     figure, axes = plt.subplots(down, across, figsize=(5.2 * across, 3.3 * down), squeeze=False)
@@ -67,7 +67,7 @@ def _workloads(rows: list[dict]):
         axis.set_xscale("log")
         axis.set_xlim(low, high * (high / low) ** 0.4)
         axis.set_yticks(range(len(panel)), [LABELS[row["peer"]] for row in panel], fontsize=8)
-        axis.invert_yaxis()
+        axis.set_ylim(len(panel) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
         first = panel[0]

@@ -215,7 +215,8 @@ def main() -> None:
         names = list(WORKLOADS)
     args.out = args.out or RESULTS / ("sweeps.json" if args.sweeps else "speed.json")
     peers = [QBP, *(peer for peer in (PEERS if peers == ["all"] else peers) if peer != QBP)]
-    run([(WORKLOADS | SWEEPS)[name] for name in names], peers, args)
+    workloads = [(WORKLOADS | SWEEPS)[name] for name in names]
+    run(sorted(workloads, key=Workload.cost), peers, args)  # what is too slow is found out early
 
 
 def _processor() -> str:
