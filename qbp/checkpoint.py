@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.errors import ConfigError, check_choice
+from qbp.layer import QuantumLayer
 from qbp.metrics import modes
 
 __all__ = ["CHECKPOINT", "METRICS", "History", "load_checkpoint", "write_atomic"]
@@ -229,7 +230,8 @@ def fingerprint(model: nn.Module) -> str:
     """Return a hash of the model's structure, not of its weights."""
     shapes = [(key, str(value.dtype), tuple(value.shape)) for key, value in model.named_parameters()]
     structure = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
-    return hashlib.sha256(f"{structure}{shapes}".encode()).hexdigest()
+    circuits = [layer.describe() for layer in model.modules() if isinstance(layer, QuantumLayer)]
+    return hashlib.sha256(f"{structure}{shapes}{circuits}".encode()).hexdigest()
 
 
 def name_of(thing: object) -> str | None:

@@ -92,6 +92,10 @@ def choose_diff_method(executor: Executor, asked: str, program: Program) -> str:
             f"diff_method='adjoint' is not to be had on backend {executor.name!r} for this circuit; "
             "use 'parameter-shift'"
         )
+    if asked == "finite-diff" and not executor.exact:
+        raise GradientError(
+            "diff_method='finite-diff' divides the noise of the shots by a small step: use 'parameter-shift' or 'spsa'"
+        )
     if asked == "backprop" and not is_torch:
         raise GradientError(
             "diff_method='backprop' differentiates through torch and needs backend='dense' without shots"

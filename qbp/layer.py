@@ -175,6 +175,12 @@ class QuantumLayer(nn.Module):
         if self._generator is not None and state is not None:
             self._generator.set_state(state)
 
+    def describe(self) -> str:
+        """What the layer computes apart from its weights, in full: equal for layers that compute the same."""
+        traced = [(circuit.program, *circuit.angle_map.describe()) for circuit in self._circuits.values()][:1]
+        shots = self._executor.shots if self._executor is not None else None
+        return repr((traced, self.backend, self.diff_method, shots))
+
     def extra_repr(self) -> str:
         n_weights = sum(getattr(self, name).numel() for name in self._weight_names)
         size = f"{self.circuit.n_qubits} qubits, {self.n_outputs} outputs, " if self._circuits else ""

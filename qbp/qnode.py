@@ -99,11 +99,14 @@ def executor_of(
     """The executor, and the rule asked for (a QNode's own where the layer's is "best")."""
     if spec == "auto" and diff_method == "backprop":
         spec = "dense"
-    if not is_qnode(source) or spec != "auto":
+    if not is_qnode(source):
         return backend(spec, shots=shots, generator=generator), diff_method
+    own_shots = source.shots.total_shots
+    if spec != "auto":
+        own = own_shots if isinstance(spec, str) else None  # an executor says itself how often it samples
+        return backend(spec, shots=shots or own, generator=generator), diff_method
     if diff_method == "best" and source.diff_method in ("adjoint", *RULES):
         diff_method = source.diff_method
-    own_shots = source.shots.total_shots
     if own_shots is None and shots is None and source.device.name in EXACT_SIMULATORS:
         return backend("native"), diff_method
     from qbp.executors.pennylane_device import PennyLaneDevice

@@ -90,17 +90,26 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
         ArgumentError: the config asks for what cannot be built.
     """
     folder = Path(directory)
-    _open(config, folder, resume)
-    if (folder / RESULT).exists():
-        return read_result(folder)
     with threads(config.threads):
-        return _train(config, folder, resume, progress)
+        train_data, test_data = load_data(config)
+        built = build(config, train_data)  # what cannot be built claims no directory
+        _open(config, folder, resume)
+        if (folder / RESULT).exists():
+            return read_result(folder)
+        return _train(config, folder, resume, progress, (train_data, test_data), built)
 
 
-def _train(config: Config, folder: Path, resume: bool, progress: bool) -> dict[str, Any]:
-    train_data, test_data = load_data(config)
+def _train(
+    config: Config,
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    split: tuple[Dataset, Dataset],
+    built: dict[str, nn.Module],
+) -> dict[str, Any]:
+    train_data, test_data = split
     results, histories = {}, {}
-    for name, model in build(config, train_data).items():
+    for name, model in built.items():
         run_dir = folder / TWIN if name == TWIN else folder
         if progress:
             print(f"{name}: {models.n_parameters(model)} parameters", flush=True)

@@ -149,7 +149,14 @@ def test_ctrl_c_says_how_to_go_on_and_that_command_ends_with_the_same_losses(qbp
     options = ["--set", "train.epochs=1500", "--set", "twin=false"]
     command = [sys.executable, "-m", "qbp", "train", "small.yaml", *options, "-q", "--runs-dir", "kept"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    deaf = signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # a test run in the background ignores it, and so would the child
+    try:
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, deaf)
+    with process:
         rows = Path("kept/small/metrics.jsonl")
         while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") > 2):
             time.sleep(0.002)

@@ -404,3 +404,48 @@ def test_angles_are_what_the_circuit_says():
     angles = layer.circuit.angle_map(torch.tensor([[0.1, 0.2]]), torch.tensor([0.3, 0.4]))
     assert isinstance(angles, Angles)
     torch.testing.assert_close(angles.full(), torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
+
+
+def test_a_mistake_in_the_function_is_told_as_it_is():
+    def typo(inputs, w):
+        qml.RX(inputs[0] * v, wires=0)  # noqa: F821
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(ArgumentError, match="NameError: name 'v' is not defined"):
+        QuantumLayer(typo, {"w": 1})
+
+    def scalar(inputs, w):
+        qml.RX(inputs[0] * w[0], wires=0)
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(ArgumentError, match="weight_shapes"):
+        QuantumLayer(scalar, {"w": 1})
+
+
+def test_finite_differences_of_samples_are_refused():
+    with pytest.raises(GradientError, match="noise of the shots"):
+        QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, diff_method="finite-diff", shots=100)
+
+
+def test_a_qnodes_shots_stay_with_another_backend():
+    @qml.set_shots(7)
+    @qml.qnode(qml.device("default.qubit", wires=1))
+    def circuit(inputs, w):
+        qml.RX(inputs[0] * w, wires=0)
+        return qml.expval(qml.Z(0))
+
+    assert QuantumLayer(circuit, {"w": 1}, backend="native").executor.shots == 7
+    assert QuantumLayer(circuit, {"w": 1}, backend=Counting()).executor.shots is None
+
+
+def test_a_layer_describes_what_it_computes():
+    def layer_of(gate, **options):
+        def circuit(inputs, w):
+            gate(inputs[0] * w, wires=0)
+            return qml.expval(qml.X(0))
+
+        return QuantumLayer(circuit, {"w": 1}, **options).describe()
+
+    assert layer_of(qml.RX) == layer_of(qml.RX, seed=3)
+    others = [layer_of(qml.RY), layer_of(qml.RX, shots=5), layer_of(qml.RX, diff_method="spsa")]
+    assert len({layer_of(qml.RX), *others}) == 4

@@ -72,17 +72,19 @@ def n_inputs_of(
     n_wires = n_qubits or (len(device.wires) if device is not None and device.wires else 0)
     candidates = [n for n in (n_wires, 2**n_wires if n_wires <= 10 else 0) if n]
     function = _function(source, n_qubits, n_layers)
-    error: Exception | None = None
+    first: ArgumentError | None = None
     for n in dict.fromkeys([*candidates, *_SIZES]):
         try:
             takes_batch(function, n, weight_shapes, input_arg)
             return n
         except ArgumentError as caught:
-            error = caught
+            if isinstance(caught.__cause__, (NameError, AttributeError)):  # no number of inputs mends that
+                raise
+            first = first or caught
     raise ArgumentError(
-        "The circuit's function takes none of the numbers of inputs that were tried: give `n_inputs`. "
-        f"The last try: {error}"
-    ) from error
+        "The circuit's function takes none of the numbers of inputs that were tried: mend the function or the "
+        f"`weight_shapes`, or give `n_inputs`. The first try: {first}"
+    ) from first
 
 
 def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callable[..., Any]:
@@ -124,6 +126,7 @@ def takes_batch(
     """
     inputs = torch.full((n_inputs,), max(1, n_inputs) ** -0.5)  # normalised, for amplitudes
     weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+    single: Exception | None = None
     for batched in (False, True):
         try:
             tape, _ = _call(function, inputs[None] if batched else inputs, weights, input_arg)
@@ -132,9 +135,11 @@ def takes_batch(
             return batched
         except Exception as error:  # whatever the user's code raises
             if batched:
+                told = error if single is None or isinstance(single, IndexError) else single
                 raise ArgumentError(
-                    f"The circuit's function does not take {n_inputs} inputs: {type(error).__name__}: {error}"
-                ) from error
+                    f"The circuit's function does not take {n_inputs} inputs: {type(told).__name__}: {told}"
+                ) from told
+            single = error
     raise AssertionError
 
 
