@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 LAYERS = (
     "errors graphs gates program angles expression listing qasm_reader qasm drawing cost jobs",
     "trace executors gradients expectation qnode layer testing",
-    "ansatz gallery models backprop data metrics checkpoint train",
-    "importance prune distill compare sweep",
-    "report config runs cli __main__",
+    "ansatz gallery models backprop data families metrics checkpoint train information",
+    "hardware importance exact prune distill compress controls statistics compare sweep diagnose",
+    "report page config runs pipeline cli __main__",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 
