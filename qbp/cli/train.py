@@ -1,0 +1,91 @@
+"""`qbp train`, `evaluate` and `lr`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from qbp.cli.console import ConfigArgument, SetOption, err, load_config, out, table
+
+__all__ = ["evaluate", "lr", "train"]
+
+
+def train(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; by default the config's.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Train a model and its classical twin, and print how both do on held-out data."""
+    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
+    folder = runs_dir / chosen.name
+    from qbp import runs
+
+    try:
+        result = runs.train(chosen, folder, resume=resume, progress=not quiet)
+    except KeyboardInterrupt:
+        again = f"qbp train {folder / runs.CONFIG} --resume"
+        if runs_dir != Path("runs"):
+            again += f" --runs-dir {runs_dir}"
+        err().print(f"Interrupted. Go on with: {again}", markup=False)
+        raise typer.Exit(130) from None
+    console = out()
+    console.print(_scores(result))
+    if (said := runs.verdict(result)) is not None:
+        console.print(said, markup=False)
+    console.print(f"Saved in {folder}", markup=False)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
+    backend: Annotated[str | None, typer.Option(help="Where the circuit runs, instead of the run's own.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Sample each circuit so many times.")] = None,
+) -> None:
+    """Evaluate the model of a run on its held-out data, on any backend."""
+    from qbp import runs
+
+    result = runs.evaluate(run, backend=backend, shots=shots)
+    elsewhere = [f"backend {backend}"] * (backend is not None) + [f"{shots} shots"] * (shots is not None)
+    title = ", ".join([str(run), *elsewhere])
+    rows = table(title, "model", "epoch", *(f"test {metric}" for metric in _metrics(result)))
+    rows.add_row(result["model"], str(result["epoch"]), *(f"{result[key]:.4f}" for key in _metrics(result)))
+    out().print(rows)
+
+
+def lr(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    output: Annotated[Path | None, typer.Option(help="The picture (.png, .svg, .pdf); default NAME-lr.png.")] = None,
+) -> None:
+    """Find a learning rate: raise it step by step, and see where the loss falls fastest."""
+    chosen = load_config(config, overrides or [])
+    from qbp import report, runs
+    from qbp.train import lr_range_test
+
+    with runs.threads(chosen.threads):
+        train_data, _ = runs.load_data(chosen)
+        name, model = next(iter(runs.build(chosen, train_data).items()))
+        settings = chosen.train.model_dump(include={"optimizer", "batch_size", "loss"})
+        found = lr_range_test(model, train_data, seed=chosen.seed, **settings)
+    path = report.learning_rate(found, output or Path(f"{chosen.name}-lr.png"))
+    out().print(f"Suggested for the {name} model: train.lr={found.suggestion:.2g} (curve in {path})", markup=False)
+
+
+def _scores(result: dict[str, Any]) -> Table:
+    about, scores = result["data"], result["models"]
+    metrics = _metrics(next(iter(scores.values())))
+    title = f"{result['name']}: {about['name']}, {about['train']} rows to train, {about['test']} to test"
+    rows = table(title, "model", "parameters", "epochs", "seconds", *(f"test {metric}" for metric in metrics))
+    for name, score in scores.items():
+        counts = str(score["parameters"]), str(score["epochs"]), f"{score['seconds']:.1f}"
+        rows.add_row(name, *counts, *(f"{score[metric]:.4f}" for metric in metrics))
+    return rows
+
+
+def _metrics(score: dict[str, Any]) -> tuple[str, ...]:
+    return ("accuracy", "loss") if "accuracy" in score else ("r2", "mae", "loss")
