@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 __all__ = [
     "ArgumentError",
+    "BudgetError",
     "CircuitError",
     "ConfigError",
     "GradientError",
+    "JobError",
     "MissingPackageError",
     "QbpError",
     "check_choice",
@@ -34,6 +36,14 @@ class GradientError(QbpError, NotImplementedError):
 
 class ConfigError(QbpError, ValueError):
     """A config file or a run directory is not valid."""
+
+
+class JobError(QbpError, RuntimeError):
+    """A job on a backend failed, or cannot be sent now; what was paid for is kept, and the run can be resumed."""
+
+
+class BudgetError(JobError):
+    """A job would cost more than the budget allows; it was not sent."""
 
 
 class MissingPackageError(QbpError, ImportError):
