@@ -50,6 +50,7 @@ def check_executor(
     accepts: Callable[[Program], bool] = lambda program: True,
     batch_sizes: Sequence[int] = (1, 3, 7, 17),
     dtypes: Sequence[torch.dtype] = (torch.float64, torch.float32),
+    equal_rows: bool = True,
 ) -> None:
     """Hold an executor to its contract, over nasty and random programs.
 
@@ -67,6 +68,8 @@ def check_executor(
         accepts: which programs the executor can run (most have to, or nothing is checked).
         batch_sizes: B, each with each of `programs`.
         dtypes: of the angles.
+        equal_rows: whether equal rows of a batch must give equal bits, as they do in everything of qbp. NumPy's matrix
+            products, where they are another library's (PennyLane's default.qubit), may round rows differently.
 
     Raises:
         AssertionError: at the first difference.
@@ -80,7 +83,7 @@ def check_executor(
     _check(isinstance(executor.exact, bool), "`exact` must be True or False")
     _check(executor.shots is None or executor.shots > 0, "`shots` must be None or a positive number")
     for case in _cases(rng, n_programs, programs, accepts, batch_sizes, dtypes):
-        _check_outputs(executor, case, atol)
+        _check_outputs(executor, case, atol, equal_rows)
         if isinstance(executor, AdjointExecutor):
             _check_vjp(executor, case, atol, rng)
 
@@ -236,7 +239,7 @@ def _cases(
     _check(count > 0, "There was no program that `accepts` accepts: nothing was checked")
 
 
-def _check_outputs(executor: Executor, case: _Case, atol: float) -> None:
+def _check_outputs(executor: Executor, case: _Case, atol: float, equal_rows: bool) -> None:
     program, angles, amplitudes = case.arguments
     before = deepcopy((angles, amplitudes))
     outputs = executor(program, angles, amplitudes)
@@ -261,7 +264,7 @@ def _check_outputs(executor: Executor, case: _Case, atol: float) -> None:
     if executor.exact:
         same = torch.equal(executor(program, angles, amplitudes), kept)
         _check(same, f"{case.where}: equal calls gave different outputs, yet the executor says that it is exact")
-        for row in _equal_rows(angles.n_samples):
+        for row in _equal_rows(angles.n_samples) if equal_rows else ():
             same = torch.equal(kept[0], kept[row])
             _check(same, f"{case.where}: rows 0 and {row} are equal, but their outputs differ")
 
