@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from qbp.errors import ConfigError, check_choice
+from qbp.files import write_atomic
 from qbp.layer import QuantumLayer
 from qbp.metrics import modes
 
-__all__ = ["CHECKPOINT", "METRICS", "History", "load_checkpoint", "write_atomic"]
+__all__ = ["CHECKPOINT", "METRICS", "History", "load_checkpoint"]
 
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
@@ -85,17 +85,6 @@ def monitored(row: Row) -> float:
 def to_line(row: Row) -> str:
     """Return a row as one line of JSON."""
     return json.dumps(row) + "\n"
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, finds either the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:

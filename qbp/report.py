@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qbp.checkpoint import History, write_atomic
+from qbp.checkpoint import History
 from qbp.errors import ArgumentError, check_shape
+from qbp.files import write_atomic
 from qbp.train import LearningRateTest
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from torch import nn
 import qbp
 from qbp import config as configs
 from qbp import data, models, report
-from qbp.checkpoint import write_atomic
 from qbp.config import Config, Hybrid
 from qbp.data import Dataset
 from qbp.errors import ConfigError
+from qbp.files import write_atomic
 from qbp.train import evaluate as evaluate_model
 from qbp.train import fit, load_checkpoint
 
