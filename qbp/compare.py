@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from qbp.checkpoint import write_atomic
 from qbp.errors import ArgumentError, ConfigError
+from qbp.files import write_atomic
 
 __all__ = ["COLUMNS", "Comparison", "load_comparison", "save_tables"]
 
