@@ -12,6 +12,7 @@ Example:
 """
 
 from qbp import data
+from qbp.distill import distill
 from qbp.errors import QbpError
 from qbp.executors import backend
 from qbp.layer import QuantumLayer
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "backend",
     "data",
+    "distill",
     "evaluate",
     "fit",
     "gradcheck",

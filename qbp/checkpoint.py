@@ -193,13 +193,18 @@ def untouched(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
+def check_new(run: Path, resume: bool) -> None:
+    """Raise `ConfigError` where a run would be overwritten."""
+    if (run / CHECKPOINT).exists() and not resume:
+        raise ConfigError(f"{run} holds a checkpoint already: resume it (`resume=True`), or use another `run_dir`")
+
+
 def open_run(run: Path, resume: bool, config: dict[str, Any], epochs: int) -> dict[str, Any] | None:
     """Return the state to go on from with the rows up to it; None, with empty metrics, for a fresh start."""
+    check_new(run, resume)
     if not (run / CHECKPOINT).exists():
         write_atomic(run / METRICS, b"")
         return None
-    if not resume:
-        raise ConfigError(f"{run} holds a checkpoint already: resume it (`resume=True`), or use another `run_dir`")
     state = load_state(run / CHECKPOINT)
     old = state["config"]
     changed = [f"`{key}` was {old.get(key)!r}, is {config[key]!r}" for key in config if old.get(key) != config[key]]

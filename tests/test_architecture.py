@@ -18,7 +18,7 @@ LAYERS = (
     "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost jobs",
     "trace executors gradients expectation qnode layer testing",
     "ansatz gallery models backprop data families metrics checkpoint train information",
-    "hardware importance exact prune distill compress controls statistics compare sweep diagnose",
+    "hardware importance exact prune lesson distill compress controls statistics compare sweep diagnose",
     "report page config runs pipeline cli __main__",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
