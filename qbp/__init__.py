@@ -15,6 +15,7 @@ from qbp import data
 from qbp.distill import distill
 from qbp.errors import QbpError
 from qbp.executors import backend
+from qbp.information import gradient_variance, jacobian, quantum_fisher
 from qbp.layer import QuantumLayer
 from qbp.models import hybrid, mlp
 from qbp.testing import gradcheck
@@ -35,9 +36,12 @@ __all__ = [
     "evaluate",
     "fit",
     "gradcheck",
+    "gradient_variance",
     "hybrid",
+    "jacobian",
     "load_checkpoint",
     "lr_range_test",
     "mlp",
+    "quantum_fisher",
     "trace",
 ]

@@ -193,6 +193,11 @@ class AngleMap:
         """The amplitudes that the circuit starts from, (B, 2^N), or None where it starts from |0...0>."""
         return None if self.amplitudes_graph is None else self._each(self.amplitudes_graph, inputs, weights)
 
+    @property
+    def amplitudes_read_weights(self) -> bool:
+        """Whether the amplitudes that the circuit starts from are a function of the weights, too."""
+        return self.amplitudes_graph is not None and graphs.reads(self.amplitudes_graph, 1)
+
     def _cast(self, graph: GraphModule, like: Tensor) -> GraphModule:
         key = (graph, like.dtype, like.device)
         if key not in self._graphs:

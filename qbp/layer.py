@@ -202,12 +202,12 @@ class QuantumLayer(nn.Module):
             x = inputs.to(working)
             return run_qnode(self._source, x, self._weights_like(x), self._input_arg).to(dtype)
         *lead, n_inputs = inputs.shape
-        circuit = self._circuit_for(n_inputs)
+        circuit = self.circuit_for(n_inputs)
         x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)
         x = (
             x if x.dtype is working else x.to(working)
         )  # each needless operation of torch costs as much as a small circuit
-        outputs = self._run(circuit, x, self._flat_weights(x))
+        outputs = self._run(circuit, x, self.flat_weights(x))
         if len(lead) != 1 or circuit.is_scalar:
             outputs = outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1]))
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
@@ -232,13 +232,19 @@ class QuantumLayer(nn.Module):
         task = Task(program, self._executor, self._diff_method, needs, self._generator)
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 
-    def _flat_weights(self, x: Tensor) -> Tensor:
+    def flat_weights(self, x: Tensor) -> Tensor:
+        """All weights (P,), one tensor after the other, of the dtype and device of `x`."""
         tensors = [getattr(self, name) for name in self._weight_names]  # not _parameters: they may be parametrized
         if len(tensors) == 1:
             return tensors[0].reshape(-1).to(x)
         return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)
 
-    def _circuit_for(self, n_inputs: int) -> Circuit:
+    def circuit_for(self, n_inputs: int) -> Circuit:
+        """The traced circuit for so many inputs; a function that takes whatever comes is traced for each number once.
+
+        Raises:
+            ArgumentError: if the layer has another number of inputs.
+        """
         circuit = self._circuits.get(n_inputs)
         if circuit is None:
             if self._source is None or self._n_inputs is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ from qbp.executors import Gradients
 from qbp.executors.native import kernels
 from qbp.executors.native.lanes import lanes_of
 from qbp.executors.native.plan import Plan, compile_program
+from qbp.executors.native.schedule import place, span_of
 from qbp.executors.native.threads import run_on_threads
-from qbp.program import Program
+from qbp.program import Expval, Program
 
 __all__ = ["Native"]
 
@@ -64,7 +66,8 @@ class Native:
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Saved]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        return _forward(_Call(program, angles, amplitudes), keep=True)
+        call = _Call(program, angles, amplitudes)
+        return _forward(call, keep=call.n_chunks * call.state * call.dtype.itemsize <= SAVE_LIMIT)
 
     def vjp(
         self,
@@ -79,6 +82,16 @@ class Native:
         call = _Call(program, angles, amplitudes)
         check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
         return _backward(call, saved, _numpy(grad, call.dtype), needs)
+
+    def frame_states(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+        """The final states ``C^dagger U |0>``, (B, 2^N) complex, without the circuit's Clifford gates C.
+
+        C, and one global phase, are the same for all samples of a call: overlaps between them, and between their
+        derivatives, are those of the states themselves.
+        """
+        everything = tuple(Expval.word(p, w) for w in range(program.n_qubits) for p in "XZ")  # no rotation is left out
+        call = _Call(replace(program, measurements=everything), angles, amplitudes)
+        return call.tensor(_states(call, _forward(call, keep=True)[1]))
 
 
 class _Call:
@@ -136,7 +149,6 @@ def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
     plan, dtype = call.plan, call.dtype
     common = _prepare(plan, call.shared)
     out = np.empty((len(call.batched), plan.n_outputs), dtype)
-    keep = keep and call.n_chunks * call.state * dtype.itemsize <= SAVE_LIMIT
     states = _empty(call.n_chunks * call.state if keep else 0, dtype)
     n_work = plan.work(2) * call.width
     next_chunk = np.zeros(1, np.int64)
@@ -171,6 +183,19 @@ def _backward(call: _Call, saved: Saved, grad: np.ndarray, needs: tuple[bool, bo
         call.tensor(g_shared.sum(0, np.float64).astype(dtype)) if needs[1] else None,
         _amplitude_gradient(g_amps, call.amplitudes) if needs[2] and call.amplitudes is not None else None,
     )
+
+
+def _states(call: _Call, saved: Saved) -> np.ndarray:
+    """The states that the forward pass kept, with the cosines and half turns that measurements account for
+    (`kernels.prepare`), at their places."""
+    _, _, scales, flip = saved.common
+    n = call.plan.n_qubits
+    x, z = (int(mask) for mask in flip)
+    at = np.array(span_of([place(1 << b) for b in range(n)])) ^ x
+    signs = 1 - 2 * (np.bitwise_count(at & z) & 1).astype(call.dtype)
+    lanes = saved.states.reshape(call.n_chunks, 1 << n, 2, call.width)[:, at].transpose(0, 3, 1, 2)
+    states = lanes.reshape(-1, 1 << n, 2)[: len(call.batched)] * (scales[0] * signs)[:, None]
+    return np.ascontiguousarray(states).view(np.result_type(call.dtype, np.complex64))[..., 0]
 
 
 def _prepare(plan: Plan, shared: np.ndarray) -> tuple[np.ndarray, ...]:
