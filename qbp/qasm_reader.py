@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import NoReturn
 
 from qbp.errors import ArgumentError, CircuitError
@@ -90,13 +91,20 @@ class _Reader:
                 yield token
             elif token.text.startswith("//"):
                 key, colon, value = token.text[2:].partition(":")
-                if colon and key.strip() in _HEADER:
-                    if key.strip() in self.header:
-                        self.fail(f"`{key.strip()}:` must be given once", token)
-                    self.header[key.strip()] = value.strip(), token
+                if colon:
+                    self._head(key.strip(), value.strip(), token)
             if "\n" in token.text:
                 line, start = line + token.text.count("\n"), match.start() + token.text.rindex("\n") + 1
         yield _Token("end", "end of file", line, len(text) - start + 1)
+
+    def _head(self, key: str, value: str, token: _Token) -> None:
+        """A line of the header; any other comment with a colon is free, but one that nearly is one is a slip."""
+        if key in self.header:
+            self.fail(f"`{key}:` must be given once", token)
+        if key in _HEADER:
+            self.header[key] = value, token
+        elif meant := get_close_matches(key.lower(), _HEADER, 1, 0.8):
+            self.fail(f"the header has `{meant[0]}:`", token)
 
     def fail(self, expected: str, token: _Token | None = None) -> NoReturn:
         token = token or self.tokens[self.position]

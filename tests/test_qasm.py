@@ -341,6 +341,8 @@ REFUSED = [  # what follows three qubits, x_0 and w_0 on line 6; column, token a
     ("// observables: Q0", 1, "// observables: Q0", "'Q0' must be like Z0"),
     ("// weight_shape: 2, 3", 1, "// weight_shape: 2, 3", "whose product is 1"),
     ("// weight_shape: one", 1, "// weight_shape: one", "whole numbers"),
+    ("// observable: Z0", 1, "// observable: Z0", "the header has `observables:`"),
+    ("// Weight-shape: 1", 1, "// Weight-shape: 1", "the header has `weight_shape:`"),
     ("h q[0]; // title: a\n// title: b", None, "// title: b", "given once"),
 ]
 
