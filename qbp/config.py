@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from qbp.data import DATASETS, REDUCTIONS, SCALES
+from qbp.data.files import SUFFIXES
 from qbp.errors import ConfigError
 from qbp.expectation import DIFF_METHODS
 from qbp.models import ACTIVATIONS
@@ -31,6 +32,12 @@ def _among(choices: Iterable[str | None]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _data_name(value: str) -> str:
+    if value not in DATASETS and not value.endswith(tuple(SUFFIXES)):
+        raise PydanticCustomError("choice", "is not a choice", {"allowed": [*DATASETS, *(f"*{s}" for s in SUFFIXES)]})
+    return value
 
 
 def _not_bool(value: Any) -> Any:
@@ -57,9 +64,9 @@ class _Section(BaseModel):
 
 
 class Data(_Section):
-    """What `qbp.data.load` takes."""
+    """What `qbp.data.load` takes; `name` may be the path of a file of your own."""
 
-    name: Annotated[str, _among(DATASETS)]
+    name: Annotated[str, AfterValidator(_data_name)]
     classes: tuple[Label, ...] | None = None
     features: Count | None = None
     reduce: Annotated[str, _among(REDUCTIONS)] = "pca"
@@ -67,6 +74,8 @@ class Data(_Section):
     noise: Annotated[Number, Field(ge=0)] | None = None
     test_size: Share = 0.25
     scale: Annotated[str | None, _among(SCALES)] = "standard"
+    target: Label | None = None
+    options: dict[str, Number] | None = None
 
 
 class Hybrid(_Section):

@@ -25,6 +25,12 @@ SHAPES = {
     "digits": (1347, 450, 64, 10),
     "diabetes": (331, 111, 10, None),
     "mnist": (3750, 1250, 784, 10),
+    "linearly_separable": (225, 75, 4, 2),
+    "hidden_manifold": (225, 75, 10, 2),
+    "two_curves": (225, 75, 4, 2),
+    "hyperplanes": (225, 75, 10, 2),
+    "bars_and_stripes": (225, 75, 16, 2),
+    "spirals": (300, 100, 2, 2),
 }
 
 
@@ -63,7 +69,7 @@ def test_mnist_is_mnist() -> None:
 
 
 def test_mnist_file() -> None:
-    file = Path(data.__file__).parent / "datasets" / "mnist5k.npz"
+    file = Path(data.__file__).parent.parent / "datasets" / "mnist5k.npz"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert digest == "f814240cf7e0d3cbaacc1a898905819a40ab46fb317a600d2a4b91a5c184c810"
     assert file.stat().st_size < 1_000_000
@@ -186,7 +192,7 @@ def test_classes_by_name_or_number() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "cifar"}, "`name` must be one of 'xor', .*'mnist', but is 'cifar'"),
+        ({"name": "cifar"}, "`name` must be one of 'xor', .*'spirals', but is 'cifar'"),
         ({"name": "iris", "scale": "minmax"}, "`scale` must be one of 'standard', 'angle', None"),
         ({"name": "iris", "reduce": "tsne"}, "`reduce` must be one of 'pca', 'pool'"),
         ({"name": "iris", "reduce": "pool", "features": 4}, "`reduce` must be 'pca' for data that are not images"),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qbp.data import families, raw
+from qbp.data.files import SUFFIXES, read
+from qbp.data.raw import Raw, numbered
 from qbp.errors import ArgumentError, check_choice
 
 __all__ = ["DATASETS", "Dataset", "Raw", "load", "split"]
@@ -35,6 +37,7 @@ class Dataset:
         n_classes: number of classes, None for regression. Taken from the labels when left out.
         classes: the names of the labels.
         feature_names: the names of the columns of `x`.
+        recipe: the arguments of `load` that it was made with, None for other data.
 
     Raises:
         ArgumentError: a shape, a dtype or a label does not fit.
@@ -52,6 +55,7 @@ class Dataset:
     n_classes: int | None = None
     classes: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
@@ -62,9 +66,7 @@ class Dataset:
         if y.dtype == torch.int64 and y.shape == (len(x),):
             count = int(y.max()) + 1 if self.n_classes is None else self.n_classes
             if int(y.min()) < 0 or int(y.max()) >= count:
-                raise ArgumentError(
-                    f"Argument `y` must hold labels 0..{count - 1}, but has {y.min()}..{y.max()}"
-                )
+                raise ArgumentError(f"Argument `y` must hold labels 0..{count - 1}, but has {y.min()}..{y.max()}")
             object.__setattr__(self, "n_classes", count)
             object.__setattr__(self, "classes", self.classes or tuple(map(str, range(count))))
         elif not (y.is_floating_point() and y.ndim == 2 and len(y) == len(x) and self.n_classes is None):
@@ -72,7 +74,7 @@ class Dataset:
                 f"Argument `y` must be int64 labels of shape ({len(x)},), or floating point targets of shape "
                 f"({len(x)}, T) without `n_classes`, but is {_describe(y)}"
             )
-        object.__setattr__(self, "feature_names", self.feature_names or _names("x", x.shape[1]))
+        object.__setattr__(self, "feature_names", self.feature_names or numbered("x", x.shape[1]))
         for what, have, want in (
             ("classes", len(self.classes), self.n_classes or 0),
             ("feature_names", len(self.feature_names), x.shape[1]),
@@ -86,9 +88,7 @@ class Dataset:
     def subset(self, indices: Sequence[int] | np.ndarray | Tensor) -> Dataset:
         """Return the rows at `indices`, in that order."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        return Dataset(
-            self.x[rows], self.y[rows], self.name, self.n_classes, self.classes, self.feature_names
-        )
+        return Dataset(self.x[rows], self.y[rows], self.name, self.n_classes, self.classes, self.feature_names)
 
     def hash(self) -> str:
         """Return the SHA-256 of the features and targets (values, shapes and dtypes; not the names)."""
@@ -99,107 +99,28 @@ class Dataset:
         return digest.hexdigest()
 
 
-class Raw(NamedTuple):
-    """What a function of `DATASETS` returns: rows as they are, before any split or scaling."""
-
-    x: np.ndarray  # (n, I)
-    y: np.ndarray  # (n,) integers 0..k-1, or (n, T) floats
-    classes: tuple[str, ...] = ()
-    feature_names: tuple[str, ...] = ()
-    image: tuple[int, int] | None = None  # height and width, when the columns are pixels (in 0..1)
-    table: bool = False  # a truth table: train and test are both the whole of it
-
-
-def xor() -> Raw:
-    """The truth table of exclusive or: 4 rows of 2 bits."""
-    return parity(2)
-
-
-def parity(features: int = 4) -> Raw:
-    """The truth table of the parity of `features` bits: 2 ** features rows."""
-    if not 1 <= features <= 16:
-        raise ArgumentError(f"Argument `features` must be 1 to 16 bits, but is {features}")
-    bits = np.array(list(product((0, 1), repeat=features)))
-    return Raw(bits, bits.sum(1) % 2, ("even", "odd"), _names("bit", features), table=True)
-
-
-def moons(n_samples: int = 200, noise: float = 0.1, seed: int = 0) -> Raw:
-    """Two interleaving half circles."""
-    from sklearn.datasets import make_moons
-
-    x, y = make_moons(n_samples, noise=noise, random_state=seed)
-    return Raw(x, y, ("upper", "lower"))
-
-
-def circles(n_samples: int = 200, noise: float = 0.1, seed: int = 0) -> Raw:
-    """A circle inside a circle."""
-    from sklearn.datasets import make_circles
-
-    x, y = make_circles(n_samples, noise=noise, random_state=seed, factor=0.5)
-    return Raw(x, y, ("outer", "inner"))
-
-
-def _bundled(name: str) -> Raw:
-    from sklearn import datasets
-
-    bunch = getattr(datasets, f"load_{name}")()
-    names = tuple(map(str, bunch.feature_names))
-    if "target_names" not in bunch:
-        return Raw(bunch.data, bunch.target[:, None], (), names)
-    return Raw(bunch.data, bunch.target, tuple(map(str, bunch.target_names)), names)
-
-
-def iris() -> Raw:
-    """150 flowers, 4 measures, 3 species (scikit-learn)."""
-    return _bundled("iris")
-
-
-def wine() -> Raw:
-    """178 wines, 13 measures, 3 growers (scikit-learn)."""
-    return _bundled("wine")
-
-
-def breast_cancer() -> Raw:
-    """569 tumours, 30 measures, malignant or benign (scikit-learn)."""
-    return _bundled("breast_cancer")
-
-
-def diabetes() -> Raw:
-    """442 patients, 10 measures; the target is how far the disease went in a year (scikit-learn)."""
-    return _bundled("diabetes")
-
-
-def digits() -> Raw:
-    """1,797 images of 8 x 8 pixels of handwritten digits (scikit-learn)."""
-    raw = _bundled("digits")
-    return raw._replace(x=raw.x / 16.0, image=(8, 8))
-
-
-def mnist() -> Raw:
-    """5,000 images of 28 x 28 pixels of handwritten digits: `datasets/README.md` has source and licence."""
-    with np.load(Path(__file__).parent / "datasets" / "mnist5k.npz", allow_pickle=False) as file:
-        images, labels = file["x"], file["y"]
-    names = tuple(f"pixel_{row}_{column}" for row in range(28) for column in range(28))
-    pixels = images.reshape(len(images), -1) / 255.0
-    return Raw(pixels, labels.astype(np.int64), tuple(map(str, range(10))), names, (28, 28))
-
-
 DATASETS: dict[str, Callable[..., Raw]] = {
-    "xor": xor,
-    "parity": parity,
-    "moons": moons,
-    "circles": circles,
-    "iris": iris,
-    "wine": wine,
-    "breast_cancer": breast_cancer,
-    "digits": digits,
-    "diabetes": diabetes,
-    "mnist": mnist,
+    "xor": raw.xor,
+    "parity": raw.parity,
+    "moons": raw.moons,
+    "circles": raw.circles,
+    "iris": raw.iris,
+    "wine": raw.wine,
+    "breast_cancer": raw.breast_cancer,
+    "digits": raw.digits,
+    "diabetes": raw.diabetes,
+    "mnist": raw.mnist,
+    "linearly_separable": families.linearly_separable,
+    "hidden_manifold": families.hidden_manifold,
+    "two_curves": families.two_curves,
+    "hyperplanes": families.hyperplanes,
+    "bars_and_stripes": families.bars_and_stripes,
+    "spirals": families.spirals,
 }
 
 
 def load(
-    name: str,
+    name: Any,
     *,
     classes: Iterable[str | int] | None = None,
     features: int | None = None,
@@ -208,6 +129,8 @@ def load(
     noise: float | None = None,
     test_size: float = 0.25,
     scale: str | None = "standard",
+    target: str | int | None = None,
+    options: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> tuple[Dataset, Dataset]:
     """Load a data set, split it, and scale both parts by what the train part says.
@@ -216,18 +139,22 @@ def load(
     ranges are fitted on train only. Columns that are not pixels are standardised before a PCA.
 
     Args:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`, or data of your own: a .csv, .parquet, .npy or .npz file, a pair of arrays (x, y), or
+            a scikit-learn Bunch. Text columns become columns of 0 and 1; a target of text or whole numbers makes
+            classes, one of other numbers a regression.
         classes: the labels to keep, by name or number; they become 0..k-1 in this order. None keeps all.
         features: number of columns after `reduce` (for "parity": the bits). None keeps all columns.
         reduce: "pca" (principal components), or "pool" (images: average pooling to k x k = `features` pixels;
             windows overlap where k does not divide the side).
         n_samples: rows before the split: how many to make (moons, circles) or to draw, stratified.
-        noise: standard deviation of the noise of moons and circles.
+        noise: of moons, circles and others that are made: its standard deviation (spirals: its spread).
         test_size: share of the rows for test, above 0 and below 1. Truth tables: train = test = all rows.
         scale: "standard" (mean 0, standard deviation 1: for a model that begins with a classical layer),
             "angle" (train's smallest value to 0, its largest to pi, test clipped to [0, pi]: for a model that
             begins with a circuit, as cos is one-to-one there), or None. Pixels share one scale, other columns
             have one each. Targets of a regression are standardised unless `scale` is None.
+        target: the column to predict of a file of your own, by name or position; None for the last one.
+        options: what else a function of `DATASETS` takes, as in {"degree": 7} for "two_curves".
         seed: of everything random here.
 
     Returns:
@@ -241,7 +168,9 @@ def load(
         >>> tuple(train.x.shape), tuple(test.x.shape), train.classes
         ((750, 8), (250, 8), ('3', '5'))
     """
-    check_choice("name", name, DATASETS)
+    own = _is_own(name)
+    if not own:
+        check_choice("name", name, DATASETS)
     check_choice("reduce", reduce, REDUCTIONS)
     check_choice("scale", scale, SCALES)
     if not 0 < test_size < 1:
@@ -253,11 +182,17 @@ def load(
             raise ArgumentError(f"Argument `{option}` must be at least 1, but is {count}")
 
     # A function of DATASETS takes what it can make by itself; the rest is done here.
-    takes = inspect.signature(DATASETS[name]).parameters
+    takes = () if own else inspect.signature(DATASETS[name]).parameters
     given = {"features": features, "n_samples": n_samples, "noise": noise, "seed": seed}
-    raw = DATASETS[name](**{key: value for key, value in given.items() if key in takes and value is not None})
+    made_of = {key: value for key, value in given.items() if key in takes and value is not None}
+    for key in options or ():
+        check_choice("options", key, [each for each in takes if each not in given])
     if noise is not None and "noise" not in takes:
         raise ArgumentError(f"Argument `noise` must be None for data set {name!r}, but is {noise}")
+    if target is not None and not own:
+        raise ArgumentError(f"Argument `target` must be None for data set {name!r}, but is {target!r}")
+    raw = read(name, target) if own else DATASETS[name](**made_of, **(options or {}))
+    classes = None if classes is None else tuple(classes)
     raw = raw if classes is None else _choose(raw, classes)
     if n_samples is not None and "n_samples" not in takes:
         raw = _draw(raw, n_samples, seed)
@@ -269,25 +204,43 @@ def load(
         train, test = _split(raw.y, test_size, seed, "test_size")
     x_train, x_test = raw.x[train].astype(np.float64), raw.x[test].astype(np.float64)
     y_train, y_test = raw.y[train], raw.y[test]
-    names, pixels = raw.feature_names or _names("x", raw.x.shape[1]), raw.image is not None
+    columns, pixels = raw.feature_names or numbered("x", raw.x.shape[1]), raw.image is not None
 
     if features is not None and "features" not in takes:
         if reduce == "pool":
             x_train, x_test = _pool(raw, x_train, features), _pool(raw, x_test, features)
-            names = _names("pool", features)
+            columns = numbered("pool", features)
         else:
             x_train, x_test = _pca(x_train, x_test, features, pixels)
-            names, pixels = _names("pc", features), False
+            columns, pixels = numbered("pc", features), False
     if scale is not None:
         x_train, x_test = (_angle if scale == "angle" else _standardise)(x_train, x_test, together=pixels)
         if not raw.classes:
             y_train, y_test = _standardise(y_train, y_test)
-    about = (name, len(raw.classes) or None, raw.classes, names)
+    recipe = {
+        "name": name,
+        "classes": classes,
+        "features": features,
+        "reduce": reduce,
+        "n_samples": n_samples,
+        "noise": noise,
+        "test_size": test_size,
+        "scale": scale,
+        "target": target,
+        "options": options,
+        "seed": seed,
+    }
+    label = name if not own else Path(name).stem if isinstance(name, (str, Path)) else "data"
+    about = (label, len(raw.classes) or None, raw.classes, columns, recipe)
     kind = torch.int64 if raw.classes else torch.float32
     return (
         Dataset(torch.tensor(x_train, dtype=torch.float32), torch.tensor(y_train, dtype=kind), *about),
         Dataset(torch.tensor(x_test, dtype=torch.float32), torch.tensor(y_test, dtype=kind), *about),
     )
+
+
+def _is_own(name: Any) -> bool:
+    return not isinstance(name, str) or name.endswith(tuple(SUFFIXES))
 
 
 def split(data: Dataset, test_size: float, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -315,13 +268,9 @@ def _split(y: np.ndarray, size: float | int, seed: int, argument: str) -> _Pair:
 
     labels = y if y.ndim == 1 else None
     try:
-        first, second = train_test_split(
-            np.arange(len(y)), test_size=size, random_state=seed, stratify=labels
-        )
+        first, second = train_test_split(np.arange(len(y)), test_size=size, random_state=seed, stratify=labels)
     except ValueError as error:
-        raise ArgumentError(
-            f"Argument `{argument}` must leave rows of every class on both sides: {error}"
-        ) from error
+        raise ArgumentError(f"Argument `{argument}` must leave rows of every class on both sides: {error}") from error
     return first, second
 
 
@@ -342,9 +291,7 @@ def _choose(raw: Raw, classes: Iterable[str | int]) -> Raw:
     numbers = []
     for label in classes:
         if str(label) not in raw.classes and not (isinstance(label, int) and 0 <= label < len(raw.classes)):
-            raise ArgumentError(
-                f"Argument `classes` must name some of {', '.join(raw.classes)}, but has {label!r}"
-            )
+            raise ArgumentError(f"Argument `classes` must name some of {', '.join(raw.classes)}, but has {label!r}")
         numbers.append(raw.classes.index(str(label)) if str(label) in raw.classes else int(label))
     if len(numbers) < 2 or len(set(numbers)) < len(numbers):
         raise ArgumentError(f"Argument `classes` must be two or more different labels, but is {classes!r}")
@@ -359,9 +306,7 @@ def _pool(raw: Raw, x: np.ndarray, features: int) -> np.ndarray:
     if raw.image is None:
         raise ArgumentError("Argument `reduce` must be 'pca' for data that are not images, but is 'pool'")
     if side * side != features or side > min(raw.image):
-        raise ArgumentError(
-            f"Argument `features` must be a square <= {min(raw.image) ** 2}, but is {features}"
-        )
+        raise ArgumentError(f"Argument `features` must be a square <= {min(raw.image) ** 2}, but is {features}")
     images = torch.from_numpy(x).reshape(len(x), 1, *raw.image)
     return torch.nn.functional.adaptive_avg_pool2d(images, side).reshape(len(x), features).numpy()
 
@@ -389,10 +334,6 @@ def _angle(train: np.ndarray, test: np.ndarray, together: bool = False) -> _Pair
     low, span = train.min(axis), np.ptp(train, axis)
     span = np.where(span > 0, span, 1.0)
     return math.pi * np.clip((train - low) / span, 0, 1), math.pi * np.clip((test - low) / span, 0, 1)
-
-
-def _names(prefix: str, count: int) -> tuple[str, ...]:
-    return tuple(f"{prefix}{k}" for k in range(count))
 
 
 def _describe(tensor: Any) -> str:
