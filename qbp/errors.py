@@ -12,7 +12,9 @@ __all__ = [
     "GradientError",
     "JobError",
     "MissingPackageError",
+    "PendingError",
     "QbpError",
+    "ServiceError",
     "check_choice",
     "check_shape",
 ]
@@ -44,6 +46,14 @@ class JobError(QbpError, RuntimeError):
 
 class BudgetError(JobError):
     """A job would cost more than the budget allows; it was not sent."""
+
+
+class PendingError(JobError):
+    """A job is not done yet, and is not waited for."""
+
+
+class ServiceError(JobError):
+    """A service gives no answer, or refuses; its jobs are as they were."""
 
 
 class MissingPackageError(QbpError, ImportError):

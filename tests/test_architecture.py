@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 
 # Imports go one way: a module imports from its own line or from those above it, and never in a circle.
 LAYERS = (
-    "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost jobs",
+    "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost ledger patience jobs",
     "trace executors gradients expectation qnode layer testing",
     "ansatz gallery models backprop data families metrics checkpoint train information",
     "hardware importance exact prune lesson distill compress controls statistics compare sweep diagnose",
