@@ -204,13 +204,13 @@ def test_errors_come_before_any_work():
         return qml.expval(qml.Z(0))
 
     with pytest.raises(CircuitError, match="amplitudes"):
-        jacobian(QuantumLayer(prepared, {"weights": 1}), torch.ones(2, 1))
+        jacobian(QuantumLayer(prepared, {"weights": (1,)}), torch.ones(2, 1))
 
     @qml.qnode(qml.device("default.mixed", wires=1))
     def noisy(inputs, weights):
-        qml.RX(weights[0], wires=0)
+        qml.RX(inputs[..., 0] + weights[0], wires=0)
         qml.DepolarizingChannel(0.1, wires=0)
         return qml.expval(qml.Z(0))
 
     with pytest.raises(CircuitError, match="runs itself"):
-        jacobian(QuantumLayer(noisy, {"weights": 1}, n_inputs=1), torch.ones(2, 1))
+        jacobian(QuantumLayer(noisy, {"weights": 2}, n_inputs=1), torch.ones(2, 1))

@@ -18,7 +18,6 @@ from qbp.executors import Gradients
 from qbp.executors.native import kernels
 from qbp.executors.native.lanes import lanes_of
 from qbp.executors.native.plan import Plan, compile_program
-from qbp.executors.native.schedule import place, span_of
 from qbp.executors.native.threads import run_on_threads
 from qbp.program import Expval, Program
 
@@ -84,10 +83,10 @@ class Native:
         return _backward(call, saved, _numpy(grad, call.dtype), needs)
 
     def frame_states(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
-        """The final states ``C^dagger U |0>``, (B, 2^N) complex, without the circuit's Clifford gates C.
+        """The final states (B, 2^N), complex, in a basis that all samples of one call share.
 
-        C, and one global phase, are the same for all samples of a call: overlaps between them, and between their
-        derivatives, are those of the states themselves.
+        That is: without the circuit's Clifford gates (`frame`), and wherever the kernels put the amplitudes. So
+        overlaps between samples are those of the states themselves; amplitudes, and overlaps between calls, are not.
         """
         everything = tuple(Expval.word(p, w) for w in range(program.n_qubits) for p in "XZ")  # no rotation is left out
         call = _Call(replace(program, measurements=everything), angles, amplitudes)
@@ -186,16 +185,12 @@ def _backward(call: _Call, saved: Saved, grad: np.ndarray, needs: tuple[bool, bo
 
 
 def _states(call: _Call, saved: Saved) -> np.ndarray:
-    """The states that the forward pass kept, with the cosines and half turns that measurements account for
-    (`kernels.prepare`), at their places."""
-    _, _, scales, flip = saved.common
-    n = call.plan.n_qubits
-    x, z = (int(mask) for mask in flip)
-    at = np.array(span_of([place(1 << b) for b in range(n)])) ^ x
-    signs = 1 - 2 * (np.bitwise_count(at & z) & 1).astype(call.dtype)
-    lanes = saved.states.reshape(call.n_chunks, 1 << n, 2, call.width)[:, at].transpose(0, 3, 1, 2)
-    states = lanes.reshape(-1, 1 << n, 2)[: len(call.batched)] * (scales[0] * signs)[:, None]
-    return np.ascontiguousarray(states).view(np.result_type(call.dtype, np.complex64))[..., 0]
+    """The states that the forward pass kept, with the cosines that it left out (`kernels.prepare`)."""
+    size = 1 << call.plan.n_qubits
+    lanes = saved.states.reshape(call.n_chunks, size, 2, call.width).transpose(0, 3, 1, 2)
+    states = np.ascontiguousarray(lanes).reshape(-1, size, 2)[: len(call.batched)]
+    states *= saved.common[2][0]
+    return states.view(np.result_type(call.dtype, np.complex64))[..., 0]
 
 
 def _prepare(plan: Plan, shared: np.ndarray) -> tuple[np.ndarray, ...]:
