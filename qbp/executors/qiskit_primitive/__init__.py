@@ -1,0 +1,201 @@
+"""Programs on Qiskit: exact, on Aer, with a fake backend's noise, and on IBM's quantum computers.
+
+Every call is one piece of work: all parameter sets of a batch, and of its gradient rule, as one PUB (`Executor.one_job`
+says so to autograd). Sets that are equal are run once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qbp.angles import Angles
+from qbp.executors.qiskit_primitive.circuit import constants, used_angles
+from qbp.executors.qiskit_primitive.isa import Compiled, compile_program
+from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, MITIGATION, Options
+from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
+from qbp.jobs import Results, Runner, Work, run_unrecorded
+from qbp.program import Program
+
+__all__ = ["Options", "Payload", "QiskitPrimitive", "qiskit_backend"]
+
+JOB_SECONDS, EXECUTION_SECONDS = 2.0, 0.35e-3
+"""Quantum seconds of a job and of each execution, by IBM's quick formula."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a primitive needs beside the values.
+
+    Attributes:
+        compiled: the transpiled circuit with its layout and what is measured.
+        options: how it is run.
+        shots: of each circuit, None for exact.
+        seed: of what a simulator samples.
+    """
+
+    compiled: Compiled
+    options: Options
+    shots: int | None
+    seed: int | None
+
+
+class QiskitPrimitive:
+    """Executor on one of Qiskit's primitives.
+
+    Args:
+        primitive: what runs the work; see `qbp.jobs.Primitive`.
+        shots: how many times each circuit is sampled; None for what simulators give without sampling.
+        options: how circuits are transpiled, measured and mitigated.
+        generator: source of the seeds of what simulators sample; None for torch's global one.
+        runner: how work is run: `qbp.jobs.run_unrecorded`, or what keeps a ledger.
+        directory: where transpiled circuits are kept for a resumed run.
+
+    Attributes:
+        last_stds: standard errors (B, M) of the outputs of the last call, 0 where they are exact.
+    """
+
+    one_job = True
+
+    def __init__(
+        self,
+        primitive: Any,
+        *,
+        shots: int | None = None,
+        options: Options | None = None,
+        generator: torch.Generator | None = None,
+        runner: Runner = run_unrecorded,
+        directory: Path | None = None,
+    ):
+        self.primitive, self.options, self.generator = primitive, options or Options(), generator
+        self.runner, self.directory = runner, directory
+        self.shots = shots if shots is not None else self.options.shots()
+        if self.shots is None and primitive.paid:
+            self.shots = DEFAULT_SHOTS
+        if not primitive.paid:
+            self.options.warn_ignored(f"Backend {primitive.name!r}", MITIGATION)
+        self.last_stds: Tensor | None = None
+        self._compiled: dict[tuple[Program, str], Compiled] = {}
+
+    @property
+    def name(self) -> str:
+        return self.primitive.name
+
+    @property
+    def exact(self) -> bool:
+        return self.shots is None and not getattr(self.primitive, "noise", False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QiskitPrimitive:
+        return self  # what it holds belongs to the device, not to a model
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+        """Outputs (B, M)."""
+        if not angles.n_samples:
+            return angles.batched.new_zeros(0, program.n_outputs)
+        values = angles.full().detach().double().cpu().numpy()
+        norms = None
+        if amplitudes is not None:
+            states = amplitudes.detach().cpu().numpy()
+            states = states.astype(complex if np.iscomplexobj(states) else float)
+            norms = np.linalg.norm(states, axis=1, keepdims=True)
+            program = prepared(program, np.iscomplexobj(states))
+            values = np.concatenate([values, preparation_angles(states / norms)], axis=1)
+        results = self.run(program, values)
+        if norms is not None:
+            results = Results(results.values * norms**2, results.stds * norms**2)
+        self.last_stds = torch.from_numpy(results.stds).to(angles.batched)
+        return torch.from_numpy(results.values).to(angles.batched)
+
+    def run(self, program: Program, values: np.ndarray) -> Results:
+        """Outputs and standard errors, (S, M) both, for angles (S, K)."""
+        offset = constants(program)
+        compiled = self.compiled(program)
+        if not compiled.n_groups:
+            outputs = np.repeat(offset[None], len(values), axis=0)
+            return Results(outputs, np.zeros_like(outputs))
+        distinct, which = _distinct(values[:, list(compiled.angles)])
+        parts = [self.runner(self.primitive, work) for work in self.works(compiled, distinct)]
+        outputs = np.concatenate([part.values for part in parts]) + offset
+        return Results(outputs[which], np.concatenate([part.stds for part in parts])[which])
+
+    def compiled(self, program: Program) -> Compiled:
+        """The program for the device, transpiled once; without the ops that no measurement sees."""
+        key = (program, self.primitive.calibration)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(program)
+        return self._compiled[key]
+
+    def _compile(self, program: Program) -> Compiled:
+        """Ops outside the measurements' light cone go, but angles keep their numbers."""
+        small, kept = program.lightcone()
+        ops = tuple(
+            op if getattr(op, "angle", None) is None else _renumbered(op, kept) for op in small.ops
+        )
+        visible = Program(program.n_qubits, ops, program.measurements, program.n_angles)
+        return compile_program(visible, self.primitive.backend, self.options, self.directory)
+
+    def works(self, compiled: Compiled, values: np.ndarray) -> list[Work]:
+        """The jobs for different parameter sets (S, k): one, or as many as the service's limit asks for."""
+        shots = self.shots or 0
+        per_job = max(1, self.options.max_executions // max(1, compiled.n_groups * shots))
+        seed = None if self.shots is None else int(torch.randint(2**31, (), generator=self.generator))
+        payload = Payload(compiled, self.options, self.shots, seed)
+        return [self._work(payload, values[i : i + per_job]) for i in range(0, len(values), per_job)]
+
+    def _work(self, payload: Payload, values: np.ndarray) -> Work:
+        values = np.ascontiguousarray(values)
+        what = (self.name, payload.compiled.program, self.shots, self.options)
+        digest = hashlib.sha256(repr(what).encode() + values.tobytes()).hexdigest()
+        n_circuits, shots = len(values) * payload.compiled.n_groups, self.shots or 0
+        seconds = JOB_SECONDS + EXECUTION_SECONDS * n_circuits * shots if self.primitive.paid else 0.0
+        return Work(digest, values, payload, n_circuits, shots, seconds)
+
+
+def _renumbered(op: Any, kept: Sequence[int]) -> Any:
+    from dataclasses import replace
+
+    return replace(op, angle=kept[op.angle])
+
+
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows in the order of their first appearance, and which of them each row is."""
+    if not values.shape[1]:
+        return values[:1], np.zeros(len(values), dtype=int)
+    _, first, which = np.unique(values, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return values[first[order]], rank[which.ravel()]
+
+
+def qiskit_backend(
+    spec: str,
+    *,
+    shots: int | None = None,
+    options: Options | None = None,
+    generator: torch.Generator | None = None,
+    runner: Runner = run_unrecorded,
+    directory: Path | None = None,
+) -> QiskitPrimitive:
+    """The executor of "qiskit", "aer", "fake:NAME" or "ibm:NAME"."""
+    from qbp.executors.qiskit_primitive import local
+
+    kind, _, name = spec.partition(":")
+    if kind == "ibm":
+        from qbp.executors.qiskit_primitive.client import IBM
+
+        primitive: Any = IBM(name)
+    elif kind == "fake":
+        primitive = local.fake(name)
+    else:
+        primitive = local.Statevector() if kind == "qiskit" else local.Aer()
+    return QiskitPrimitive(
+        primitive, shots=shots, options=options, generator=generator, runner=runner, directory=directory
+    )

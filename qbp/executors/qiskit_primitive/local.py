@@ -1,0 +1,297 @@
+"""Qiskit on this machine: exact state vectors, Aer, and Aer with the noise of a fake backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from qbp.errors import ArgumentError, JobError, MissingPackageError
+from qbp.executors.qiskit_primitive.circuit import observables
+from qbp.executors.qiskit_primitive.isa import Compiled
+from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
+from qbp.executors.sampled import Group, measurement_groups
+from qbp.jobs import Results, Work
+from qbp.program import Expval
+
+__all__ = ["Aer", "Statevector", "require"]
+
+MAX_DENSITY_QUBITS = 12
+"""Most qubits of exact noisy simulation: a density matrix of 256 MiB."""
+
+MAX_ELEMENTS = 2**22
+"""Complex numbers in one block of state vectors (64 MiB)."""
+
+
+def require(module: str, backend: str) -> Any:
+    """The module, or an error that says what to install."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Backend {backend!r} needs {module.split('.')[0]}: pip install 'qbp[ibm]' ({error})"
+        ) from error
+
+
+class _Local:
+    """A primitive that runs a job when it is submitted."""
+
+    paid = False
+    backend: Any = None
+    calibration = ""
+
+    def __init__(self) -> None:
+        self._results: dict[str, Results] = {}
+
+    def run(self, work: Work) -> Results:
+        """The outputs."""
+        raise NotImplementedError
+
+    def submit(self, work: Work, tags: Sequence[str]) -> str:
+        job_id = f"{len(self._results)}"
+        self._results[job_id] = self.run(work)
+        return job_id
+
+    def find(self, tag: str) -> list[str]:
+        return []
+
+    def status(self, job_id: str) -> str:
+        return "DONE"
+
+    def fetch(self, job_id: str, work: Work) -> Results:
+        return self._results.pop(job_id)
+
+    def cancel(self, job_id: str) -> None: ...
+
+    def usage(self, job_id: str) -> float:
+        return 0.0
+
+    def transient(self, error: Exception) -> bool:
+        return False
+
+
+class Statevector(_Local):
+    """Exact state vectors from Qiskit's own gates and operators, all parameter sets at once; needs Qiskit alone."""
+
+    name = "qiskit"
+
+    def run(self, work: Work) -> Results:
+        compiled, shots = work.payload.compiled, work.payload.shots
+        rows = max(1, MAX_ELEMENTS >> compiled.program.n_qubits)
+        blocks = [work.values[i : i + rows] for i in range(0, len(work.values), rows)]
+        if shots is None and not compiled.measures_probs:
+            values = np.concatenate([self._expvals(compiled, block) for block in blocks])
+            return Results(values, np.zeros_like(values))
+        rng = np.random.default_rng(work.payload.seed)
+        groups = measurement_groups(compiled.program)
+        outcomes = []
+        for group, circuit in zip(groups, compiled.measured, strict=True):
+            p = np.concatenate([_probabilities(_states(circuit, b), group.wires) for b in blocks])
+            if shots is not None:
+                p = rng.multinomial(shots, p / p.sum(1, keepdims=True)) / shots
+            outcomes.append(Outcomes.of_probabilities(p))
+        return Results(*outputs_of(groups, outcomes, len(work.values), compiled.program.n_outputs, shots))
+
+    def _expvals(self, compiled: Compiled, values: np.ndarray) -> np.ndarray:
+        psi = _states(compiled.circuit, values)
+        return np.stack([(psi.conj() * (op.to_matrix(sparse=True) @ psi.T).T).sum(1).real for op in compiled.observables], 1)
+
+
+def _states(circuit: Any, values: np.ndarray) -> np.ndarray:
+    """Final states (S, 2^n) in Qiskit's order of basis states; measurements are passed over."""
+    from qiskit.circuit import ParameterExpression
+    from qiskit.quantum_info import Operator
+
+    n, n_sets = circuit.num_qubits, len(values)
+    psi = np.zeros((n_sets, *[2] * n), dtype=complex)
+    psi.reshape(n_sets, -1)[:, 0] = 1
+    parameters = list(circuit.parameters)
+    for instruction in circuit.data:
+        gate = instruction.operation
+        if gate.name in ("measure", "barrier"):
+            continue
+        axes = [n - circuit.find_bit(q).index for q in reversed(instruction.qubits)]
+        if any(isinstance(p, ParameterExpression) for p in gate.params):
+            (turn,) = gate.params  # rotations have one
+            (parameter,) = turn.parameters
+            column = values[:, parameters.index(parameter)]
+            distinct, which = np.unique(column, return_inverse=True)
+            matrices = np.stack([type(gate)(float(turn.bind({parameter: float(v)}))).to_matrix() for v in distinct])[which]
+        else:
+            matrices = Operator(gate).data[None]
+        moved = np.moveaxis(psi, axes, range(n + 1 - len(axes), n + 1))
+        turned = (matrices[:, None] @ moved.reshape(n_sets, -1, matrices.shape[1], 1))[..., 0]
+        psi = np.moveaxis(turned.reshape(moved.shape), range(n + 1 - len(axes), n + 1), axes)
+    return psi.reshape(n_sets, -1)
+
+
+def _probabilities(psi: np.ndarray, wires: Sequence[int]) -> np.ndarray:
+    """Of the outcomes of some qubits, the first one most significant, (S, 2^wires)."""
+    n = psi.shape[1].bit_length() - 1
+    p = (psi.real**2 + psi.imag**2).reshape(-1, *[2] * n)
+    kept = [n - w for w in wires]
+    rest = [axis for axis in range(1, n + 1) if axis not in kept]
+    return p.transpose(0, *kept, *rest).reshape(len(p), 2 ** len(wires), -1).sum(2)
+
+
+class Aer(_Local):
+    """Qiskit Aer, on the target and with the noise of a device where one is given.
+
+    Args:
+        backend: a `BackendV2` whose target the circuits are transpiled for, such as a fake backend; None for any gates
+            between any qubits.
+        noise: whether the gates and the readout have the errors that the backend's target tells.
+        name: as in ``backend="fake:manila"``.
+    """
+
+    def __init__(self, backend: Any = None, *, noise: bool = True, name: str = "aer"):
+        super().__init__()
+        require("qiskit_aer", name)
+        self.name, self.backend, self.noise = name, backend, noise and backend is not None
+        self._noises: dict[tuple[int, ...], Any] = {}
+
+    def run(self, work: Work) -> Results:
+        compiled, shots = work.payload.compiled, work.payload.shots
+        if shots is None and not self.noise:
+            values = self._exact(compiled, work.values)
+            return Results(values, np.zeros_like(values))
+        groups = measurement_groups(compiled.program)
+        if shots is not None:
+            results = self._aer(compiled, compiled.measured, work.values, "automatic", shots, work.payload.seed)
+            outcomes = [Outcomes.of_counts([data["counts"] for data in group], shots) for group in results]
+        else:
+            outcomes = self._noisy(compiled, groups, work.values)
+        return Results(*outputs_of(groups, outcomes, len(work.values), compiled.program.n_outputs, shots))
+
+    def _exact(self, compiled: Compiled, values: np.ndarray) -> np.ndarray:
+        """Expectation values and probabilities of the final state vector."""
+        import_module("qiskit_aer.library")  # gives circuits their save instructions
+
+        circuit, expvals = compiled.circuit.copy(), iter(observables(compiled.program))
+        names = [f"m{i}" for i in range(len(compiled.program.measurements))]
+        for name, measurement in zip(names, compiled.program.measurements, strict=True):
+            if isinstance(measurement, Expval):
+                circuit.save_expectation_value(next(expvals), list(compiled.layout), label=name)
+            else:
+                circuit.save_probabilities([compiled.layout[w] for w in reversed(measurement.wires)], label=name)
+        (results,) = self._aer(compiled, [circuit], values, "statevector")
+        return np.array([np.concatenate([np.atleast_1d(data[name]) for name in names]) for data in results])
+
+    def _noisy(self, compiled: Compiled, groups: Sequence[Group], values: np.ndarray) -> list[Outcomes]:
+        """Probabilities of the final density matrix, after readout errors."""
+        import_module("qiskit_aer.library")
+        active = _active(compiled)
+        if len(active) > MAX_DENSITY_QUBITS:
+            raise ArgumentError(
+                f"Argument `shots` must be given for a circuit on {len(active)} noisy qubits: "
+                f"without sampling the limit is {MAX_DENSITY_QUBITS}"
+            )
+        circuits = []
+        for group, circuit in zip(groups, compiled.measured, strict=True):
+            bare = circuit.remove_final_measurements(inplace=False)
+            bare.save_probabilities([compiled.layout[w] for w in reversed(group.wires)], label="p")
+            circuits.append(bare)
+        flips = self._noise(active)[1]
+        outcomes = []
+        results = self._aer(compiled, circuits, values, "density_matrix")
+        for group, result in zip(groups, results, strict=True):
+            p = np.array([data["p"] for data in result]).reshape(len(result), *[2] * len(group.wires))
+            for axis, wire in enumerate(group.wires, start=1):
+                flip = flips.get(compiled.layout[wire])
+                if flip is not None:  # (true, read)
+                    p = np.moveaxis(np.moveaxis(p, axis, -1) @ flip, -1, axis)
+            outcomes.append(Outcomes.of_probabilities(p.reshape(len(result), -1)))
+        return outcomes
+
+    def _aer(
+        self,
+        compiled: Compiled,
+        circuits: Sequence[Any],
+        values: np.ndarray,
+        method: str,
+        shots: int = 1,
+        seed: int | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """The data of each set, for each circuit; all in one run."""
+        from qiskit_aer import AerSimulator
+
+        active = _active(compiled)
+        simulator = AerSimulator(method=method, noise_model=self._noise(active)[0] if self.noise else None)
+        columns = {p: values[:, k].tolist() for k, p in enumerate(compiled.circuit.parameters)}
+        result = simulator.run(
+            [_compact(circuit, active) for circuit in circuits],
+            parameter_binds=[columns] * len(circuits) if columns else None,
+            shots=shots,
+            seed_simulator=seed,
+            enable_truncation=False,  # it drops gates before a qubit that is read, where another qubit is not
+        ).result()
+        if not result.success:
+            raise JobError(f"Aer could not run the circuits: {result.status}")
+        data = [r.data.to_dict() for r in result.results]
+        return [data[i * len(values) : (i + 1) * len(values)] for i in range(len(circuits))]
+
+    def _noise(self, active: tuple[int, ...]) -> tuple[Any, dict[int, np.ndarray]]:
+        """The noise model, and for each qubit with readout errors the probability of what is read (true, read)."""
+        if active not in self._noises:
+            self._noises[active] = _noise_model(self.backend.target, active)
+        return self._noises[active]
+
+
+def _active(compiled: Compiled) -> tuple[int, ...]:
+    """The qubits that the circuit uses."""
+    circuit = compiled.circuit
+    used = {circuit.find_bit(q).index for i in circuit.data for q in i.qubits} | set(compiled.layout)
+    return tuple(sorted(used))
+
+
+def _compact(circuit: Any, active: Sequence[int]) -> Any:
+    """The circuit on its active qubits alone."""
+    from qiskit import QuantumCircuit
+
+    at = {circuit.qubits[q]: i for i, q in enumerate(active)}
+    small = QuantumCircuit(len(active), name=circuit.name)
+    for register in circuit.cregs:
+        small.add_register(register)
+    for i in circuit.data:
+        small.append(i.operation, [at[q] for q in i.qubits], i.clbits)
+    return small
+
+
+def _noise_model(target: Any, qubits: Sequence[int]) -> tuple[Any, dict[int, np.ndarray]]:
+    """What `NoiseModel.from_backend` gives, of some qubits only and numbered as they are given here: all 127 of a
+    device take seconds to build, and seconds more in every run."""
+    from qiskit.transpiler import Target
+    from qiskit_aer.noise import NoiseModel
+    from qiskit_aer.noise.device import basic_device_gate_errors, basic_device_readout_errors
+
+    part = Target(num_qubits=target.num_qubits, dt=target.dt, qubit_properties=target.qubit_properties)
+    for name in target.operation_names:
+        kept = {on: p for on, p in (target[name] or {}).items() if on is not None and set(on) <= set(qubits)}
+        if kept:
+            part.add_instruction(target.operation_from_name(name), kept, name=name)
+    at = {q: i for i, q in enumerate(qubits)}
+    model, flips = NoiseModel(basis_gates=target.operation_names), {}
+    for on, error in basic_device_readout_errors(target=part):
+        flips[on[0]] = np.asarray(error.probabilities)
+        model.add_readout_error(error, [at[q] for q in on])
+    for name, on, error in basic_device_gate_errors(target=part):
+        model.add_quantum_error(error, name, [at[q] for q in on])
+    return model, flips
+
+
+@lru_cache(maxsize=16)
+def fake(name: str, noise: bool = True) -> Aer:
+    """The fake backend "manila" or "FakeManilaV2", built once."""
+    provider = require("qiskit_ibm_runtime.fake_provider", f"fake:{name}")
+    known = {
+        key.removeprefix("Fake").removesuffix("V2").lower(): value
+        for key, value in vars(provider).items()
+        if key.startswith("Fake") and hasattr(value, "run") and hasattr(value, "target")
+    }
+    key = name.removeprefix("Fake").removeprefix("fake_").removesuffix("V2").lower()
+    if key not in known:
+        raise ArgumentError(f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is {name!r}")
+    return Aer(known[key](), noise=noise, name=f"fake:{key}")
