@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
+from qbp.angles import AngleMap, Angles
 from qbp.errors import GradientError
-from qbp.executors import AdjointExecutor, Executor
-from qbp.gradients import RULES, Needs
+from qbp.executors import AdjointExecutor, Executor, Gradients
+from qbp.gradients import RULES, VARIANCES, Needs
 from qbp.program import Program
 
-__all__ = ["DIFF_METHODS", "Expectation", "Task", "choose_diff_method"]
+__all__ = ["DIFF_METHODS", "ErrorBars", "Expectation", "Task", "choose_diff_method", "evaluate"]
 
 DIFF_METHODS = ("best", "adjoint", "backprop", *RULES)
 """What `diff_method` may be; PennyLane's names."""
+
+
+@dataclass
+class ErrorBars:
+    """What the noise of an executor that tells its `last_stds` makes of the last results of a layer.
+
+    Attributes:
+        outputs: standard errors (B, M) of the outputs.
+        gradients: variances of the gradients of the angles; those of batched angles (B, Kb), of shared ones (Ks,).
+        source: where the angles came from: the map, inputs (B, I) and weights (P,).
+    """
+
+    outputs: Tensor | None = None
+    gradients: Gradients | None = None
+    source: tuple[AngleMap, Tensor, Tensor] | None = None
+
+    def of_weights(self) -> Tensor | None:
+        """Standard errors (P,) of the last gradient of the weights, through ``d angles / d weights``."""
+        if self.source is None or self.gradients is None:
+            return None
+        angle_map, x, weights = self.source
+
+        def angles(at: Tensor) -> tuple[Tensor, Tensor]:
+            result = angle_map(x, at)
+            return result.batched, result.shared
+
+        found = (self.gradients.batched, self.gradients.shared)
+        total = torch.zeros_like(weights)
+        for slopes, variance in zip(torch.autograd.functional.jacobian(angles, weights), found, strict=True):
+            if variance is not None:
+                total += variance.to(weights).reshape(-1) @ slopes.reshape(-1, len(weights)) ** 2
+        return total.sqrt()
 
 
 @dataclass(frozen=True)
@@ -29,6 +62,68 @@ class Task:
     diff_method: str
     needs: tuple[bool, ...]
     generator: torch.Generator | None
+    errors: ErrorBars
+
+
+def evaluate(
+    executor: Executor, program: Program, angles: Angles, amplitudes: Tensor | None, errors: ErrorBars
+) -> Tensor:
+    """Outputs (B, M) without a gradient."""
+    outputs = executor(program, angles, amplitudes)
+    errors.outputs = getattr(executor, "last_stds", None)
+    return outputs
+
+
+class Ahead:
+    """All executions of a step in one call: those of the outputs, and those that the gradient rule will ask for.
+
+    A rule asks for the same executions whatever the gradient of the outputs is. So it runs in the forward pass on
+    zeros, to be seen what it asks for, and again in the backward pass, on what came of it.
+
+    Args:
+        task: with the rule and the executor.
+        angles, amplitudes: of the batch.
+        needs: the gradients that will be wanted.
+    """
+
+    def __init__(self, task: Task, angles: Angles, amplitudes: Tensor | None, needs: Needs):
+        self.task, self.needs = task, needs
+        self.seed = int(torch.randint(2**62, (), generator=task.generator))
+        asked = [(angles, amplitudes)]
+
+        def note(at: Angles, start: Tensor | None) -> Tensor:
+            asked.append((at, start))
+            return at.batched.new_zeros(at.n_samples, task.program.n_outputs)
+
+        self._rule(note, angles, amplitudes, angles.batched.new_zeros(angles.n_samples, task.program.n_outputs))
+        rows = Angles.of(torch.cat([at.full().double() for at, _ in asked]))
+        states = None if amplitudes is None else torch.cat([start for _, start in asked if start is not None])
+        outputs = task.executor(task.program, rows, states)
+        stds = getattr(task.executor, "last_stds", None)
+        sizes = [at.n_samples for at, _ in asked]
+        self.outputs, *self.shifted = outputs.split(sizes)
+        self.variances = None if stds is None else (stds**2).split(sizes)[1:]
+        task.errors.outputs = None if stds is None else stds[: sizes[0]].to(angles.batched)
+
+    def _rule(self, run: Any, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
+        generator = torch.Generator().manual_seed(self.seed)
+        rule = RULES[self.task.diff_method]
+        return rule(run, self.task.program, angles, amplitudes, grad, self.needs, generator=generator)
+
+    def vjp(self, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
+        """The rule's gradients, and their variances as the task's error bars."""
+        variance = VARIANCES.get(self.task.diff_method)
+        if self.variances is not None and variance is not None:
+            self.task.errors.gradients = variance(
+                _replay(self.variances), self.task.program, angles, amplitudes, grad, self.needs
+            )
+        return self._rule(_replay(self.shifted), angles, amplitudes, grad)
+
+
+def _replay(results: Iterable[Tensor]) -> Any:
+    """A `run` that gives what came of the executions, in their order."""
+    rest = iter(results)
+    return lambda at, start: next(rest).to(at.batched)
 
 
 class Expectation(torch.autograd.Function):
@@ -43,6 +138,9 @@ class Expectation(torch.autograd.Function):
         angles = Angles(batched, shared)
         ctx.task, ctx.state = task, None
         ctx.save_for_backward(batched, shared, amplitudes)
+        if getattr(task.executor, "one_job", False):
+            ctx.state = Ahead(task, angles, amplitudes, _needs(ctx, task, batched.shape[1]))
+            return ctx.state.outputs.to(batched)
         if task.diff_method == "adjoint":
             outputs, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
             return outputs
@@ -57,11 +155,9 @@ class Expectation(torch.autograd.Function):
         if task.diff_method == "adjoint" and not again:
             wanted = (need_batched, need_shared, need_amplitudes)
             g = task.executor.vjp(task.program, angles, amplitudes, ctx.state, grad, wanted)
+        elif isinstance(ctx.state, Ahead) and not again:
+            g = ctx.state.vjp(angles, amplitudes, grad)
         else:
-            n_batched = batched.shape[1]
-            wanted_angles = tuple(
-                need and (need_batched if k < n_batched else need_shared) for k, need in enumerate(task.needs)
-            )
 
             def run(at: Angles, start: Tensor | None) -> Tensor:
                 if not again:
@@ -69,7 +165,7 @@ class Expectation(torch.autograd.Function):
                 return Expectation.apply(at.batched, at.shared, start, task)
 
             rule = RULES["parameter-shift" if task.diff_method == "adjoint" else task.diff_method]
-            needs = Needs(wanted_angles, need_amplitudes)
+            needs = _needs(ctx, task, batched.shape[1])
             g = rule(run, task.program, angles, amplitudes, grad, needs, generator=task.generator)
         return (
             g.batched if need_batched else None,
@@ -77,6 +173,12 @@ class Expectation(torch.autograd.Function):
             g.amplitudes if need_amplitudes else None,
             None,
         )
+
+
+def _needs(ctx: Any, task: Task, n_batched: int) -> Needs:
+    need_batched, need_shared, need_amplitudes, _ = ctx.needs_input_grad
+    wanted = (need and (need_batched if k < n_batched else need_shared) for k, need in enumerate(task.needs))
+    return Needs(tuple(wanted), need_amplitudes)
 
 
 def choose_diff_method(executor: Executor, asked: str, program: Program) -> str:

@@ -22,7 +22,7 @@ from qbp.errors import GradientError
 from qbp.executors import Gradients
 from qbp.program import PauliMask, Program, Rotation, pauli_mask
 
-__all__ = ["RULES", "Needs", "finite_diff", "frequencies", "parameter_shift", "shift_rule", "spsa"]
+__all__ = ["RULES", "VARIANCES", "Needs", "finite_diff", "frequencies", "parameter_shift", "shift_rule", "spsa"]
 
 Run = Callable[[Angles, Tensor | None], Tensor]
 
@@ -136,15 +136,17 @@ def parameter_shift(
         grad: (B, M), the gradient of the loss with respect to the outputs.
         needs: the gradients that are wanted; the rest cost nothing.
     """
-    terms = []
-    for k, rotations in enumerate(program.angle_rotations()):
-        if needs.angles[k]:
-            terms += [(k, c, s) for c, s in shift_rule(rotations)] if rotations else []
-    result = _combine(run, angles, amplitudes, grad, needs, terms)
+    result = _combine(run, angles, amplitudes, grad, needs, _shift_terms(program, needs))
     if needs.amplitudes:
         assert amplitudes is not None
         return Gradients(result.batched, result.shared, _amplitude_shift(run, angles, amplitudes, grad))
     return result
+
+
+def _shift_terms(program: Program, needs: Needs) -> list[tuple[int, float, float]]:
+    """Terms (angle, coefficient, shift) of the shift rules of the angles that are wanted."""
+    turned = [(k, rotations) for k, rotations in enumerate(program.angle_rotations()) if needs.angles[k] and rotations]
+    return [(k, c, s) for k, rotations in turned for c, s in shift_rule(rotations)]
 
 
 def finite_diff(
@@ -192,6 +194,25 @@ def spsa(
     up, down = outputs.chunk(2)
     slope = (grad * (up - down)).sum(1, keepdim=True) / (2 * SPSA_STEP)
     return _split(slope * signs, angles, needs)
+
+
+def parameter_shift_variance(
+    run: Run, program: Program, angles: Angles, amplitudes: Tensor | None, grad: Tensor, needs: Needs
+) -> Gradients:
+    """Variances of the angles' gradients by `parameter_shift`, where `run` gives the variances of the outputs."""
+    terms = [(k, c * c, s) for k, c, s in _shift_terms(program, needs)]
+    return _combine(run, angles, amplitudes, grad**2, needs, terms)
+
+
+def spsa_variance(
+    run: Run, program: Program, angles: Angles, amplitudes: Tensor | None, grad: Tensor, needs: Needs
+) -> Gradients:
+    """Variances of the gradients by `spsa` that come from the outputs' variances, which `run` gives; the random
+    directions have more."""
+    full = angles.full()
+    up, down = run(Angles.of(full.repeat(2, 1)), None if amplitudes is None else amplitudes.repeat(2, 1)).chunk(2)
+    slope = (grad**2 * (up + down)).sum(1, keepdim=True) / (2 * SPSA_STEP) ** 2
+    return _split(slope * torch.tensor(needs.angles).to(full), angles, needs)
 
 
 def _combine(
@@ -261,3 +282,9 @@ RULES: dict[str, Callable[..., Gradients]] = {
 }
 """The rules that work on any executor, by PennyLane's names. "adjoint" is the executor's own (`AdjointExecutor`), and
 "backprop" is torch's through the dense executor."""
+
+VARIANCES: dict[str, Callable[..., Gradients]] = {
+    "parameter-shift": parameter_shift_variance,
+    "spsa": spsa_variance,
+}
+"""What the noise of sampled outputs makes of the gradients, for the rules that work with it."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qbp.errors import ArgumentError, CircuitError, check_choice
 from qbp.executors import Executor
-from qbp.expectation import DIFF_METHODS, Expectation, Task, choose_diff_method
+from qbp.expectation import DIFF_METHODS, ErrorBars, Expectation, Task, choose_diff_method, evaluate
 from qbp.qnode import (
     FunctionSource,
     check_signature,
@@ -102,6 +102,7 @@ class QuantumLayer(nn.Module):
         }
         self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
         self._circuits: dict[int, Circuit] = {}  # by the number of inputs
+        self._errors = ErrorBars()
         self._own_qnode = False  # whether the QNode runs itself, for what a program cannot express
         if is_function(source):
             check_signature(source, weight_shapes, self._input_arg)
@@ -166,6 +167,16 @@ class QuantumLayer(nn.Module):
         return self._diff_method
 
     @property
+    def last_stds(self) -> Tensor | None:
+        """Standard errors (B, M) of the last outputs, as a quantum computer tells them; None on other backends."""
+        return self._errors.outputs
+
+    @property
+    def last_grad_stds(self) -> Tensor | None:
+        """Standard errors (P,) of the last gradients of the weights, all of them flattened one after the other."""
+        return self._errors.of_weights()
+
+    @property
     def rng_state(self) -> Tensor | None:
         """State of the layer's own random numbers, (bytes,) uint8, to be kept in a checkpoint; None without a seed."""
         return None if self._generator is None else self._generator.get_state()
@@ -227,9 +238,11 @@ class QuantumLayer(nn.Module):
         )
         assert self._executor is not None
         if not wants or self._diff_method == "backprop":
-            return self._executor(program, angles, amplitudes)
+            return evaluate(self._executor, program, angles, amplitudes, self._errors)
+        if hasattr(self._executor, "last_stds"):
+            self._errors.source = circuit.angle_map, x.detach(), weights.detach()
         needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
-        task = Task(program, self._executor, self._diff_method, needs, self._generator)
+        task = Task(program, self._executor, self._diff_method, needs, self._generator, self._errors)
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 
     def flat_weights(self, x: Tensor) -> Tensor:

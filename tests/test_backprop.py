@@ -77,9 +77,7 @@ def make(rng, hidden, last, loss, depth, *, quantum=False):
 def by_torch(network, x, y):
     """J, z, a, delta and gradients of the network by torch's autograd, in NumPy."""
     x, y = torch.tensor(x, requires_grad=True), torch.tensor(y)
-    parameters = {
-        name: torch.tensor(value, requires_grad=True) for name, value in network.parameters().items()
-    }
+    parameters = {name: torch.tensor(value, requires_grad=True) for name, value in network.parameters().items()}
     z, a = {}, {0: x}
     for i, layer in enumerate(network.layers, 1):
         if isinstance(layer, Quantum):
@@ -178,9 +176,7 @@ def test_the_batch_gradient_is_the_mean_of_the_samples():
     whole = by_hand(network, x, y)
     single = [by_hand(network, x[[i]], y[[i]]) for i in range(len(x))]
     for name in ("loss", *network.parameters()):
-        np.testing.assert_allclose(
-            whole[name], np.mean([s[name] for s in single], axis=0), rtol=0, atol=1e-14
-        )
+        np.testing.assert_allclose(whole[name], np.mean([s[name] for s in single], axis=0), rtol=0, atol=1e-14)
     np.testing.assert_allclose(whole["a[3]"], np.concatenate([s["a[3]"] for s in single]), rtol=0, atol=1e-15)
 
 
@@ -238,9 +234,7 @@ def test_the_combined_deltas_are_the_chain_rule():
     }.items():
         activation, combined = LOSSES[loss]
         function, pullback = ACTIVATIONS[activation]
-        np.testing.assert_allclose(
-            combined(z, y)[1], pullback(function(z), of_a(function(z))), rtol=0, atol=1e-14
-        )
+        np.testing.assert_allclose(combined(z, y)[1], pullback(function(z), of_a(function(z))), rtol=0, atol=1e-14)
 
 
 # -- the quantum layer ------------------------------------------------------------------------------------
@@ -248,9 +242,7 @@ def test_the_combined_deltas_are_the_chain_rule():
 
 def test_the_circuit_is_the_one_it_says():
     angles = np.random.default_rng(5).uniform(-4, 4, (50, 4))
-    np.testing.assert_allclose(
-        two_qubit_circuit(angles), torch_circuit(torch.tensor(angles)), rtol=0, atol=1e-14
-    )
+    np.testing.assert_allclose(two_qubit_circuit(angles), torch_circuit(torch.tensor(angles)), rtol=0, atol=1e-14)
 
 
 def test_the_circuit_is_the_one_pennylane_runs():
@@ -266,9 +258,7 @@ def test_the_circuit_is_the_one_pennylane_runs():
         return [qml.expval(qml.PauliZ(i)) for i in (0, 1)]
 
     angles = np.random.default_rng(6).uniform(-4, 4, (10, 4))
-    np.testing.assert_allclose(
-        two_qubit_circuit(angles), np.stack(circuit(angles), axis=1), rtol=0, atol=1e-14
-    )
+    np.testing.assert_allclose(two_qubit_circuit(angles), np.stack(circuit(angles), axis=1), rtol=0, atol=1e-14)
 
 
 def test_the_shift_rule_is_the_exact_jacobian():
@@ -295,9 +285,7 @@ def test_any_split_into_inputs_and_weights(n_inputs):
 
 def test_one_call_of_the_function_for_a_whole_batch():
     calls = []
-    layer = Quantum(
-        lambda angles: calls.append(angles.shape) or two_qubit_circuit(angles), [0.1, 0.2], n_inputs=2
-    )
+    layer = Quantum(lambda angles: calls.append(angles.shape) or two_qubit_circuit(angles), [0.1, 0.2], n_inputs=2)
     x = np.zeros((7, 2))
     layer.forward(x)
     layer.backward(x, np.ones((7, 2)))

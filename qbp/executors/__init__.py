@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from qbp.angles import Angles
 from qbp.errors import ArgumentError
 from qbp.program import Program
+
+if TYPE_CHECKING:
+    from qbp.executors.qiskit_primitive.options import Options
 
 __all__ = ["AdjointExecutor", "Executor", "Gradients", "backend"]
 
@@ -86,18 +89,27 @@ class AdjointExecutor(Executor, Protocol):
         ...
 
 
-def backend(spec: str | Executor, *, shots: int | None = None, generator: torch.Generator | None = None) -> Executor:
+def backend(
+    spec: str | Executor,
+    *,
+    shots: int | None = None,
+    generator: torch.Generator | None = None,
+    options: Options | None = None,
+) -> Executor:
     """The executor that a backend string names.
 
     Args:
-        spec: "auto", "native", "dense", the name of any PennyLane device ("lightning.qubit", "default.mixed", ...),
+        spec: "auto", "native", "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of that device),
+            "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
             the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
-            generator=generator)``), or an executor, which is returned as it is.
+            generator=generator)``); or an executor, which is returned as it is.
         shots: how many times each circuit is sampled; None for exact expectation values.
         generator: source of the samples; None for torch's global one.
+        options: how Qiskit's primitives transpile, measure and mitigate.
 
     Raises:
         ArgumentError: if there is no such backend, or it cannot sample.
+        MissingPackageError: if the backend needs a package that is not installed.
     """
     if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
         raise ArgumentError(f"Argument `shots` must be None or a positive integer, but is {shots!r}")
@@ -107,6 +119,12 @@ def backend(spec: str | Executor, *, shots: int | None = None, generator: torch.
         if shots not in (None, spec.shots):
             raise ArgumentError(f"Argument `shots` must be {spec.shots} as the executor's, or None, but is {shots}")
         return spec
+    if spec.split(":")[0] in ("qiskit", "aer", "fake", "ibm"):
+        from qbp.executors.qiskit_primitive import qiskit_backend
+
+        return qiskit_backend(spec, shots=shots, options=options, generator=generator)
+    if options is not None:
+        raise ArgumentError(f"Argument `options` is for Qiskit's primitives, but `backend` is {spec!r}")
     if spec in ("auto", "native", "dense"):
         simulator = _simulator(spec)
         if shots is None:

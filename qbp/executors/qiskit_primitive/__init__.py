@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from qbp.angles import Angles
-from qbp.executors.qiskit_primitive.circuit import constants, used_angles
+from qbp.executors.qiskit_primitive.circuit import constants
 from qbp.executors.qiskit_primitive.isa import Compiled, compile_program
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, MITIGATION, Options
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
@@ -135,9 +135,7 @@ class QiskitPrimitive:
     def _compile(self, program: Program) -> Compiled:
         """Ops outside the measurements' light cone go, but angles keep their numbers."""
         small, kept = program.lightcone()
-        ops = tuple(
-            op if getattr(op, "angle", None) is None else _renumbered(op, kept) for op in small.ops
-        )
+        ops = tuple(op if getattr(op, "angle", None) is None else _renumbered(op, kept) for op in small.ops)
         visible = Program(program.n_qubits, ops, program.measurements, program.n_angles)
         return compile_program(visible, self.primitive.backend, self.options, self.directory)
 

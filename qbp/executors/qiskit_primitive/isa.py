@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qbp.files import write_atomic
+from qbp.errors import CircuitError
 from qbp.executors.qiskit_primitive.circuit import append, circuit_of, observables, used_angles
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.executors.sampled import measurement_groups
+from qbp.files import write_atomic
 from qbp.program import Program
 
 __all__ = ["Compiled", "compile_program", "transpile"]
@@ -96,6 +97,10 @@ def compile_program(program: Program, backend: Any, options: Options, directory:
     """
     if backend is None:
         return Compiled(program, circuit_of(program), tuple(range(program.n_qubits)), None)
+    if program.n_qubits > backend.num_qubits:
+        raise CircuitError(
+            f"A circuit of {program.n_qubits} qubits does not fit on {backend.name}, which has {backend.num_qubits}"
+        )
     key = repr((program, backend.name, options.optimization_level, options.seed_transpiler))
     path = None if directory is None else directory / f"circuit-{hashlib.sha256(key.encode()).hexdigest()[:16]}.qpy"
     if path is not None and path.exists():

@@ -97,7 +97,9 @@ class Statevector(_Local):
 
     def _expvals(self, compiled: Compiled, values: np.ndarray) -> np.ndarray:
         psi = _states(compiled.circuit, values)
-        return np.stack([(psi.conj() * (op.to_matrix(sparse=True) @ psi.T).T).sum(1).real for op in compiled.observables], 1)
+        return np.stack(
+            [(psi.conj() * (op.to_matrix(sparse=True) @ psi.T).T).sum(1).real for op in compiled.observables], 1
+        )
 
 
 def _states(circuit: Any, values: np.ndarray) -> np.ndarray:
@@ -119,7 +121,9 @@ def _states(circuit: Any, values: np.ndarray) -> np.ndarray:
             (parameter,) = turn.parameters
             column = values[:, parameters.index(parameter)]
             distinct, which = np.unique(column, return_inverse=True)
-            matrices = np.stack([type(gate)(float(turn.bind({parameter: float(v)}))).to_matrix() for v in distinct])[which]
+            matrices = np.stack([type(gate)(float(turn.bind({parameter: float(v)}))).to_matrix() for v in distinct])[
+                which
+            ]
         else:
             matrices = Operator(gate).data[None]
         moved = np.moveaxis(psi, axes, range(n + 1 - len(axes), n + 1))
@@ -273,7 +277,7 @@ def _noise_model(target: Any, qubits: Sequence[int]) -> tuple[Any, dict[int, np.
         if kept:
             part.add_instruction(target.operation_from_name(name), kept, name=name)
     at = {q: i for i, q in enumerate(qubits)}
-    model, flips = NoiseModel(basis_gates=target.operation_names), {}
+    model, flips = NoiseModel(basis_gates=list(target.operation_names)), {}
     for on, error in basic_device_readout_errors(target=part):
         flips[on[0]] = np.asarray(error.probabilities)
         model.add_readout_error(error, [at[q] for q in on])
@@ -293,5 +297,7 @@ def fake(name: str, noise: bool = True) -> Aer:
     }
     key = name.removeprefix("Fake").removeprefix("fake_").removesuffix("V2").lower()
     if key not in known:
-        raise ArgumentError(f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is {name!r}")
+        raise ArgumentError(
+            f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is {name!r}"
+        )
     return Aer(known[key](), noise=noise, name=f"fake:{key}")

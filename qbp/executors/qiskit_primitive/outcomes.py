@@ -60,10 +60,12 @@ def outputs_of(
 
         per_output: dict[int, np.ndarray] = {}
         for column, coefficient, wires in group.words:
-            sign = 1.0 - 2.0 * (sum(bit(w) for w in wires) & 1)
-            per_output[column] = per_output.get(column, 0.0) + coefficient * sign
+            sign = 1.0 - 2.0 * (np.sum([bit(w) for w in wires], axis=0) & 1)
+            per_output[column] = per_output.get(column, np.zeros(1)) + coefficient * sign
         for first, wires in group.probs:
-            outcome = sum(bit(w) << (len(wires) - 1 - i) for i, w in enumerate(wires))
+            outcome = np.zeros(len(read.keys), dtype=np.int64)
+            for w in wires:
+                outcome = outcome << 1 | bit(w)
             for value in range(2 ** len(wires)):
                 per_output[first + value] = (outcome == value).astype(float)
         for column, of_outcome in per_output.items():
