@@ -63,7 +63,7 @@ def evaluate(
     if data.n_classes is None:
         return result | {"mse": F.mse_loss(outputs, y).item()}
     size = data.n_classes
-    pairs = torch.bincount(y * size + _predicted(outputs), minlength=size * size)
+    pairs = torch.bincount(y * size + predicted(outputs), minlength=size * size)
     confusion = pairs.reshape(size, size).tolist()
     shares = [row[k] / sum(row) if sum(row) else None for k, row in enumerate(confusion)]
     return result | {"per_class_accuracy": shares, "confusion": confusion}
@@ -124,14 +124,14 @@ def measure(
 def summary(outputs: Tensor, y: Tensor) -> dict[str, float]:
     """Return `accuracy` for labels; `mae` and `r2` (mean over columns, as scikit-learn's) for targets."""
     if not y.is_floating_point():
-        return {"accuracy": (_predicted(outputs) == y).double().mean().item()}
+        return {"accuracy": (predicted(outputs) == y).double().mean().item()}
     error = (outputs - y).double()
     squares, spread = error.square().sum(0), (y.double() - y.double().mean(0)).square().sum(0)
     r2 = torch.where(spread > 0, 1 - squares / spread, (squares == 0).double())
     return {"mae": error.abs().mean().item(), "r2": r2.mean().item()}
 
 
-def _predicted(outputs: Tensor) -> Tensor:
+def predicted(outputs: Tensor) -> Tensor:
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
 
 
