@@ -12,6 +12,7 @@ Example:
 """
 
 from qbp import data
+from qbp.diagnose import diagnose
 from qbp.distill import distill
 from qbp.errors import QbpError
 from qbp.executors import backend
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "backend",
     "data",
+    "diagnose",
     "distill",
     "evaluate",
     "fit",

@@ -19,16 +19,20 @@ from torch import nn
 import qbp
 from qbp import config as configs
 from qbp import data, models, report
+from qbp.checkpoint import METRICS
 from qbp.config import Config, Hybrid
 from qbp.data import Dataset
+from qbp.diagnose import Finding, stalled
+from qbp.diagnose import diagnose as diagnose_model
 from qbp.errors import ConfigError
 from qbp.files import write_atomic
+from qbp.train import History, fit, load_checkpoint
 from qbp.train import evaluate as evaluate_model
-from qbp.train import fit, load_checkpoint
 
-__all__ = ["build", "evaluate", "load_data", "train", "verdict", "versions"]
+__all__ = ["build", "diagnose", "evaluate", "load_data", "train", "verdict", "versions"]
 
 CONFIG, RESULT, VERSIONS, TWIN = "config.yaml", "result.json", "versions.json", "twin"
+DIAGNOSIS = "diagnosis.json"
 PACKAGES = ("numpy", "torch", "pennylane", "qiskit", "numba", "scikit-learn", "safetensors")
 
 
@@ -73,7 +77,7 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
 
     The directory then holds `config.yaml`, `versions.json`, `metrics.jsonl` (a row per epoch), pictures,
     `checkpoint.safetensors` and `result.json`, and `twin/` the same of the twin. Whatever a kill leaves there,
-    resuming ends with the bits of a run that was not killed.
+    resuming ends with the bits of a run that was not killed. A model that learnt nothing is diagnosed.
 
     Args:
         config: the config.
@@ -83,7 +87,8 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
 
     Returns:
         What `result.json` holds: `name`, `seed`, `data`, and by name of the model its `parameters`, `epochs`,
-        `seconds` of training and the metrics of `qbp.train.evaluate`.
+        `seconds` of training and the metrics of `qbp.train.evaluate`; of one that learnt nothing also `diagnosis`,
+        the sentences of what warns.
 
     Raises:
         ConfigError: the directory is taken, or holds a run of another config.
@@ -130,6 +135,9 @@ def _train(
             "seconds": sum(history.column("seconds")),
             **evaluate_model(model, test_data, loss=config.train.loss),
         }
+        if stalled(history, train_data, config.train.loss):
+            findings = _diagnose(config, model, train_data, history, run_dir)
+            results[name]["diagnosis"] = [finding.says for finding in findings if finding.warns]
     report.training_curves(histories, folder / "training.png")
     for name, result in results.items():
         if "confusion" in result:
@@ -169,6 +177,34 @@ def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | 
         ((name, model),) = build(config, train_data).items()
         epoch = load_checkpoint(model, folder, best=config.train.early_stopping is not None)
         return {"model": name, "epoch": epoch, **evaluate_model(model, test_data, loss=config.train.loss)}
+
+
+def diagnose(directory: str | Path) -> tuple[Finding, ...]:
+    """Diagnose the model of a run, and keep what was found there: `diagnosis.json`, and `diagnosis.png`.
+
+    Args:
+        directory: the run's.
+
+    Returns:
+        The findings, those that warn first; see `qbp.diagnose`.
+
+    Raises:
+        ConfigError: there is no such run, or it has no checkpoint yet.
+    """
+    folder = Path(directory)
+    config = read_config(folder).model_copy(update={"twin": False})
+    with threads(config.threads):
+        train_data, _ = load_data(config)
+        (model,) = build(config, train_data).values()
+        load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+        return _diagnose(config, model, train_data, History.from_jsonl(folder / METRICS), folder)
+
+
+def _diagnose(config: Config, model: nn.Module, train: Dataset, history: History, run_dir: Path) -> tuple[Finding, ...]:
+    findings = diagnose_model(model, train, history=history, loss=config.train.loss, seed=config.seed)
+    _write(run_dir / DIAGNOSIS, {"findings": [finding.to_json() for finding in findings]})
+    report.diagnosis(findings, run_dir / "diagnosis.png")
+    return findings
 
 
 def verdict(result: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 LAYERS = (
     "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost ledger patience jobs",
     "trace executors gradients expectation qnode layer testing",
-    "ansatz gallery models backprop data families metrics checkpoint train information",
+    "ansatz gallery models backprop data families metrics checkpoint train information capability",
     "hardware importance exact prune lesson distill compress controls statistics compare sweep diagnose",
     "report page config runs pipeline cli __main__",
 )

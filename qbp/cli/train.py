@@ -38,6 +38,9 @@ def train(
     console.print(_scores(result))
     if (said := runs.verdict(result)) is not None:
         console.print(said, markup=False)
+    for model, score in result["models"].items():
+        for sentence in score.get("diagnosis", ()):
+            console.print(f"The {model} model did not learn. {sentence}", markup=False)
     console.print(f"Saved in {folder}", markup=False)
 
 

@@ -132,8 +132,7 @@ def fisher(probe: Probe) -> Iterator[Finding]:
         said += (
             ": they hardly depend on any of them, so that training cannot move; look at what is saturated or constant"
         )
-    names = tuple(range(1, len(spectrum) + 1))
-    picture = Picture("points", names, tuple(spectrum.tolist()), "eigenvalue, by size", "Fisher information", True)
+    picture = _spectrum(spectrum)
     yield Finding("FLAT_FISHER", "Fisher spectrum", value, 1e-6, warns, said + ".", picture)
 
     live = jacobian.abs().amax((0, 1)) > 1e-9
@@ -154,8 +153,7 @@ def fisher(probe: Probe) -> Iterator[Finding]:
         said += (
             f" ({most} that {n_rows} rows can tell apart): nearly all of them do the same; take fewer, or other gates"
         )
-    mean = torch.stack(spectra).mean(0)
-    picture = Picture("points", names, tuple(mean.tolist()), "eigenvalue, by size", "Fisher information", True)
+    picture = _spectrum(torch.stack(spectra).mean(0))
     yield Finding("LOW_DIMENSION", "Effective dimension by parameter", value, threshold, warns, said + ".", picture)
 
     parts, shares, start = [], [], 0
@@ -164,15 +162,23 @@ def fisher(probe: Probe) -> Iterator[Finding]:
             parts.append(name)
             shares.append(1 - float(live[start : start + parameter.numel()].double().mean()))
             start += parameter.numel()
-    value = 1 - float(live.double().mean())
-    warns = value > 0.25
+    value = max(shares)
+    warns = value >= 0.5
     said = f"{int((~live).sum())} of {n_parameters} parameters change no output, whatever the data"
     if warns:
         said += (
-            ": rotations about the axis that is measured, or behind the last gate that a measurement sees; drop them"
+            f", most in {parts[shares.index(value)]}: they turn about the axis that is measured, come after the last "
+            "gate that a measurement sees, or feed something that is saturated; drop them"
         )
-    picture = Picture("bars", tuple(parts), tuple(shares), "parameter", "share without effect", limits=(0.25,))
-    yield Finding("DEAD_PARAMETERS", "Live parameters", value, 0.25, warns, said + ".", picture)
+    picture = Picture("bars", tuple(parts), tuple(shares), "parameter", "share without effect", limits=(0.5,))
+    yield Finding("DEAD_PARAMETERS", "Parameters without effect", value, 0.5, warns, said + ".", picture)
+
+
+def _spectrum(eigenvalues: Tensor) -> Picture:
+    """Those that are not zero but for rounding."""
+    some = eigenvalues[eigenvalues > 1e-14 * eigenvalues.max()].tolist()
+    ranks = tuple(range(1, len(some) + 1))
+    return Picture("points", ranks, tuple(some), "eigenvalue, by size", "Fisher information", bool(some))
 
 
 def _redrawn(probe: Probe) -> Iterator[nn.Module]:

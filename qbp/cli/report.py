@@ -1,0 +1,33 @@
+"""`qbp diagnose`: what a run has to say about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qbp.cli.console import out, table
+
+__all__ = ["diagnose"]
+
+
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
+) -> None:
+    """Say why a model does not learn: each number with its threshold, advice and a picture."""
+    from qbp import runs
+
+    findings = runs.diagnose(run)
+    rows = table(str(run), "finding", "what", "value", "threshold", "")
+    for finding in findings:
+        numbers = f"{finding.value:.3g}", f"{finding.threshold:.3g}", "warns" if finding.warns else "fine"
+        rows.add_row(finding.code, finding.title, *numbers)
+    console = out()
+    console.print(rows)
+    warnings = [finding for finding in findings if finding.warns]
+    for finding in warnings:
+        console.print(f"{finding.code}: {finding.says}", markup=False)
+    if not warnings:
+        console.print("Nothing is wrong that this diagnosis knows of.")
+    console.print(f"Saved in {run}: {runs.DIAGNOSIS}, diagnosis.png", markup=False)
