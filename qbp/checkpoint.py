@@ -127,7 +127,8 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
     Args:
         model: a model like the one that was trained.
         run_dir: the directory given to `fit`.
-        best: take the weights of the best epoch (as `History.best`) instead of the last.
+        best: take the weights of the best epoch (as `History.best`) instead of the last; before the first epoch has
+            ended there is no such thing.
 
     Returns:
         The epoch the weights are from.
@@ -136,7 +137,7 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
         ConfigError: there is no checkpoint, or it does not fit the model.
     """
     state = load_state(Path(run_dir) / CHECKPOINT)
-    part = state["best"] if best else state
+    part = state["best"] if best and state["epoch"] else state
     try:
         model.load_state_dict(part["model"])
     except RuntimeError as error:

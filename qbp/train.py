@@ -109,8 +109,9 @@ def fit(
     """Train `model` in place by mini-batches.
 
     `seed` drives the order of the rows, dropout, and all else that draws from torch's global generator, whose
-    state is put back afterwards. With `run_dir` every epoch adds a row to `metrics.jsonl` and a checkpoint;
-    a run killed at any moment and resumed has the bits of one that was not (same machine, same threads).
+    state is put back afterwards. With `run_dir` there is a checkpoint from the start, and every epoch adds a row
+    to `metrics.jsonl` and a new one; a run killed at any moment and resumed has the bits of one that was not
+    (same machine, same threads).
 
     Args:
         model: maps (B, I) to (B, n_classes), to (B, 1) logits for two classes, or to (B, T) for a regression.
@@ -182,6 +183,18 @@ def fit(
     best: dict[str, Any] = {"epoch": 0, "value": math.inf, "model": {}}
     order = torch.Generator().manual_seed(seed)
 
+    def snapshot(epoch: int) -> dict[str, Any]:
+        return {
+            "config": config,
+            "epoch": epoch,
+            "best": best,
+            "model": model.state_dict(),
+            "optimizer": adapt.state_dict(),
+            "schedule": scheduler.state_dict() if scheduler is not None else None,
+            "order": order.get_state(),
+            "random": get_random(model),
+        }
+
     with seeded(model, seed), modes(model), _bar(progress, epochs, math.ceil(len(x) / batch_size)) as tick:
         if state is not None:
             rows, best = state["rows"], state["best"]
@@ -191,6 +204,8 @@ def fit(
                 scheduler.load_state_dict(state["schedule"])
             order.set_state(state["order"])
             set_random(model, state["random"])
+        elif run is not None:
+            save_state(run / CHECKPOINT, snapshot(0))  # what stops within the first epoch resumes from these weights
         model.train()
 
         for epoch in range(len(rows) + 1, epochs + 1):
@@ -229,17 +244,7 @@ def fit(
             if run is not None:
                 with open(run / METRICS, "a", encoding="utf-8") as file:
                     file.write(to_line(row))
-                snapshot = {
-                    "config": config,
-                    "epoch": epoch,
-                    "best": best,
-                    "model": model.state_dict(),
-                    "optimizer": adapt.state_dict(),
-                    "schedule": scheduler.state_dict() if scheduler is not None else None,
-                    "order": order.get_state(),
-                    "random": get_random(model),
-                }
-                save_state(run / CHECKPOINT, snapshot)
+                save_state(run / CHECKPOINT, snapshot(epoch))
             if callable(progress):
                 progress(row)
 
