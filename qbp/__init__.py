@@ -12,10 +12,12 @@ Example:
 """
 
 from qbp import data
+from qbp.cost import Budget, Cost
 from qbp.diagnose import diagnose
 from qbp.distill import distill
 from qbp.errors import QbpError
 from qbp.executors import backend
+from qbp.hardware import on_backend, plan
 from qbp.information import gradient_variance, jacobian, quantum_fisher
 from qbp.layer import QuantumLayer
 from qbp.models import hybrid, mlp
@@ -26,7 +28,9 @@ from qbp.train import History, evaluate, fit, load_checkpoint, lr_range_test
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Circuit",
+    "Cost",
     "History",
     "QbpError",
     "QuantumLayer",
@@ -44,6 +48,8 @@ __all__ = [
     "load_checkpoint",
     "lr_range_test",
     "mlp",
+    "on_backend",
+    "plan",
     "quantum_fisher",
     "trace",
 ]

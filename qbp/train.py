@@ -109,9 +109,8 @@ def fit(
     """Train `model` in place by mini-batches.
 
     `seed` drives the order of the rows, dropout, and all else that draws from torch's global generator, whose
-    state is put back afterwards. With `run_dir` there is a checkpoint from the start, and every epoch adds a row
-    to `metrics.jsonl` and a new one; a run killed at any moment and resumed has the bits of one that was not
-    (same machine, same threads).
+    state is put back afterwards. With `run_dir` there is a checkpoint from the start and after every epoch, with a row
+    in `metrics.jsonl`; a run killed at any moment and resumed has the bits of one that was not (same machine, threads).
 
     Args:
         model: maps (B, I) to (B, n_classes), to (B, 1) logits for two classes, or to (B, T) for a regression.
