@@ -21,6 +21,8 @@ from qbp.hardware import on_backend, plan
 from qbp.information import gradient_variance, jacobian, quantum_fisher
 from qbp.layer import QuantumLayer
 from qbp.models import hybrid, mlp
+from qbp.prune import prune
+from qbp.store import load_model, save_model
 from qbp.testing import gradcheck
 from qbp.trace import Circuit, trace
 from qbp.train import History, evaluate, fit, load_checkpoint, lr_range_test
@@ -46,10 +48,13 @@ __all__ = [
     "hybrid",
     "jacobian",
     "load_checkpoint",
+    "load_model",
     "lr_range_test",
     "mlp",
     "on_backend",
     "plan",
+    "prune",
     "quantum_fisher",
+    "save_model",
     "trace",
 ]

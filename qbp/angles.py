@@ -79,6 +79,15 @@ class Terms:
             tuple(self.index[k] for k in kept), tuple(self.scale[k] for k in kept), tuple(self.offset[k] for k in kept)
         )
 
+    def dense(self, n_source: int) -> Tensor:
+        """The slopes as a dense matrix (K, V)."""
+        matrix = torch.zeros(len(self), n_source, dtype=torch.float64)
+        for k, (row, factors) in enumerate(zip(self.index, self.scale, strict=True)):
+            for v, factor in zip(row, factors, strict=True):
+                if factor:
+                    matrix[k, v] += factor
+        return matrix
+
     def any(self) -> bool:
         """Whether any term or offset is not zero."""
         return any(any(row) for row in self.scale) or any(self.offset)

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["PRODUCTS", "affine_nodes", "cast", "dependencies", "extract", "functional", "outputs", "reads"]
+__all__ = [
+    "PRODUCTS",
+    "affine_nodes",
+    "cast",
+    "dependencies",
+    "extract",
+    "functional",
+    "outputs",
+    "reads",
+    "reads_elements",
+]
 
 _aten = torch.ops.aten
 
@@ -87,6 +97,48 @@ def outputs(graph: GraphModule) -> list[Node]:
 def reads(graph: GraphModule, argument: int) -> bool:
     """Whether a traced function uses one of its two arguments."""
     return bool([node for node in graph.graph.nodes if node.op == "placeholder"][argument].users)
+
+
+# Operations that take elements out or put them elsewhere, and do nothing else.
+_PLACES = _MOVES - {
+    *(_aten.neg.default, _aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.slice_scatter.default),
+    *(_aten.sum.default, _aten.sum.dim_IntList, _aten.mean.default, _aten.mean.dim),
+} | {_aten.index.Tensor}
+
+
+def reads_elements(graph: GraphModule, argument: int, size: int) -> set[int]:
+    """Which elements of one of its two arguments a traced function uses, found by following where each goes."""
+    depends = dependencies(graph)
+    known: dict[Node, Any] = {}  # for a node the elements' numbers in place of their values, -1 for constants
+    used: set[int] = set()
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    for node in graph.graph.nodes:
+        if node in placeholders:
+            known[node] = torch.arange(size) if node is placeholders[argument] else None
+        elif node.op == "get_attr":
+            known[node] = getattr(graph, node.target)
+        elif (
+            node.op == "call_function"
+            and node.target in _PLACES
+            and all(not depends[n] or known.get(n) is not None for n in node.all_input_nodes)
+        ):
+            position = node.args[1] if node.target is _aten.index.Tensor else None
+
+            def numbers(n: Node, position: Any = position) -> Any:
+                if depends[n] or (position is not None and n in position):
+                    return known[n]
+                return torch.full(n.meta["val"].shape, -1) if "val" in n.meta else torch.full_like(known[n], -1).long()
+
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), numbers)
+            known[node] = node.target(*args, **kwargs)
+        elif node.op == "output" or depends[node]:
+            known[node] = None
+            for before in node.all_input_nodes:
+                found = known.get(before) if depends[before] else None
+                for tensor in found if isinstance(found, list | tuple) else [found]:
+                    if tensor is not None:
+                        used.update(tensor.flatten().tolist())
+    return used - {-1}
 
 
 def extract(graph: GraphModule, nodes: Sequence[Node], stack: bool = True) -> GraphModule | None:

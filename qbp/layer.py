@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from qbp.qnode import (
     shot_copies,
 )
 from qbp.trace import Circuit, trace, weight_shapes_of
+from qbp.weights import Weights, initial_weight
 
 __all__ = ["QuantumLayer"]
 
@@ -279,17 +280,36 @@ class QuantumLayer(nn.Module):
                     raise ArgumentError(
                         f"Weight {name!r} has the name of an attribute of QuantumLayer: give it another one"
                     )
-                self.register_parameter(name, nn.Parameter(_initial_weight(name, shape, init_method)))
+                self.register_parameter(name, nn.Parameter(initial_weight(name, shape, init_method)))
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, uniform in [0, 2 pi) radians."""
         for name in self._weight_names:
             nn.init.uniform_(getattr(self, name), b=2 * math.pi)
 
+    def set_circuit(self, circuit: Circuit, weights: Mapping[str, Tensor]) -> None:
+        """Put another circuit with its weights in this one's place, as pruning does.
+
+        Backend, gradient rule and random numbers stay; a weight of the same name keeps its dtype, its device and
+        whether it trains.
+        """
+        before = {name: self.get_parameter(name) for name in self._weight_names}
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        if shapes != circuit.weight_shapes:
+            raise ArgumentError(f"Argument `weights` must have shapes {circuit.weight_shapes}, but has {shapes}")
+        for name in self._weight_names:
+            delattr(self, name)
+        self._circuits, self._n_inputs, self._source = {circuit.n_inputs: circuit}, circuit.n_inputs, None
+        self._weight_names = tuple(weights)
+        for name, value in weights.items():
+            old = before.get(name)
+            value = value.detach().clone() if old is None else value.detach().to(old, copy=True)
+            self.register_parameter(name, nn.Parameter(value, requires_grad=old is None or old.requires_grad))
+
     @property
     def qnode_weights(self) -> MutableMapping[str, Tensor]:
         """The weights by name, PennyLane's `TorchLayer.qnode_weights`."""
-        return _Weights(self)
+        return Weights(self)
 
     # ---- what PennyLane's TorchLayer has too -------------------------------------------------------------------------
 
@@ -344,48 +364,6 @@ class QuantumLayer(nn.Module):
         return f"<Quantum Torch Layer: func={name}>"
 
     __str__ = __repr__
-
-
-class _Weights(MutableMapping[str, Tensor]):
-    """A layer's weights by name; assigning a tensor makes it the weight."""
-
-    def __init__(self, layer: QuantumLayer):
-        self._layer = layer
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._layer._weight_names:
-            raise KeyError(name)
-        return getattr(self._layer, name)
-
-    def __setitem__(self, name: str, value: Tensor) -> None:
-        if name not in self._layer._weight_names:
-            raise KeyError(name)
-        setattr(self._layer, name, value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach()))
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError("A layer's weights cannot be deleted")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layer._weight_names)
-
-    def __len__(self) -> int:
-        return len(self._layer._weight_names)
-
-
-def _initial_weight(name: str, shape: tuple[int, ...], init_method: Any) -> Tensor:
-    if init_method is None:
-        init: Any = functools.partial(nn.init.uniform_, b=2 * math.pi)
-    elif isinstance(init_method, Mapping):
-        init = init_method[name]
-        if isinstance(init, Tensor):
-            if tuple(init.shape) != shape:
-                raise ArgumentError(
-                    f"Argument `init_method` for {name!r} must have shape {shape}, but has {tuple(init.shape)}"
-                )
-            return init.detach().clone()
-    else:
-        init = init_method
-    return init(torch.empty(shape)) if shape else init(torch.empty(1))[0]
 
 
 def _check_norms(amplitudes: Tensor) -> None:

@@ -16,9 +16,10 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 # Imports go one way: a module imports from its own line or from those above it, and never in a circle.
 LAYERS = (
     "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost ledger patience jobs",
-    "trace executors gradients expectation qnode layer testing",
-    "ansatz gallery models backprop data families metrics checkpoint train information capability",
-    "hardware importance exact prune lesson distill compress controls statistics compare sweep diagnose",
+    "trace executors gradients expectation qnode weights layer testing",
+    "ansatz gallery models backprop data families metrics checkpoint train store information capability",
+    "hardware groups edit importance exact transpiled prune structured lesson distill compress controls statistics "
+    "compare sweep diagnose",
     "report page config runs pipeline cli __main__",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
