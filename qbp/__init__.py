@@ -12,6 +12,7 @@ Example:
 """
 
 from qbp import data
+from qbp.compare import Comparison, compare, load_comparison
 from qbp.cost import Budget, Cost
 from qbp.diagnose import diagnose
 from qbp.distill import distill
@@ -32,12 +33,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Budget",
     "Circuit",
+    "Comparison",
     "Cost",
     "History",
     "QbpError",
     "QuantumLayer",
     "__version__",
     "backend",
+    "compare",
     "data",
     "diagnose",
     "distill",
@@ -48,6 +51,7 @@ __all__ = [
     "hybrid",
     "jacobian",
     "load_checkpoint",
+    "load_comparison",
     "load_model",
     "lr_range_test",
     "mlp",

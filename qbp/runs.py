@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import qbp
 from qbp import config as configs
 from qbp import data, models, report
 from qbp.checkpoint import METRICS
@@ -26,6 +21,7 @@ from qbp.diagnose import Finding, stalled
 from qbp.diagnose import diagnose as diagnose_model
 from qbp.errors import ConfigError
 from qbp.files import write_atomic
+from qbp.provenance import versions
 from qbp.train import History, fit, load_checkpoint
 from qbp.train import evaluate as evaluate_model
 
@@ -33,7 +29,6 @@ __all__ = ["build", "diagnose", "evaluate", "load_data", "train", "verdict", "ve
 
 CONFIG, RESULT, VERSIONS, TWIN = "config.yaml", "result.json", "versions.json", "twin"
 DIAGNOSIS = "diagnosis.json"
-PACKAGES = ("numpy", "torch", "pennylane", "qiskit", "numba", "scikit-learn", "safetensors")
 
 
 def load_data(config: Config) -> tuple[Dataset, Dataset]:
@@ -244,30 +239,6 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def versions() -> dict[str, Any]:
-    """Return what a result depends on besides its config: versions, machine, the working directory's commit."""
-    return {
-        "python": platform.python_version(),
-        "qbp": qbp.__version__,
-        **{name: metadata.version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "processor": processor(),
-        "processors": os.cpu_count(),
-        "commit": _commit(),
-    }
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def read_config(folder: Path) -> Config:
     """Return a run's config.
 
@@ -324,12 +295,3 @@ def _open(config: Config, folder: Path, resume: bool) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

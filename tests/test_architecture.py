@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 LAYERS = (
     "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost ledger patience jobs",
     "trace executors gradients expectation qnode weights layer testing",
-    "ansatz gallery models backprop data families metrics checkpoint train store information capability",
-    "hardware groups edit importance exact transpiled prune structured lesson distill compress controls statistics "
-    "compare sweep diagnose",
+    "ansatz gallery models backprop data families metrics checkpoint train store information capability provenance",
+    "hardware groups edit importance exact transpiled prune structured lesson distill compress controls trial "
+    "statistics verdicts sweep grid compare diagnose",
     "report page config runs pipeline cli __main__",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
@@ -34,7 +34,18 @@ CONFINED = {
     "qiskit": {"trace/qiskit", "executors/qiskit_primitive", "gallery", "qasm", "cli"},
     "matplotlib": {"report"},
 }
-LAZY_ONLY = ("pennylane", "qiskit", "qiskit_aer", "qiskit_ibm_runtime", "matplotlib", "sklearn", "pandas")
+LAZY_ONLY = (
+    "pennylane",
+    "qiskit",
+    "qiskit_aer",
+    "qiskit_ibm_runtime",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "statsmodels",
+)
 LONGEST = 400  # lines, but for kernels
 
 

@@ -1,0 +1,374 @@
+"""Controls: what a hybrid model has to be compared with before a word is said about its circuit.
+
+Three kinds. In place of the circuit: is it the circuit that does it, its training, its entanglement? Matched rivals: a
+classical network of as many parameters, of as many multiply-adds. And what anybody would try first: a linear model and
+scikit-learn's classifiers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbp.errors import ArgumentError
+from qbp.gradients import shift_rule
+from qbp.layer import QuantumLayer
+from qbp.models import matched_mlp, mlp, n_parameters
+from qbp.program import Clifford, Op, Program
+
+__all__ = ["CLASSIFIERS", "CONTROLS", "LAYER_CONTROLS", "Removed", "Sine", "renew", "resources"]
+
+
+# ---- in place of the circuit ---------------------------------------------------------------------------------------
+
+
+class Removed(nn.Module):
+    """Nothing in place of a layer (B, I) -> (B, M): the identity, or a fixed random projection where I is not M.
+
+    Args:
+        n_inputs, n_outputs: I and M.
+    """
+
+    projection: Tensor | None
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("projection", None)
+        if n_inputs != n_outputs:
+            self.projection = torch.empty(n_outputs, n_inputs)
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the projection anew: with orthonormal rows or columns."""
+        if self.projection is not None:
+            nn.init.orthogonal_(self.projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, M)."""
+        return x if self.projection is None else nn.functional.linear(x, self.projection)
+
+
+class Sine(nn.Module):
+    """The classical layer that a circuit without entanglement is: ``y_m = sum_k a_km sin(k (W x)_m + b_km)``.
+
+    A circuit that encodes each input r times is a Fourier series of degree r in it (arXiv 2008.08605); so is this.
+
+    Args:
+        n_inputs, n_outputs: I and M.
+        degree: r.
+    """
+
+    def __init__(self, n_inputs: int, n_outputs: int, degree: int = 1) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_inputs, n_outputs, bias=False)
+        self.phases = nn.Parameter(torch.empty(degree, n_outputs))
+        self.amplitudes = nn.Parameter(torch.empty(degree, n_outputs)) if degree > 1 else None
+        self.register_buffer("multiples", torch.arange(1.0, degree + 1)[:, None])
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the phases anew, uniform in [0, 2 pi) as a circuit's angles; the amplitudes begin equal."""
+        nn.init.uniform_(self.phases, b=2 * math.pi)
+        if self.amplitudes is not None:
+            nn.init.constant_(self.amplitudes, 1 / len(self.amplitudes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, M)."""
+        waves = torch.sin(self.linear(x)[:, None] * self.multiples + self.phases)
+        return waves[:, 0] if self.amplitudes is None else (waves * self.amplitudes).sum(1)
+
+
+def _is_entangling(op: Op) -> bool:
+    return len(op.wires) > 1
+
+
+def _frozen(layer: QuantumLayer) -> nn.Module:
+    return layer.requires_grad_(False)
+
+
+def _separable(layer: QuantumLayer) -> nn.Module:
+    circuit = layer.circuit.drop_ops(_is_entangling)
+    return QuantumLayer(circuit, backend=layer.executor or "auto", diff_method=layer.diff_method)
+
+
+def _tanh(layer: QuantumLayer) -> nn.Module:
+    return nn.Sequential(nn.Linear(*_shape(layer)), nn.Tanh())
+
+
+# name -> what stands in the place of each quantum layer.
+LAYER_CONTROLS: dict[str, Callable[[QuantumLayer], nn.Module]] = {
+    "removed": lambda layer: Removed(*_shape(layer)),
+    "frozen": _frozen,
+    "separable": _separable,
+    "layer_linear": lambda layer: nn.Linear(*_shape(layer)),
+    "layer_tanh": _tanh,
+    "layer_sine": lambda layer: Sine(*_shape(layer), uploads(layer)),
+}
+
+
+def uploads(layer: QuantumLayer) -> int:
+    """Return how many rotations the input that is encoded most often turns: the degree of the Fourier series."""
+    angle_map, rotations = layer.circuit.angle_map, layer.circuit.program.angle_rotations()
+    counts = [0] * angle_map.n_inputs
+    for k, (index, scale) in enumerate(zip(angle_map.inputs.index, angle_map.inputs.scale, strict=True)):
+        for i in {i for i, s in zip(index, scale, strict=True) if s}:
+            counts[i] += len(rotations[k])
+    others = sum(map(len, rotations[len(angle_map.inputs) : angle_map.n_batched]))  # any of the inputs may turn these
+    return max(1, others + max(counts, default=0))
+
+
+def _shape(layer: QuantumLayer) -> tuple[int, int]:
+    return layer.circuit.n_inputs, layer.circuit.program.n_outputs
+
+
+def _replaced(model: nn.Module, make: Callable[[QuantumLayer], nn.Module]) -> nn.Module:
+    changed = copy.deepcopy(model)
+    if isinstance(changed, QuantumLayer):
+        return make(changed)
+    for parent in list(changed.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, QuantumLayer):
+                setattr(parent, name, make(child))
+    return changed
+
+
+# ---- the controls of a model ---------------------------------------------------------------------------------------
+
+Control = Callable[[nn.Module, int, int], nn.Module]
+
+
+def _layer_control(make: Callable[[QuantumLayer], nn.Module]) -> Control:
+    return lambda model, n_inputs, n_outputs: _replaced(model, make)
+
+
+def _matched_compute(model: nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:
+    """An MLP of as many multiply-adds for a row as the model with its circuit simulated: wide, or deep and wide."""
+    target = resources(model, n_inputs)["multiply_adds"]
+    ends = n_inputs + n_outputs
+    width = max(1, round(target / ends))
+    if width <= 1024:
+        return mlp(n_inputs, width, n_outputs)
+    width = round((math.sqrt(ends * ends + 4 * target) - ends) / 2)  # width^2 + ends * width = target
+    return mlp(n_inputs, width, width, n_outputs)
+
+
+# name -> (model, inputs, outputs) -> the control; weights are drawn later, by `renew`.
+CONTROLS: dict[str, Control] = {
+    **{name: _layer_control(make) for name, make in LAYER_CONTROLS.items()},
+    "matched_parameters": matched_mlp,
+    "matched_compute": _matched_compute,
+    "linear_model": lambda model, n_inputs, n_outputs: nn.Linear(n_inputs, n_outputs),
+}
+
+
+# name -> twelve configurations, the likeliest first: a budget of n takes the first n of every model.
+CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
+    "logistic_regression": tuple(
+        {"C": c} for c in (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 1e4, 3.0, 0.3, 30.0, 0.03)
+    ),
+    "svm_rbf": (
+        {"C": 10.0, "gamma": "scale"},
+        {"C": 1.0, "gamma": "scale"},
+        {"C": 100.0, "gamma": 1.0},
+        {"C": 100.0, "gamma": 0.1},
+        {"C": 10.0, "gamma": 0.01},
+        {"C": 100.0, "gamma": "scale"},
+        {"C": 1.0, "gamma": 1.0},
+        {"C": 10.0, "gamma": 10.0},
+        {"C": 1000.0, "gamma": 0.01},
+        {"C": 0.1, "gamma": "scale"},
+        {"C": 1000.0, "gamma": 0.1},
+        {"C": 1.0, "gamma": 0.01},
+    ),
+    "random_forest": tuple(
+        {"min_samples_leaf": leaf, "max_features": share, "max_depth": depth}
+        for depth, leaf, share in (
+            (None, 1, "sqrt"),
+            (None, 1, None),
+            (None, 4, "sqrt"),
+            (4, 1, "sqrt"),
+            (None, 2, "sqrt"),
+            (None, 4, None),
+            (None, 2, None),
+            (8, 1, "sqrt"),
+            (4, 1, None),
+            (8, 1, None),
+            (None, 8, "sqrt"),
+            (2, 1, "sqrt"),
+        )
+    ),
+    "gradient_boosting": tuple(
+        {"learning_rate": rate, "max_depth": depth}
+        for rate, depth in (
+            (0.1, 3),
+            (0.3, 3),
+            (0.1, 1),
+            (0.1, 5),
+            (0.03, 3),
+            (0.3, 1),
+            (0.3, 5),
+            (0.03, 5),
+            (1.0, 1),
+            (0.03, 1),
+            (1.0, 3),
+            (0.1, 8),
+        )
+    ),
+    "multilayer_perceptron": tuple(
+        {"hidden_layer_sizes": sizes, "learning_rate_init": rate, "alpha": alpha}
+        for rate, sizes, alpha in (
+            (0.01, (100,), 1e-4),
+            (0.001, (100,), 1e-4),
+            (0.01, (50, 50), 1e-4),
+            (0.01, (100,), 1e-2),
+            (0.001, (50, 50), 1e-4),
+            (0.1, (100,), 1e-4),
+            (0.01, (50, 50), 1e-2),
+            (0.001, (100,), 1e-2),
+            (0.1, (50, 50), 1e-4),
+            (0.01, (16,), 1e-4),
+            (0.001, (50, 50), 1e-2),
+            (0.01, (100, 100), 1e-3),
+        )
+    ),
+}
+LARGEST_BUDGET = min(map(len, CLASSIFIERS.values()))
+
+
+def configurations(train: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return the twelve configurations of a model that `qbp.train.fit` trains: rates around `lr`, two batch sizes."""
+    lr, batch_size = train.get("lr", 0.01), train.get("batch_size", 32)
+    sizes = (batch_size, max(1, batch_size // 2))
+    return tuple({"lr": lr * by, "batch_size": size} for size in sizes for by in (1, 3, 1 / 3, 10, 0.1, 30))
+
+
+def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:
+    """Build one of scikit-learn's classifiers, behind a scaler that is fitted on what it trains on."""
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    makers: dict[str, Callable[[], Any]] = {
+        "logistic_regression": lambda: LogisticRegression(max_iter=5000),
+        "svm_rbf": SVC,
+        "random_forest": lambda: RandomForestClassifier(random_state=seed),
+        "gradient_boosting": lambda: GradientBoostingClassifier(random_state=seed),
+        "multilayer_perceptron": lambda: MLPClassifier(max_iter=1000, random_state=seed),
+    }
+    return make_pipeline(StandardScaler(), makers[name]().set_params(**options))
+
+
+# ---- what a model costs --------------------------------------------------------------------------------------------
+
+
+def renew(model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy with initial weights drawn by `seed`, as if it had just been built.
+
+    Raises:
+        ArgumentError: a module has parameters, but no `reset_parameters`.
+    """
+    fresh = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for name, module in fresh.named_modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise ArgumentError(
+                    f"Argument `models` must have modules with `reset_parameters`, to draw their weights by seed, "
+                    f"but {name or type(module).__name__!r} has none"
+                )
+            if isinstance(module, QuantumLayer):
+                module.rng_state = torch.Generator().manual_seed(seed).get_state()
+    return fresh
+
+
+def resources(model: nn.Module, n_inputs: int, batch_size: int = 1) -> dict[str, int]:
+    """Count what a model is made of, and what a training step takes.
+
+    A rotation of N qubits costs 4 * 2^N real multiply-adds, a measured Pauli word 2 * 2^N (two halves of it); Clifford
+    gates cost the native engine none. A rotation about a word of k letters is 2 (k - 1) two-qubit gates on a device.
+
+    Args:
+        model: (B, n_inputs) -> (B, n_outputs).
+        n_inputs: columns of the input.
+        batch_size: rows of a step.
+
+    Returns:
+        `n_parameters` that training changes, `n_gates`, `two_qubit_gates`, `circuits_per_step` by the parameter-shift
+        rule, and `multiply_adds` for one row forward.
+
+    Example:
+        >>> from qbp.models import hybrid, mlp
+        >>> resources(mlp(8, 4, 2), 8)["multiply_adds"]
+        40
+        >>> resources(hybrid(8, 2, n_qubits=4, n_layers=2), 8, batch_size=32)["two_qubit_gates"]
+        8
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    first = next((p for p in model.parameters()), torch.empty(0))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        _replaced(model, _Skipped).eval()(torch.zeros(1, n_inputs, dtype=first.dtype, device=first.device))
+    counts = dict.fromkeys(("n_gates", "two_qubit_gates", "circuits_per_step"), 0)
+    multiply_adds = counter.get_total_flops() // 2
+    is_first = model
+    while isinstance(is_first, nn.Sequential) and len(is_first):
+        is_first = is_first[0]
+    for layer in (module for module in model.modules() if isinstance(module, QuantumLayer)):
+        program = layer.circuit.program
+        trains = any(p.requires_grad for p in layer.parameters())
+        needs = layer.circuit.angle_map.needs(layer is not is_first, trains)
+        shifted = sum(len(shift_rule(r)) for r, need in zip(program.angle_rotations(), needs, strict=True) if need)
+        counts["n_gates"] += len(program.ops)
+        counts["two_qubit_gates"] += sum(map(_two_qubit_gates, program.ops))
+        counts["circuits_per_step"] += batch_size * (1 + shifted)
+        multiply_adds += _simulated(program)
+    return {"n_parameters": n_parameters(model), **counts, "multiply_adds": multiply_adds}
+
+
+class _Skipped(nn.Module):
+    """A quantum layer that costs nothing."""
+
+    def __init__(self, layer: QuantumLayer) -> None:
+        super().__init__()
+        self.n_outputs = _shape(layer)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x), self.n_outputs)
+
+
+def _two_qubit_gates(op: Op) -> int:
+    wires = len(op.wires)
+    return int(wires > 1) if isinstance(op, Clifford) else 2 * max(0, wires - 1)
+
+
+def _simulated(program: Program) -> int:
+    rotations = sum(not isinstance(op, Clifford) for op in program.ops)
+    return 2**program.n_qubits * (4 * rotations + 2 * program.n_outputs)
+
+
+def controls_of(model: nn.Module, n_inputs: int, n_outputs: int) -> dict[str, nn.Module]:
+    """Build every control of a model that `qbp.train.fit` trains.
+
+    Args:
+        model: (B, n_inputs) -> (B, n_outputs).
+        n_inputs, n_outputs: its columns.
+
+    Returns:
+        The controls by name, all of `CONTROLS`; those in place of a circuit only where the model has one.
+
+    Raises:
+        ArgumentError: a control cannot be built, as where no MLP has as many parameters.
+    """
+    has_circuit = any(isinstance(module, QuantumLayer) for module in model.modules())
+    names: Sequence[str] = [name for name in CONTROLS if has_circuit or name not in LAYER_CONTROLS]
+    return {name: CONTROLS[name](model, n_inputs, n_outputs) for name in names}

@@ -1,0 +1,330 @@
+"""Paired differences between two models, and the word for them: BEATS, TIES, LOSES or INCONCLUSIVE.
+
+The rule, in this order: fewer than 6 pairs are INCONCLUSIVE. A difference that lies within the region of practical
+equivalence (two one-sided tests) TIES. One that Holm's correction leaves below alpha BEATS or LOSES; but where a linear
+model is as good as the best one, nothing BEATS: such data cannot show it. All else is INCONCLUSIVE.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qbp.errors import ArgumentError, MissingPackageError
+
+__all__ = ["Difference", "check_scores", "holm", "paired", "rank", "sample_complexity", "verdict"]
+
+VERDICTS = ("BEATS", "TIES", "LOSES", "INCONCLUSIVE")
+MOST_PAIRS = 2**20
+FEWEST_PAIRS = 6  # the first number with which a sign-flip test can fall below 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of `a - b` over pairs, and what is known of it.
+
+    Attributes:
+        n: pairs.
+        mean: of the differences.
+        low, high: the interval at level 1 - alpha.
+        p: two-sided, that there is no difference.
+        p_sign_flip: the same from the sign-flip test, which assumes no distribution; None for splits of the same data.
+        p_equivalent: that the difference is not within the region of practical equivalence.
+        attainable: the smallest p that so many pairs can give.
+        effect: mean by standard deviation of the differences (Cohen's d of pairs); None where that is 0.
+        wins: share of pairs with a > b; ties count half.
+        n_needed: pairs to see a difference as large as the region with 80 % power; None where no number would do.
+        test: the name of the test.
+    """
+
+    n: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_sign_flip: float | None
+    p_equivalent: float
+    attainable: float
+    effect: float | None
+    wins: float
+    n_needed: int | None
+    test: str
+
+
+def paired(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    test_share: float | None = None,
+    rope: float = 0.01,
+    alpha: float = 0.05,
+) -> Difference:
+    """Compare two models on the same seeds.
+
+    Scores on new data for each seed are independent: p and the interval come from Student's t for pairs, and the
+    sign-flip test (exact up to 14 pairs) has to agree. Splits of one and the same data share rows, which makes both
+    reject one true null hypothesis in four; there p comes from the corrected resampled t of Nadeau and Bengio (Machine
+    Learning 52, 239, 2003), whose variance is ``s^2 (1/n + n_test/n_train)``.
+
+    Args:
+        a, b: (n,) scores, pair by pair; larger is better.
+        test_share: n_test / n_train of splits of one data set; None for new data in each pair.
+        rope: half the width of the region of practical equivalence.
+        alpha: level of the tests.
+
+    Returns:
+        The difference.
+
+    Raises:
+        ArgumentError: fewer than two pairs, or scores that are not finite.
+
+    Example:
+        >>> found = paired([0.92, 0.94, 0.91, 0.95, 0.93, 0.92], [0.90, 0.91, 0.90, 0.91, 0.90, 0.90])
+        >>> round(found.mean, 3), round(found.p, 4), found.p_sign_flip, found.attainable
+        (0.025, 0.0021, 0.03125, 0.03125)
+    """
+    from scipy import stats
+
+    one, two = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if one.shape != two.shape or one.ndim != 1 or len(one) < 2 or not np.isfinite([one, two]).all():
+        raise ArgumentError(
+            f"Arguments `a` and `b` must be finite and of shape (n,), n >= 2, but are {one.shape} and {two.shape}"
+        )
+    d, n = one - two, len(one)
+    mean, deviation = float(d.mean()), float(d.std(ddof=1))
+    attainable = 2.0 ** (1 - n)
+    wins = float((np.sign(d) + 1).mean() / 2)
+    if deviation <= 1e-12:  # the same difference each time: no t, and the signs say all
+        p = 1.0 if abs(mean) <= 1e-12 else attainable
+        inside = 0.0 if abs(mean) < rope else 1.0
+        return Difference(n, mean, mean, mean, p, p, inside, attainable, None, wins, n, "sign-flip test")
+    flipped = None
+    if test_share is None:
+        from statsmodels.stats.weightstats import ttost_paired
+
+        found = stats.ttest_rel(one, two)
+        interval, p = found.confidence_interval(1 - alpha), float(found.pvalue)
+        low, high = float(interval.low), float(interval.high)
+        options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 2**14, "rng": 0}
+        flipped = float(stats.permutation_test((d,), np.mean, **options).pvalue)
+        inside, test = float(ttost_paired(one, two, -rope, rope)[0]), "paired t-test"
+    else:
+        error = deviation * math.sqrt(1 / n + test_share)
+        t = stats.t(n - 1)
+        reach = float(t.ppf(1 - alpha / 2)) * error
+        low, high, p = mean - reach, mean + reach, 2 * float(t.sf(abs(mean) / error))
+        inside, test = float(t.sf((rope - abs(mean)) / error)), "corrected resampled t-test"
+    needed = _pairs_needed(rope / deviation, test_share or 0.0, alpha)
+    return Difference(n, mean, low, high, p, flipped, inside, attainable, mean / deviation, wins, needed, test)
+
+
+def _pairs_needed(effect: float, test_share: float, alpha: float, power: float = 0.8) -> int | None:
+    _need_statsmodels()
+    from statsmodels.stats.power import TTestPower
+
+    def reached(n: int) -> bool:
+        independent = 1 / (1 / n + test_share)
+        sure = effect * math.sqrt(independent) > 8  # where scipy's noncentral t overflows
+        return sure or bool(TTestPower().power(effect, independent, alpha, df=n - 1) >= power)
+
+    low, high = 2, MOST_PAIRS
+    if not reached(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle + 1, high)
+    return low
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Correct p-values for their number (Holm, Scandinavian Journal of Statistics 6, 65, 1979).
+
+    Example:
+        >>> [round(value, 3) for value in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    _need_statsmodels()
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
+
+
+def verdict(
+    difference: Difference,
+    p_adjusted: float,
+    *,
+    rope: float = 0.01,
+    alpha: float = 0.05,
+    saturated: str | None = None,
+) -> tuple[str, str]:
+    """Apply the rule at the top of this module.
+
+    Args:
+        difference: of `paired`.
+        p_adjusted: its p, corrected for the number of comparisons.
+        rope: half the width of the region of practical equivalence.
+        alpha: level of the tests.
+        saturated: why these data cannot show an advantage; None where they can.
+
+    Returns:
+        The word, and what decided it.
+    """
+    points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    tested = f"{difference.test}, p = {difference.p:.3g}, {p_adjusted:.3g} by Holm, {difference.n} pairs"
+    if difference.n < FEWEST_PAIRS:
+        return "INCONCLUSIVE", (
+            f"{points}: {difference.n} pairs cannot give a p below {difference.attainable:.4g}; "
+            f"at least {FEWEST_PAIRS} seeds are needed."
+        )
+    if difference.p_equivalent < alpha:
+        return "TIES", f"{points}: within {100 * rope:g} point(s) (equivalence, p = {difference.p_equivalent:.2g})."
+    flips = difference.p_sign_flip is None or difference.p_sign_flip <= alpha
+    if p_adjusted <= alpha and flips and difference.mean < 0:
+        return "LOSES", f"{points}: worse ({tested})."
+    if p_adjusted <= alpha and flips and saturated:
+        return "INCONCLUSIVE", f"{points}: better ({tested}), but {saturated}."
+    if p_adjusted <= alpha and flips:
+        return "BEATS", f"{points}: better ({tested})."
+    more = "no number of splits of these data" if difference.n_needed is None else f"{difference.n_needed} pairs"
+    return "INCONCLUSIVE", f"{points}: not decided ({tested}); {more} would show {100 * rope:g} point(s)."
+
+
+# ---- many data sets, many sizes ------------------------------------------------------------------------------------
+
+
+def rank(scores: Mapping[str, Sequence[float]], alpha: float = 0.05) -> dict[str, Any]:
+    """Rank models over data sets: Friedman's test, and Nemenyi's critical difference (Demsar, JMLR 7, 1, 2006).
+
+    Two models differ where their mean ranks lie further apart than ``q sqrt(k (k + 1) / 6 N)``.
+
+    Args:
+        scores: for each model its scores (N,) on the same data sets, larger is better.
+        alpha: level of the tests.
+
+    Returns:
+        `models` from best to worst, their `mean_ranks`, `critical_difference`, Friedman's `statistic` and `p`, and `n`.
+
+    Raises:
+        ArgumentError: fewer than three models or two data sets.
+
+    Example:
+        >>> found = rank({"a": [0.9, 0.8, 0.9], "b": [0.8, 0.7, 0.8], "c": [0.7, 0.6, 0.7]})
+        >>> found["models"], found["mean_ranks"]
+        (['a', 'b', 'c'], [1.0, 2.0, 3.0])
+    """
+    from scipy import stats
+
+    names, table = list(scores), np.array(list(scores.values()), dtype=np.float64)
+    if table.ndim != 2 or len(names) < 3 or table.shape[1] < 2:
+        raise ArgumentError(
+            f"Argument `scores` must be of 3 models or more on 2 data sets or more, but is {table.shape}"
+        )
+    k, n = table.shape
+    mean_ranks = stats.rankdata(-table, axis=0).mean(1)
+    q = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
+    statistic, p = stats.friedmanchisquare(*table) if np.ptp(table, axis=0).any() else (0.0, 1.0)
+    order = np.argsort(mean_ranks, kind="stable")
+    return {
+        "models": [names[i] for i in order],
+        "mean_ranks": [float(mean_ranks[i]) for i in order],
+        "critical_difference": q * math.sqrt(k * (k + 1) / (6 * n)),
+        "statistic": float(statistic),
+        "p": float(p),
+        "n": n,
+    }
+
+
+def sample_complexity(
+    scores: Mapping[int, Sequence[float]], target: float, alpha: float = 0.05
+) -> dict[str, float | None]:
+    """Return how many rows a model needs to train on, for a mean score of `target`.
+
+    Args:
+        scores: for each number of rows the scores (n,), seed by seed.
+        target: the score to reach.
+        alpha: level of the interval, which comes from resampling the seeds (percentile bootstrap).
+
+    Returns:
+        `n_needed`, the smallest number with that mean, `low` and `high`; None where no number reaches it.
+
+    Example:
+        >>> sample_complexity({16: [0.6, 0.7, 0.6], 64: [0.8, 0.9, 0.9], 256: [0.9, 0.9, 0.9]}, target=0.8)
+        {'n_needed': 64.0, 'low': 64.0, 'high': 64.0}
+    """
+    from scipy import stats
+
+    sizes = sorted(scores)
+    table = np.array([scores[size] for size in sizes], dtype=np.float64)  # (sizes, seeds)
+
+    def needed(seeds: np.ndarray) -> float:
+        reached = np.flatnonzero(table[:, seeds].mean(1) >= target - 1e-12)
+        return float(sizes[reached[0]]) if len(reached) else 2.0 * sizes[-1]  # more than there are
+
+    seeds = np.arange(table.shape[1])
+    found = [needed(seeds)]
+    if len(seeds) > 1:
+        options: dict[str, Any] = {"vectorized": False, "method": "percentile", "n_resamples": 999, "rng": 0}
+        interval = stats.bootstrap((seeds,), needed, confidence_level=1 - alpha, **options).confidence_interval
+        found += [interval.low, interval.high]
+    else:
+        found *= 3
+    reached = [float(value) if value <= sizes[-1] else None for value in found]
+    return dict(zip(("n_needed", "low", "high"), reached, strict=True))
+
+
+# ---- what is wrong in a table of scores ----------------------------------------------------------------------------
+
+
+def check_scores(
+    test: Sequence[float],
+    n_test: int,
+    *,
+    train: Sequence[float] | None = None,
+    n_train: int | None = None,
+    digits: int = 12,
+) -> list[str]:
+    """Say what gives accuracies away that are not what they are called.
+
+    An accuracy on `n_test` rows is a whole number of them. Test accuracies that no number of test rows gives, but some
+    number of train rows, or that equal the train accuracies seed by seed below 1, were taken on the train part.
+
+    Args:
+        test: (n,) accuracies, seed by seed.
+        n_test: rows of the test part.
+        train, n_train: the same of the train part, where known.
+        digits: decimals that the accuracies are given with.
+
+    Returns:
+        What is wrong, a sentence each; empty where nothing is.
+
+    Example:
+        >>> check_scores([0.85, 0.9], 60)
+        []
+        >>> check_scores([0.9916667], 60, n_train=240, digits=7)
+        ['0.9916667 is no share of 60 rows, but one of 240: it was taken on the train part']
+    """
+
+    def is_share(value: float, n: int) -> bool:
+        return abs(value * n - round(value * n)) <= n * 10.0**-digits
+
+    wrong = []
+    for value in dict.fromkeys(test):
+        if not is_share(value, n_test):
+            of_train = n_train is not None and is_share(value, n_train)
+            said = f", but one of {n_train}: it was taken on the train part" if of_train else ""
+            wrong.append(f"{value:.{digits}g} is no share of {n_test} rows{said}")
+    close = 2 * 10.0**-digits
+    if train is not None and len(train) == len(test) and min(test) < 1 and np.allclose(train, test, rtol=0, atol=close):
+        wrong.append(f"all {len(test)} test accuracies are the train accuracies")
+    return wrong
+
+
+def _need_statsmodels() -> None:
+    try:
+        import statsmodels  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError("Comparisons need statsmodels: pip install 'qbp[compare]'") from error
