@@ -161,12 +161,14 @@ def seeded(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def get_random(model: nn.Module) -> dict[str, Any]:
-    """Return all random state that training draws from: torch's, and that of layers with an `rng_state`."""
+    """Return what training draws from and gradient rules remember: torch's state, that of layers with an `rng_state`,
+    and that of rules of `qbp.onchip`."""
     own = {name: getattr(module, "rng_state", None) for name, module in model.named_modules()}
     return {
         "torch": torch.get_rng_state(),
         "cuda": [torch.cuda.get_rng_state(gpu) for gpu in _gpus(model)],
         "modules": {name: state for name, state in own.items() if state is not None},
+        "rules": {name: copy.deepcopy(rule.state()) for name, rule in _rules(model).items()},
     }
 
 
@@ -177,6 +179,13 @@ def set_random(model: nn.Module, state: dict[str, Any]) -> None:
     modules = dict(model.named_modules())
     for name, own in state["modules"].items():
         modules[name].rng_state = own
+    for name, rule in _rules(model).items():
+        rule.load_state(state["rules"][name])
+
+
+def _rules(model: nn.Module) -> dict[str, Any]:
+    found = {name: getattr(module, "rule", None) for name, module in model.named_modules()}
+    return {name: rule for name, rule in found.items() if rule is not None}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,13 @@ from qbp.angles import AngleMap, Angles
 from qbp.errors import GradientError
 from qbp.executors import AdjointExecutor, Executor, Gradients
 from qbp.gradients import RULES, VARIANCES, Needs
+from qbp.onchip import STATEFUL
 from qbp.program import Program
 
 __all__ = ["DIFF_METHODS", "ErrorBars", "Expectation", "Task", "choose_diff_method", "evaluate"]
 
-DIFF_METHODS = ("best", "adjoint", "backprop", *RULES)
-"""What `diff_method` may be; PennyLane's names."""
+DIFF_METHODS = ("best", "adjoint", "backprop", *RULES, *STATEFUL)
+"""What `diff_method` may be; PennyLane's names, and those of `qbp.onchip`."""
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Task:
     needs: tuple[bool, ...]
     generator: torch.Generator | None
     errors: ErrorBars
+    rule: Any = None  # one that remembers earlier steps
 
 
 def evaluate(
@@ -88,6 +91,7 @@ class Ahead:
 
     def __init__(self, task: Task, angles: Angles, amplitudes: Tensor | None, needs: Needs):
         self.task, self.needs = task, needs
+        self.rule: Any = deepcopy(task.rule) or RULES[task.diff_method]  # as it is now, even if other steps come between
         self.seed = int(torch.randint(2**62, (), generator=task.generator))
         asked = [(angles, amplitudes)]
 
@@ -95,7 +99,13 @@ class Ahead:
             asked.append((at, start))
             return at.batched.new_zeros(at.n_samples, task.program.n_outputs)
 
-        self._rule(note, angles, amplitudes, angles.batched.new_zeros(angles.n_samples, task.program.n_outputs))
+        self._rule(
+            deepcopy(self.rule),
+            note,
+            angles,
+            amplitudes,
+            angles.batched.new_zeros(angles.n_samples, task.program.n_outputs),
+        )
         rows = Angles.of(torch.cat([at.full().double() for at, _ in asked]))
         states = None if amplitudes is None else torch.cat([start for _, start in asked if start is not None])
         outputs = task.executor(task.program, rows, states)
@@ -105,10 +115,10 @@ class Ahead:
         self.variances = None if stds is None else (stds**2).split(sizes)[1:]
         task.errors.outputs = None if stds is None else stds[: sizes[0]].to(angles.batched)
 
-    def _rule(self, run: Any, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
+    def _rule(self, rule: Any, run: Any, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
         generator = torch.Generator().manual_seed(self.seed)
-        rule = RULES[self.task.diff_method]
-        return rule(run, self.task.program, angles, amplitudes, grad, self.needs, generator=generator)
+        found: Gradients = rule(run, self.task.program, angles, amplitudes, grad, self.needs, generator=generator)
+        return found
 
     def vjp(self, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
         """The rule's gradients, and their variances as the task's error bars."""
@@ -117,7 +127,10 @@ class Ahead:
             self.task.errors.gradients = variance(
                 _replay(self.variances), self.task.program, angles, amplitudes, grad, self.needs
             )
-        return self._rule(_replay(self.shifted), angles, amplitudes, grad)
+        found = self._rule(self.rule, _replay(self.shifted), angles, amplitudes, grad)
+        if self.task.rule is not None:
+            self.task.rule.load_state(self.rule.state())
+        return found
 
 
 def _replay(results: Iterable[Tensor]) -> Any:
@@ -157,14 +170,17 @@ class Expectation(torch.autograd.Function):
             g = task.executor.vjp(task.program, angles, amplitudes, ctx.state, grad, wanted)
         elif isinstance(ctx.state, Ahead) and not again:
             g = ctx.state.vjp(angles, amplitudes, grad)
+        elif again and task.rule is not None:
+            raise GradientError(f"diff_method={task.diff_method!r} remembers steps: it has no second derivatives")
         else:
 
-            def run(at: Angles, start: Tensor | None) -> Tensor:
+            def run(at: Angles, start: Tensor | None, shots: int | None = None) -> Tensor:
                 if not again:
-                    return task.executor(task.program, at, start)
+                    executor = task.executor if shots is None else task.executor.with_shots(shots)
+                    return executor(task.program, at, start)
                 return Expectation.apply(at.batched, at.shared, start, task)
 
-            rule = RULES["parameter-shift" if task.diff_method == "adjoint" else task.diff_method]
+            rule = task.rule or RULES["parameter-shift" if task.diff_method == "adjoint" else task.diff_method]
             needs = _needs(ctx, task, batched.shape[1])
             g = rule(run, task.program, angles, amplitudes, grad, needs, generator=task.generator)
         return (
@@ -198,6 +214,8 @@ def choose_diff_method(executor: Executor, asked: str, program: Program) -> str:
         raise GradientError(
             "diff_method='finite-diff' divides the noise of the shots by a small step: use 'parameter-shift' or 'spsa'"
         )
+    if asked == "gcans" and not (executor.shots and hasattr(executor, "with_shots")):
+        raise GradientError("diff_method='gcans' allots shots: give `shots`, on a backend whose shots can be chosen")
     if asked == "backprop" and not is_torch:
         raise GradientError(
             "diff_method='backprop' differentiates through torch and needs backend='dense' without shots"

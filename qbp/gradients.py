@@ -2,8 +2,8 @@
 
 A rule is ``rule(run, program, angles, amplitudes, grad, needs) -> Gradients`` where ``run(angles, amplitudes) -> (B,
 M)`` executes the program. All but the adjoint rule only combine executions at other angles, in ONE call of `run` for
-the whole
-batch: so they work on hardware, and torch can differentiate them again when `run` is differentiable.
+the whole batch: so they work on hardware, and torch can differentiate them again when `run` is differentiable. Rules
+that remember earlier steps are in `qbp.onchip`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from qbp.program import PauliMask, Program, Rotation, pauli_mask
 __all__ = ["RULES", "VARIANCES", "Needs", "finite_diff", "frequencies", "parameter_shift", "shift_rule", "spsa"]
 
 Run = Callable[[Angles, Tensor | None], Tensor]
+Term = tuple[int, float, float]  # angle, coefficient, shift
 
 MAX_ELEMENTS = 2**25
 """Angles in one call of an executor: above that the shifted circuits are run in several calls (128 MiB in float32)."""
@@ -136,14 +137,14 @@ def parameter_shift(
         grad: (B, M), the gradient of the loss with respect to the outputs.
         needs: the gradients that are wanted; the rest cost nothing.
     """
-    result = _combine(run, angles, amplitudes, grad, needs, _shift_terms(program, needs))
+    result = split(combine(run, angles, amplitudes, grad, shift_terms(program, needs)), angles, needs)
     if needs.amplitudes:
         assert amplitudes is not None
         return Gradients(result.batched, result.shared, _amplitude_shift(run, angles, amplitudes, grad))
     return result
 
 
-def _shift_terms(program: Program, needs: Needs) -> list[tuple[int, float, float]]:
+def shift_terms(program: Program, needs: Needs) -> list[Term]:
     """Terms (angle, coefficient, shift) of the shift rules of the angles that are wanted."""
     turned = [(k, rotations) for k, rotations in enumerate(program.angle_rotations()) if needs.angles[k] and rotations]
     return [(k, c, s) for k, rotations in turned for c, s in shift_rule(rotations)]
@@ -159,11 +160,11 @@ def finite_diff(
     **_: object,
 ) -> Gradients:
     """Central differences ``[f(t + h) - f(t - h)] / 2h`` with h = `FINITE_DIFF_STEP`, run in float64."""
-    _refuse_amplitudes("finite-diff", needs)
+    refuse_amplitudes("finite-diff", needs)
     h = FINITE_DIFF_STEP
     terms = [(k, sign / (2 * h), sign * h) for k, need in enumerate(needs.angles) if need for sign in (1, -1)]
     fine = Angles(angles.batched.double(), angles.shared.double())
-    result = _combine(run, fine, amplitudes, grad.double(), needs, terms)
+    result = split(combine(run, fine, amplitudes, grad.double(), terms), angles, needs)
     return Gradients(*(None if g is None else g.to(grad.dtype) for g in (result.batched, result.shared)))
 
 
@@ -182,26 +183,38 @@ def spsa(
     ``g = (grad . [f(t + c d) - f(t - c d)] / 2c) d`` with random signs d, one set for each sample, c = `SPSA_STEP`.
     Only the circuit's vector-Jacobian product is estimated: the classical part of the model keeps its exact gradient.
     """
-    _refuse_amplitudes("spsa", needs)
-    if not any(needs.angles):
-        return Gradients()
-    full = angles.full()
+    refuse_amplitudes("spsa", needs)
+    return split(perturb(run, angles.full(), amplitudes, grad, needs, generator), angles, needs)
+
+
+def perturb(
+    run: Run,
+    full: Tensor,
+    amplitudes: Tensor | None,
+    grad: Tensor,
+    needs: Needs,
+    generator: torch.Generator | None,
+    directions: int = 1,
+) -> Tensor:
+    """The mean of SPSA's gradient (B, K) over random directions of each sample, all executions in one call."""
+    if not any(needs.angles) or not len(full):
+        return torch.zeros_like(full)
     wanted = torch.tensor(needs.angles, device=full.device)
-    signs = torch.randint(0, 2, full.shape, generator=generator, dtype=torch.int8).to(full) * 2 - 1
-    signs = signs * wanted
-    shifted = torch.cat([full + SPSA_STEP * signs, full - SPSA_STEP * signs])
-    outputs = run(Angles.of(shifted), None if amplitudes is None else amplitudes.repeat(2, 1))
-    up, down = outputs.chunk(2)
-    slope = (grad * (up - down)).sum(1, keepdim=True) / (2 * SPSA_STEP)
-    return _split(slope * signs, angles, needs)
+    shape = (directions, *full.shape)
+    signs = (torch.randint(0, 2, shape, generator=generator, dtype=torch.int8).to(full) * 2 - 1) * wanted
+    shifted = torch.stack([full + SPSA_STEP * signs, full - SPSA_STEP * signs])
+    repeated = None if amplitudes is None else amplitudes.repeat(2 * directions, 1)
+    up, down = run(Angles.of(shifted.flatten(0, 2)), repeated).unflatten(0, (2, *shape[:2]))
+    slope = (grad * (up - down)).sum(2, keepdim=True) / (2 * SPSA_STEP)
+    return (slope * signs).mean(0)
 
 
 def parameter_shift_variance(
     run: Run, program: Program, angles: Angles, amplitudes: Tensor | None, grad: Tensor, needs: Needs
 ) -> Gradients:
     """Variances of the angles' gradients by `parameter_shift`, where `run` gives the variances of the outputs."""
-    terms = [(k, c * c, s) for k, c, s in _shift_terms(program, needs)]
-    return _combine(run, angles, amplitudes, grad**2, needs, terms)
+    terms = [(k, c * c, s) for k, c, s in shift_terms(program, needs)]
+    return split(combine(run, angles, amplitudes, grad**2, terms), angles, needs)
 
 
 def spsa_variance(
@@ -212,23 +225,16 @@ def spsa_variance(
     full = angles.full()
     up, down = run(Angles.of(full.repeat(2, 1)), None if amplitudes is None else amplitudes.repeat(2, 1)).chunk(2)
     slope = (grad**2 * (up + down)).sum(1, keepdim=True) / (2 * SPSA_STEP) ** 2
-    return _split(slope * torch.tensor(needs.angles).to(full), angles, needs)
+    return split(slope * torch.tensor(needs.angles).to(full), angles, needs)
 
 
-def _combine(
-    run: Run,
-    angles: Angles,
-    amplitudes: Tensor | None,
-    grad: Tensor,
-    needs: Needs,
-    terms: list[tuple[int, float, float]],
-) -> Gradients:
+def combine(run: Run, angles: Angles, amplitudes: Tensor | None, grad: Tensor, terms: list[Term]) -> Tensor:
     """``g[b, k] = sum over terms (k, c, s) of c * grad[b] . f(angles[b] + s e_k)``, all executions in one call."""
     full = angles.full()
     n_samples, n_angles = full.shape
     total = full.new_zeros(n_samples, n_angles)
     if not terms or not n_samples:
-        return _split(total, angles, needs)
+        return total
     per_call = max(1, MAX_ELEMENTS // max(1, n_samples * n_angles))
     for start in range(0, len(terms), per_call):
         index, coefficient, shift = zip(*terms[start : start + per_call], strict=True)
@@ -240,10 +246,10 @@ def _combine(
         outputs = run(Angles.of(shifted), repeated).reshape(n_samples, len(index), -1)
         weights = torch.tensor(coefficient, dtype=full.dtype, device=full.device)
         total = total.index_add(1, columns, (outputs * grad.unsqueeze(1)).sum(2) * weights)
-    return _split(total, angles, needs)
+    return total
 
 
-def _split(full: Tensor, angles: Angles, needs: Needs) -> Gradients:
+def split(full: Tensor, angles: Angles, needs: Needs) -> Gradients:
     """A gradient (B, K) as those of batched and of shared angles."""
     n_batched = angles.batched.shape[1]
     batched = full[:, :n_batched] if any(needs.angles[:n_batched]) else None
@@ -267,7 +273,7 @@ def _amplitude_shift(run: Run, angles: Angles, amplitudes: Tensor, grad: Tensor)
     return result
 
 
-def _refuse_amplitudes(rule: str, needs: Needs) -> None:
+def refuse_amplitudes(rule: str, needs: Needs) -> None:
     if needs.amplitudes:
         raise GradientError(
             f"diff_method={rule!r} gives no gradient of amplitudes; use 'adjoint', 'backprop' or 'parameter-shift', or "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from qbp.errors import ArgumentError, CircuitError, check_choice
 from qbp.executors import Executor
 from qbp.expectation import DIFF_METHODS, ErrorBars, Expectation, Task, choose_diff_method, evaluate
+from qbp.onchip import rule_of
 from qbp.qnode import (
     FunctionSource,
     check_signature,
@@ -51,7 +52,8 @@ class QuantumLayer(nn.Module):
         backend: where the circuit runs: "auto", "native", "dense", the name of a PennyLane device,
             "package.module:Thing", or an executor.
         diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift",
-            "spsa", "finite-diff", or "backprop" (dense backend). What is used can be read back.
+            "spsa", "finite-diff", or "backprop" (dense backend); to train on a device with fewer circuits or shots a
+            rule of `qbp.onchip`, or the name of one. What is used can be read back.
         shots: how many times each circuit is sampled; None for exact expectation values.
         seed: seed of the initial weights and of whatever the layer samples; None for torch's global random state.
         observables: what to measure instead of the source's own; see `qbp.trace`. Default: Z on every wire.
@@ -82,7 +84,7 @@ class QuantumLayer(nn.Module):
         n_layers: int | None = None,
         n_inputs: int | None = None,
         backend: str | Executor = "auto",
-        diff_method: str = "best",
+        diff_method: str | Callable[..., Any] = "best",
         shots: int | None = None,
         seed: int | None = None,
         observables: Any = None,
@@ -93,6 +95,7 @@ class QuantumLayer(nn.Module):
         if (source is None) == (qnode is None):
             raise ArgumentError("Give the circuit as `source` (or as `qnode`, PennyLane's name for it)")
         source = qnode if source is None else source
+        diff_method, self._rule = rule_of(diff_method)
         check_choice("diff_method", diff_method, DIFF_METHODS)
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
         options = {
@@ -169,6 +172,11 @@ class QuantumLayer(nn.Module):
         return self._diff_method
 
     @property
+    def rule(self) -> Any:
+        """The gradient rule where it remembers earlier steps (see `qbp.onchip`), else None."""
+        return self._rule
+
+    @property
     def last_stds(self) -> Tensor | None:
         """Standard errors (B, M) of the last outputs, as a quantum computer tells them; None on other backends."""
         return self._errors.outputs
@@ -192,7 +200,7 @@ class QuantumLayer(nn.Module):
         """What the layer computes apart from its weights, in full: equal for layers that compute the same."""
         traced = [(circuit.program, *circuit.angle_map.describe()) for circuit in self._circuits.values()][:1]
         shots = self._executor.shots if self._executor is not None else None
-        return repr((traced, self.backend, self.diff_method, shots))
+        return repr((traced, self.backend, self._rule or self.diff_method, shots))
 
     def extra_repr(self) -> str:
         n_weights = sum(getattr(self, name).numel() for name in self._weight_names)
@@ -244,7 +252,7 @@ class QuantumLayer(nn.Module):
         if hasattr(self._executor, "last_stds"):
             self._errors.source = circuit.angle_map, x.detach(), weights.detach()
         needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
-        task = Task(program, self._executor, self._diff_method, needs, self._generator, self._errors)
+        task = Task(program, self._executor, self._diff_method, needs, self._generator, self._errors, self._rule)
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 
     def flat_weights(self, x: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from qbp.checkpoint import (
 from qbp.data import Dataset, split
 from qbp.errors import ArgumentError, QbpError, check_choice
 from qbp.metrics import LOSSES, Loss, check_data, evaluate, measure, modes, objective, place, summary
+from qbp.onchip import prepare
 
 __all__ = [
     "LOSSES",
@@ -161,6 +162,7 @@ def fit(
     scheduler = _choose("schedule", schedule, SCHEDULES)(adapt, epochs) if schedule is not None else None
     target, val_target = objective(train, loss), objective(validation or train, loss)
     x, y = place(model, train)
+    prepare(model, adapt, epochs * math.ceil(len(x) / batch_size))
     held_out = place(model, validation) if validation is not None else None
     config = {
         "model": fingerprint(model),
@@ -366,11 +368,7 @@ def _optimizer(model: nn.Module, optimizer: Any, lr: float) -> tuple[list[nn.Par
 
 
 def _check(
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    early_stopping: int | None = None,
-    clip_grad_norm: float | None = None,
+    epochs: int, lr: float, batch_size: int, early_stopping: int | None = None, clip_grad_norm: float | None = None
 ) -> None:
     for name, count in (("epochs", epochs), ("batch_size", batch_size), ("early_stopping", early_stopping)):
         if count is not None and (not isinstance(count, int) or count < 1):

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 # Imports go one way: a module imports from its own line or from those above it, and never in a circle.
 LAYERS = (
     "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost ledger patience jobs",
-    "trace executors gradients expectation qnode weights layer testing",
+    "trace executors gradients onchip expectation qnode weights layer testing",
     "ansatz gallery models backprop data families metrics checkpoint train store information capability provenance",
     "hardware groups edit importance exact transpiled prune structured lesson distill compress controls trial "
     "statistics verdicts sweep grid compare diagnose",

@@ -99,6 +99,10 @@ class Sampled:
     def name(self) -> str:
         return self.executor.name
 
+    def with_shots(self, shots: int) -> Sampled:
+        """The same executor with other shots, and the same generator."""
+        return Sampled(self.executor, shots, self.generator)
+
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """Outputs (B, M): means of +-1 over the shots, and relative frequencies."""
         from qbp.executors.native.shots import draw
