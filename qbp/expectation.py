@@ -91,7 +91,7 @@ class Ahead:
 
     def __init__(self, task: Task, angles: Angles, amplitudes: Tensor | None, needs: Needs):
         self.task, self.needs = task, needs
-        self.rule: Any = deepcopy(task.rule) or RULES[task.diff_method]  # as it is now, even if other steps come between
+        self.rule: Any = deepcopy(task.rule) or RULES[task.diff_method]  # as it is now
         self.seed = int(torch.randint(2**62, (), generator=task.generator))
         asked = [(angles, amplitudes)]
 
