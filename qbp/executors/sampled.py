@@ -18,6 +18,9 @@ from qbp.program import Clifford, Expval, Probs, Program, wires_of
 
 __all__ = ["Sampled", "measurement_groups"]
 
+MAX_NUMBERS = 2**24
+"""Probabilities in one call of the executor (128 MiB in float64); larger batches are run in parts."""
+
 _TO_Z = {"X": ("Hadamard",), "Y": ("Adjoint(S)", "Hadamard"), "Z": ()}
 
 
@@ -42,32 +45,35 @@ class Group:
 
 @lru_cache(maxsize=256)
 def measurement_groups(program: Program) -> tuple[Group, ...]:
-    """The groups that a program's measurements need, first fit in their order; identities need none."""
-    bases: list[dict[int, str]] = []
-    members: list[tuple[list, list]] = []
+    """The groups that a program's measurements need: as many circuits are executed. Identities need none.
 
-    def place(letters: dict[int, str]) -> int:
-        for i, basis in enumerate(bases):
-            if all(basis.get(w, letter) == letter for w, letter in letters.items()):
-                basis.update(letters)
-                return i
-        bases.append(dict(letters))
-        members.append(([], []))
-        return len(bases) - 1
-
+    Each word, the longest first, joins the first group whose basis it agrees with on every wire that they share
+    (qubit-wise commuting, arXiv 1907.03358).
+    """
+    wanted: list[tuple[dict[int, str], int, float | None, tuple[int, ...]]] = []  # letters, output, ...
     output = 0
     for measurement in program.measurements:
         if isinstance(measurement, Probs):
-            members[place(dict.fromkeys(measurement.wires, "Z"))][1].append((output, measurement.wires))
+            wanted.append((dict.fromkeys(measurement.wires, "Z"), output, None, measurement.wires))
             output += 2 ** len(measurement.wires)
         else:
             for coefficient, word, wires in measurement.terms:
                 if word:
-                    letters = dict(zip(wires, word, strict=True))
-                    members[place(letters)][0].append((output, coefficient, wires))
+                    wanted.append((dict(zip(wires, word, strict=True)), output, coefficient, wires))
             output += 1
+    found: list[tuple[dict[int, str], list, list]] = []  # basis, words, probabilities
+    for letters, first, factor, wires in sorted(wanted, key=lambda one: -len(one[0])):
+        fits = (one for one in found if all(one[0].get(w, letter) == letter for w, letter in letters.items()))
+        basis, words, probs = group = next(fits, ({}, [], []))
+        if not basis:
+            found.append(group)
+        basis.update(letters)
+        if factor is None:
+            probs.append((first, wires))
+        else:
+            words.append((first, factor, wires))
     groups = []
-    for basis, (words, probs) in zip(bases, members, strict=True):
+    for basis, words, probs in found:
         at = {w: i for i, w in enumerate(sorted(basis))}
         turns = tuple(Clifford(name, (w,)) for w in sorted(basis) for name in _TO_Z[basis[w]])
         ends = replace(program, ops=program.ops + turns, measurements=(Probs(tuple(sorted(basis))),))
@@ -113,16 +119,27 @@ class Sampled:
             for m in program.measurements
             for _ in range(1 if isinstance(m, Expval) else 2 ** len(m.wires))
         ]
-        outputs += torch.tensor(identities).to(outputs)
+        outputs += torch.tensor(identities, dtype=torch.float64).to(outputs)
         for group in measurement_groups(program):
-            exact = self.executor(group.program, angles, amplitudes)
             seed = int(torch.randint(2**62, (), generator=self.generator))
-            frequencies = draw(exact, self.shots, seed).to(outputs) / self.shots
-            for column, coefficient, wires in group.words:
-                outputs[:, column] += coefficient * (frequencies @ _signs(wires, len(group.wires)).to(outputs))
-            for column, wires in group.probs:
-                outputs[:, column : column + 2 ** len(wires)] = _marginal(frequencies, wires, len(group.wires))
+            per_call = max(1, MAX_NUMBERS >> len(group.wires))
+            for first in range(0, angles.n_samples, per_call):
+                rows = slice(first, first + per_call)
+                start = None if amplitudes is None else amplitudes[rows]
+                exact = self.executor(group.program, Angles(angles.batched[rows], angles.shared), start)
+                frequencies = draw(exact, self.shots, seed, first).to(outputs) / self.shots
+                frequencies[~exact.isfinite().all(1)] = torch.nan
+                _read(frequencies, group, outputs[rows])
         return outputs
+
+
+def _read(frequencies: Tensor, group: Group, outputs: Tensor) -> None:
+    """Add what a group says, relative frequencies (B, 2^n) of its wires' outcomes, to the outputs (B, M)."""
+    n = len(group.wires)
+    for column, coefficient, wires in group.words:
+        outputs[:, column] += coefficient * (frequencies @ _signs(wires, n).to(frequencies))
+    for column, wires in group.probs:
+        outputs[:, column : column + 2 ** len(wires)] = _marginal(frequencies, wires, n)
 
 
 @lru_cache(maxsize=1024)
