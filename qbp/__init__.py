@@ -18,6 +18,7 @@ from qbp.diagnose import diagnose
 from qbp.distill import distill
 from qbp.errors import QbpError
 from qbp.executors import backend
+from qbp.executors.qiskit_primitive.options import Options
 from qbp.hardware import on_backend, plan
 from qbp.information import gradient_variance, jacobian, quantum_fisher
 from qbp.layer import QuantumLayer
@@ -36,6 +37,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "History",
+    "Options",
     "QbpError",
     "QuantumLayer",
     "__version__",

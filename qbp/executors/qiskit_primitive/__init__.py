@@ -7,8 +7,7 @@ says so to autograd). Sets that are equal are run once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,12 @@ from torch import Tensor
 from qbp.angles import Angles
 from qbp.executors.qiskit_primitive.circuit import constants
 from qbp.executors.qiskit_primitive.isa import Compiled, compile_program
-from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, MITIGATION, Options
+from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, Options
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
 from qbp.jobs import Results, Runner, Work, run_unrecorded
-from qbp.program import Program
+from qbp.program import Program, Rotation
 
 __all__ = ["Options", "Payload", "QiskitPrimitive", "qiskit_backend"]
-
-JOB_SECONDS, EXECUTION_SECONDS = 2.0, 0.35e-3
-"""Quantum seconds of a job and of each execution, by IBM's quick formula."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +72,10 @@ class QiskitPrimitive:
     ):
         self.primitive, self.options, self.generator = primitive, options or Options(), generator
         self.runner, self.directory = runner, directory
-        self.shots = shots if shots is not None else self.options.shots()
+        self.shots = self.options.shots_of(shots)
         if self.shots is None and primitive.paid:
             self.shots = DEFAULT_SHOTS
-        if not primitive.paid:
-            self.options.warn_ignored(f"Backend {primitive.name!r}", MITIGATION)
+        self.options.warn_ignored(f"Backend {primitive.name!r}", primitive.ignores)
         self.last_stds: Tensor | None = None
         self._compiled: dict[tuple[Program, str], Compiled] = {}
 
@@ -91,6 +86,9 @@ class QiskitPrimitive:
     @property
     def exact(self) -> bool:
         return self.shots is None and not getattr(self.primitive, "noise", False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_compiled": {}, "last_stds": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QiskitPrimitive:
         return self  # what it holds belongs to the device, not to a model
@@ -135,14 +133,23 @@ class QiskitPrimitive:
     def _compile(self, program: Program) -> Compiled:
         """Ops outside the measurements' light cone go, but angles keep their numbers."""
         small, kept = program.lightcone()
-        ops = tuple(op if getattr(op, "angle", None) is None else _renumbered(op, kept) for op in small.ops)
-        visible = Program(program.n_qubits, ops, program.measurements, program.n_angles)
-        return compile_program(visible, self.primitive.backend, self.options, self.directory)
+        ops = tuple(
+            replace(op, angle=kept[op.angle]) if isinstance(op, Rotation) and op.angle is not None else op
+            for op in small.ops
+        )
+        visible = replace(program, ops=ops)
+        compiled = compile_program(visible, self.primitive.backend, self.options, self.directory)
+        if compiled.measures_probs and self.primitive.paid:
+            self.options.warn_ignored(
+                "A circuit that measures probabilities", ("resilience_level", "zne_noise_factors")
+            )
+        return compiled
 
     def works(self, compiled: Compiled, values: np.ndarray) -> list[Work]:
         """The jobs for different parameter sets (S, k): one, or as many as the service's limit asks for."""
         shots = self.shots or 0
-        per_job = max(1, self.options.max_executions // max(1, compiled.n_groups * shots))
+        per_set = max(1, compiled.n_groups * shots * self.options.repeats)
+        per_job = max(1, self.options.max_executions // per_set)
         seed = None if self.shots is None else int(torch.randint(2**31, (), generator=self.generator))
         payload = Payload(compiled, self.options, self.shots, seed)
         return [self._work(payload, values[i : i + per_job]) for i in range(0, len(values), per_job)]
@@ -152,14 +159,7 @@ class QiskitPrimitive:
         what = (self.name, payload.compiled.program, self.shots, self.options)
         digest = hashlib.sha256(repr(what).encode() + values.tobytes()).hexdigest()
         n_circuits, shots = len(values) * payload.compiled.n_groups, self.shots or 0
-        seconds = JOB_SECONDS + EXECUTION_SECONDS * n_circuits * shots if self.primitive.paid else 0.0
-        return Work(digest, values, payload, n_circuits, shots, seconds)
-
-
-def _renumbered(op: Any, kept: Sequence[int]) -> Any:
-    from dataclasses import replace
-
-    return replace(op, angle=kept[op.angle])
+        return Work(digest, values, payload, n_circuits, shots, self.primitive.seconds(payload, n_circuits * shots))
 
 
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,10 +18,13 @@ from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.local import require
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
-from qbp.executors.sampled import measurement_groups
 from qbp.jobs import Results, Work
 
 __all__ = ["IBM"]
+
+
+JOB_SECONDS, EXECUTION_SECONDS = 2.0, 0.35e-3
+"""Quantum seconds of a job and of each execution, by IBM's quick formula."""
 
 
 class UnreadableError(JobError):
@@ -39,6 +42,7 @@ class IBM:
     """
 
     paid = True
+    ignores = ()
 
     def __init__(self, device: str, *, service: Any = None, mode: Any = None):
         self.name = f"ibm:{device}"
@@ -62,7 +66,7 @@ class IBM:
             try:
                 self._service = QiskitRuntimeService()
             except Exception as error:  # of many kinds, whose texts may hold what was sent
-                if _status(error) is not None or isinstance(error, OSError):
+                if _status(error) not in (None, 400, 401, 403) or isinstance(error, OSError):
                     raise
                 raise ArgumentError(
                     f"Backend {self.name!r} needs an account of IBM Quantum ({type(error).__name__}): save it once "
@@ -75,7 +79,15 @@ class IBM:
     def backend(self) -> Any:
         """The device as the client sees it; its target is what circuits are transpiled for."""
         if self._backend is None:
-            self._backend = self.service.backend(self.device)
+            from qiskit.providers import QiskitBackendNotFoundError
+
+            try:
+                self._backend = self.service.backend(self.device)
+            except QiskitBackendNotFoundError as error:
+                known = ", ".join(sorted(backend.name for backend in self.service.backends()))
+                raise ArgumentError(
+                    f"Argument `backend` must be 'ibm:' and one of {known}, but is {self.name!r}"
+                ) from error
         return self._backend
 
     @property
@@ -83,6 +95,15 @@ class IBM:
         """When the device was calibrated last, as far as this process knows."""
         properties = self.backend.properties()
         return str(properties.last_update_date) if properties is not None else ""
+
+    def seconds(self, payload: Any, executions: int) -> float:
+        """Quantum seconds that a job will take: IBM's quick formula, for what mitigation executes besides too."""
+        if not payload.compiled.measures_probs:
+            options = payload.options
+            executions *= options.repeats
+            if options.resilience_level:  # circuits that learn the readout errors
+                executions += 1024 if _version() >= (0, 50) else 32 * 1024
+        return JOB_SECONDS + EXECUTION_SECONDS * executions
 
     # ---- jobs --------------------------------------------------------------------------------------------------------
 
@@ -263,9 +284,9 @@ def _estimated(compiled: Compiled, result: Any, work: Work) -> Results:
 
 
 def _sampled(compiled: Compiled, result: Any, work: Work) -> Results:
-    groups, n_sets = measurement_groups(compiled.program), len(work.values)
+    n_sets = len(work.values)
     outcomes = []
-    for group, pub in zip(groups, result, strict=True):
+    for group, pub in zip(compiled.groups, result, strict=True):
         bits = pub.data.meas
         shots = bits.num_shots
         if bits.num_bits != len(group.wires) or bits.array.size != n_sets * shots * bits.array.shape[-1]:
@@ -273,4 +294,4 @@ def _sampled(compiled: Compiled, result: Any, work: Work) -> Results:
         rows = bits.array.reshape(n_sets * shots, -1)
         keys = rows.astype(np.int64) @ (256 ** np.arange(rows.shape[1], dtype=np.int64)[::-1])
         outcomes.append(Outcomes(np.repeat(np.arange(n_sets), shots), keys, np.full(len(keys), 1 / shots)))
-    return Results(*outputs_of(groups, outcomes, n_sets, compiled.program.n_outputs, work.shots))
+    return Results(*outputs_of(compiled.groups, outcomes, n_sets, compiled.program.n_outputs, work.shots))

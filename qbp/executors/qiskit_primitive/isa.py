@@ -12,7 +12,7 @@ from typing import Any
 from qbp.errors import CircuitError
 from qbp.executors.qiskit_primitive.circuit import append, circuit_of, observables, used_angles
 from qbp.executors.qiskit_primitive.options import Options
-from qbp.executors.sampled import measurement_groups
+from qbp.executors.sampled import Group, measurement_groups
 from qbp.files import write_atomic
 from qbp.program import Program
 
@@ -46,11 +46,16 @@ class Compiled:
         """The expectation values' observables on the circuit's qubits."""
         return [op.apply_layout(list(self.layout), self.circuit.num_qubits) for op in observables(self.program)]
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What can be measured together."""
+        return measurement_groups(self.program)
+
     @cached_property
     def n_groups(self) -> int:
         """How many circuits a parameter set needs: one for all observables that commute wire by wire."""
         if self.measures_probs:
-            return len(measurement_groups(self.program))
+            return len(self.groups)
         from qiskit.quantum_info import PauliList
 
         words = {label for op in observables(self.program) for label in op.paulis.to_labels() if set(label) != {"I"}}
@@ -71,7 +76,7 @@ class Compiled:
         from qiskit.transpiler.passes import Optimize1qGatesDecomposition
 
         circuits = []
-        for group in measurement_groups(self.program):
+        for group in self.groups:
             turns = QuantumCircuit(self.circuit.num_qubits)
             for op in group.program.ops[len(self.program.ops) :]:
                 append(turns, op, {}, self.layout)

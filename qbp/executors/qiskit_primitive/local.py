@@ -12,8 +12,8 @@ import numpy as np
 from qbp.errors import ArgumentError, JobError, MissingPackageError
 from qbp.executors.qiskit_primitive.circuit import observables
 from qbp.executors.qiskit_primitive.isa import Compiled
+from qbp.executors.qiskit_primitive.options import MITIGATION, TRANSPILING
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
-from qbp.executors.sampled import Group, measurement_groups
 from qbp.jobs import Results, Work
 from qbp.program import Expval
 
@@ -42,6 +42,7 @@ class _Local:
     paid = False
     backend: Any = None
     calibration = ""
+    ignores: tuple[str, ...] = (*MITIGATION, *TRANSPILING)
 
     def __init__(self) -> None:
         self._results: dict[str, Results] = {}
@@ -49,6 +50,10 @@ class _Local:
     def run(self, work: Work) -> Results:
         """The outputs."""
         raise NotImplementedError
+
+    def seconds(self, payload: Any, executions: int) -> float:
+        """Quantum seconds of a job."""
+        return 0.0
 
     def submit(self, work: Work, tags: Sequence[str]) -> str:
         job_id = f"{len(self._results)}"
@@ -79,27 +84,35 @@ class Statevector(_Local):
     name = "qiskit"
 
     def run(self, work: Work) -> Results:
+        """The outputs."""
         compiled, shots = work.payload.compiled, work.payload.shots
         rows = max(1, MAX_ELEMENTS >> compiled.program.n_qubits)
         blocks = [work.values[i : i + rows] for i in range(0, len(work.values), rows)]
         if shots is None and not compiled.measures_probs:
             values = np.concatenate([self._expvals(compiled, block) for block in blocks])
             return Results(values, np.zeros_like(values))
-        rng = np.random.default_rng(work.payload.seed)
-        groups = measurement_groups(compiled.program)
-        outcomes = []
-        for group, circuit in zip(groups, compiled.measured, strict=True):
-            p = np.concatenate([_probabilities(_states(circuit, b), group.wires) for b in blocks])
-            if shots is not None:
-                p = rng.multinomial(shots, p / p.sum(1, keepdims=True)) / shots
-            outcomes.append(Outcomes.of_probabilities(p))
-        return Results(*outputs_of(groups, outcomes, len(work.values), compiled.program.n_outputs, shots))
+        outcomes = [
+            np.concatenate([_probabilities(_states(circuit, block), group.wires) for block in blocks])
+            for group, circuit in zip(compiled.groups, compiled.measured, strict=True)
+        ]
+        return _results(work, outcomes)
 
     def _expvals(self, compiled: Compiled, values: np.ndarray) -> np.ndarray:
         psi = _states(compiled.circuit, values)
         return np.stack(
             [(psi.conj() * (op.to_matrix(sparse=True) @ psi.T).T).sum(1).real for op in compiled.observables], 1
         )
+
+
+def _results(work: Work, probabilities: list[np.ndarray]) -> Results:
+    """Outputs from each group's probabilities, sampled where there are shots."""
+    compiled, shots = work.payload.compiled, work.payload.shots
+    if shots is not None:
+        rng = np.random.default_rng(work.payload.seed)
+        probabilities = [p.clip(0) / p.clip(0).sum(1, keepdims=True) for p in probabilities]
+        probabilities = [rng.multinomial(shots, p) / shots for p in probabilities]
+    outcomes = [Outcomes.of_probabilities(p) for p in probabilities]
+    return Results(*outputs_of(compiled.groups, outcomes, len(work.values), compiled.program.n_outputs, shots))
 
 
 def _states(circuit: Any, values: np.ndarray) -> np.ndarray:
@@ -155,20 +168,32 @@ class Aer(_Local):
         super().__init__()
         require("qiskit_aer", name)
         self.name, self.backend, self.noise = name, backend, noise and backend is not None
-        self._noises: dict[tuple[int, ...], Any] = {}
+        if backend is not None:
+            self.ignores = MITIGATION
+        self._noises: dict[tuple[int, ...], tuple[Any, dict[int, np.ndarray]]] = {}
+
+    def __reduce__(self) -> Any:
+        if self.name.startswith("fake:"):
+            return fake, (self.name[5:], self.noise)
+        return Aer, (self.backend,), {"name": self.name, "noise": self.noise}
 
     def run(self, work: Work) -> Results:
+        """The outputs."""
         compiled, shots = work.payload.compiled, work.payload.shots
         if shots is None and not self.noise:
             values = self._exact(compiled, work.values)
             return Results(values, np.zeros_like(values))
-        groups = measurement_groups(compiled.program)
-        if shots is not None:
-            results = self._aer(compiled, compiled.measured, work.values, "automatic", shots, work.payload.seed)
-            outcomes = [Outcomes.of_counts([data["counts"] for data in group], shots) for group in results]
-        else:
-            outcomes = self._noisy(compiled, groups, work.values)
-        return Results(*outputs_of(groups, outcomes, len(work.values), compiled.program.n_outputs, shots))
+        n_active = len(_active(compiled))
+        if n_active <= MAX_DENSITY_QUBITS:  # a tenth of the time that Aer takes to draw the shots itself
+            return _results(work, self._outcomes(compiled, work.values))
+        if shots is None:
+            raise ArgumentError(
+                f"Argument `shots` must be given for a circuit on {n_active} noisy qubits: "
+                f"without sampling the limit is {MAX_DENSITY_QUBITS}"
+            )
+        results = self._aer(compiled, compiled.measured, work.values, "automatic", shots, work.payload.seed)
+        counts = [Outcomes.of_counts([data["counts"] for data in group], shots) for group in results]
+        return Results(*outputs_of(compiled.groups, counts, len(work.values), compiled.program.n_outputs, shots))
 
     def _exact(self, compiled: Compiled, values: np.ndarray) -> np.ndarray:
         """Expectation values and probabilities of the final state vector."""
@@ -184,30 +209,24 @@ class Aer(_Local):
         (results,) = self._aer(compiled, [circuit], values, "statevector")
         return np.array([np.concatenate([np.atleast_1d(data[name]) for name in names]) for data in results])
 
-    def _noisy(self, compiled: Compiled, groups: Sequence[Group], values: np.ndarray) -> list[Outcomes]:
-        """Probabilities of the final density matrix, after readout errors."""
+    def _outcomes(self, compiled: Compiled, values: np.ndarray) -> list[np.ndarray]:
+        """For each group the probabilities of what is read, (S, 2^wires): of the final state, after readout errors."""
         import_module("qiskit_aer.library")
-        active = _active(compiled)
-        if len(active) > MAX_DENSITY_QUBITS:
-            raise ArgumentError(
-                f"Argument `shots` must be given for a circuit on {len(active)} noisy qubits: "
-                f"without sampling the limit is {MAX_DENSITY_QUBITS}"
-            )
         circuits = []
-        for group, circuit in zip(groups, compiled.measured, strict=True):
+        for group, circuit in zip(compiled.groups, compiled.measured, strict=True):
             bare = circuit.remove_final_measurements(inplace=False)
             bare.save_probabilities([compiled.layout[w] for w in reversed(group.wires)], label="p")
             circuits.append(bare)
-        flips = self._noise(active)[1]
+        flips = self._noise(_active(compiled))[1] if self.noise else {}
+        results = self._aer(compiled, circuits, values, "density_matrix" if self.noise else "statevector")
         outcomes = []
-        results = self._aer(compiled, circuits, values, "density_matrix")
-        for group, result in zip(groups, results, strict=True):
+        for group, result in zip(compiled.groups, results, strict=True):
             p = np.array([data["p"] for data in result]).reshape(len(result), *[2] * len(group.wires))
             for axis, wire in enumerate(group.wires, start=1):
                 flip = flips.get(compiled.layout[wire])
                 if flip is not None:  # (true, read)
                     p = np.moveaxis(np.moveaxis(p, axis, -1) @ flip, -1, axis)
-            outcomes.append(Outcomes.of_probabilities(p.reshape(len(result), -1)))
+            outcomes.append(p.reshape(len(result), -1))
         return outcomes
 
     def _aer(
@@ -230,6 +249,7 @@ class Aer(_Local):
             parameter_binds=[columns] * len(circuits) if columns else None,
             shots=shots,
             seed_simulator=seed,
+            max_parallel_experiments=0,  # as many as there are cores
             enable_truncation=False,  # it drops gates before a qubit that is read, where another qubit is not
         ).result()
         if not result.success:
@@ -286,18 +306,21 @@ def _noise_model(target: Any, qubits: Sequence[int]) -> tuple[Any, dict[int, np.
     return model, flips
 
 
-@lru_cache(maxsize=16)
 def fake(name: str, noise: bool = True) -> Aer:
     """The fake backend "manila" or "FakeManilaV2", built once."""
+    return _fake(name.removeprefix("Fake").removeprefix("fake_").removesuffix("V2").lower(), noise)
+
+
+@lru_cache(maxsize=16)
+def _fake(name: str, noise: bool) -> Aer:
     provider = require("qiskit_ibm_runtime.fake_provider", f"fake:{name}")
     known = {
         key.removeprefix("Fake").removesuffix("V2").lower(): value
         for key, value in vars(provider).items()
         if key.startswith("Fake") and hasattr(value, "run") and hasattr(value, "target")
     }
-    key = name.removeprefix("Fake").removeprefix("fake_").removesuffix("V2").lower()
-    if key not in known:
+    if name not in known:
         raise ArgumentError(
-            f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is {name!r}"
+            f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is 'fake:{name}'"
         )
-    return Aer(known[key](), noise=noise, name=f"fake:{key}")
+    return Aer(known[name](), noise=noise, name=f"fake:{name}")

@@ -9,10 +9,16 @@ from dataclasses import dataclass, fields
 
 from qbp.errors import ArgumentError, check_choice
 
-__all__ = ["DEFAULT_SHOTS", "Options"]
+__all__ = ["DEFAULT_SHOTS", "MITIGATION", "TRANSPILING", "Options"]
 
 DEFAULT_SHOTS = 1024
 """Shots of a quantum computer's circuits where nobody says how many; the client's own default is 4096."""
+
+MITIGATION = ("resilience_level", "measure_twirling", "gate_twirling", "dynamical_decoupling", "zne_noise_factors")
+"""Options that simulators ignore."""
+
+TRANSPILING = ("optimization_level", "seed_transpiler")
+"""Options that simulators of any circuit ignore."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,20 @@ class Options:
         if self.max_executions < 1:
             raise ArgumentError(f"Argument `max_executions` must be positive, but is {self.max_executions!r}")
 
-    def shots(self) -> int | None:
-        """The number of shots that the precision asks for, None without one."""
-        return None if self.precision is None else math.ceil(1 / self.precision**2)
+    def shots_of(self, shots: int | None) -> int | None:
+        """The number of shots that was given, or that the precision asks for; None where neither was."""
+        if self.precision is None:
+            return shots
+        if shots is not None:
+            raise ArgumentError(f"Argument `shots` must be None where the options have a precision, but is {shots}")
+        return math.ceil(1 / self.precision**2)
+
+    @property
+    def repeats(self) -> int:
+        """How often every circuit is executed, with its noise amplified by one factor after the other."""
+        if self.zne_noise_factors is not None:
+            return len(self.zne_noise_factors)
+        return 3 if self.resilience_level == 2 else 1
 
     def changed(self, names: Iterable[str] | None = None) -> list[str]:
         """Which of `names` (default: all) are not as they are by default."""
@@ -79,14 +96,4 @@ class Options:
         """Warn of those of `names` that were set, and that `by` ignores."""
         ignored = self.changed(names)
         if ignored:
-            warnings.warn(f"{by} ignores {', '.join(ignored)}", UserWarning, stacklevel=4)
-
-
-MITIGATION = (
-    "resilience_level",
-    "measure_twirling",
-    "gate_twirling",
-    "dynamical_decoupling",
-    "zne_noise_factors",
-)
-"""What local simulators ignore."""
+            warnings.warn(f"{by} ignores {', '.join(ignored)}", UserWarning, stacklevel=5)
