@@ -161,11 +161,13 @@ def test_states_are_those_of_dense_up_to_one_unitary(name):
             torch.testing.assert_close(mine.conj() @ mine.T, true.conj() @ true.T, rtol=0, atol=tolerance)
 
 
-def test_states_of_larger_programs():
+@pytest.mark.parametrize("n_samples", [1, 2, 3, 11])
+def test_states_of_larger_programs(n_samples):
+    """However few samples there are: angles beyond half a turn must not move them apart."""
     rng = np.random.default_rng(1)
     for n_qubits in (6, 9, 10):
         program = random_program(rng, n_qubits=(n_qubits, n_qubits), n_ops=(40, 60), n_angles=(30, 40))
-        angles = random_angles(rng, program, 11, n_batched=20)
+        angles = random_angles(rng, program, n_samples, n_batched=20)
         mine, true = Native().frame_states(program, angles), Dense().state(program, angles)
         torch.testing.assert_close(mine.conj() @ mine.T, true.conj() @ true.T, rtol=0, atol=1e-12)
 
