@@ -126,7 +126,7 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
 
     Args:
         model: a model like the one that was trained.
-        run_dir: the directory given to `fit`.
+        run_dir: the directory given to `fit`, or to `distill`, whose student's weights these are.
         best: take the weights of the best epoch (as `History.best`) instead of the last; before the first epoch has
             ended there is no such thing.
 
@@ -138,8 +138,11 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
     """
     state = load_state(Path(run_dir) / CHECKPOINT)
     part = state["best"] if best and state["epoch"] else state
+    weights, student = part["model"], "student."  # a run of `distill` holds the student beside its regressors
+    if any(key.startswith(student) for key in weights) and not hasattr(model, "student"):
+        weights = {key.removeprefix(student): value for key, value in weights.items() if key.startswith(student)}
     try:
-        model.load_state_dict(part["model"])
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"The checkpoint in {run_dir} does not fit the model: {error}") from error
     return int(part["epoch"])

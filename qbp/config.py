@@ -15,10 +15,13 @@ from qbp.data import DATASETS, REDUCTIONS, SCALES
 from qbp.data.files import SUFFIXES
 from qbp.errors import ConfigError
 from qbp.expectation import DIFF_METHODS
+from qbp.importance import SCORES
+from qbp.lesson import LOSSES as LESSONS
 from qbp.models import ACTIVATIONS
+from qbp.prune import SCHEDULES as PRUNING_SCHEDULES
 from qbp.train import LOSSES, OPTIMIZERS, SCHEDULES
 
-__all__ = ["Config", "Data", "Hybrid", "Mlp", "Train", "differences", "dump", "load", "packaged"]
+__all__ = ["Config", "Data", "Distill", "Hybrid", "Mlp", "Prune", "Train", "differences", "dump", "load", "packaged"]
 
 PACKAGED = Path(__file__).parent / "configs"
 
@@ -112,14 +115,45 @@ class Train(_Section):
     clip_grad_norm: Positive | None = None
 
 
+Model = Annotated[Hybrid | Mlp, Field(discriminator="kind")]
+
+
+class Prune(_Section):
+    """What `qbp.prune` takes; `finetune` is as `train`."""
+
+    amount: Share = 0.5
+    by: Annotated[str, _among([*SCORES, "exact"])] = "taylor"
+    what: Annotated[str, _among(["neurons", "gates", "both"])] = "both"
+    schedule: Annotated[str, _among(PRUNING_SCHEDULES)] = "one-shot"
+    steps: Count | None = None
+    finetune: Train | None = None
+
+
+class Distill(_Section):
+    """What `qbp.distill` takes; `student` is as `model`, and `train` as the whole config's, which is the default.
+
+    Without a student the pruned model is taught.
+    """
+
+    student: Model | None = None
+    temperature: Positive = 4.0
+    alpha: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    method: Annotated[str, _among(LESSONS)] = "kd"
+    layers: tuple[str, str] | None = None
+    logit_norm: Annotated[bool, Field(strict=True)] = False
+    train: Train | None = None
+
+
 class Config(_Section):
-    """One run of `qbp train`.
+    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`.
 
     Attributes:
         name: the run's directory; by default the file's name.
         seed: of the split, the initial weights and the order of the rows.
         threads: torch's threads. One is fastest for models of this size: with more, each small step waits for all.
         twin: whether a hybrid model's classical twin (`qbp.models.matched_mlp`) is trained beside it.
+        prune: how the trained model is pruned.
+        distill: how the trained model then teaches a smaller one, or the pruned one.
 
     Example:
         >>> config = load("xor", ["train.epochs=5"])
@@ -131,13 +165,22 @@ class Config(_Section):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
     threads: Count = 1
     data: Data
-    model: Annotated[Hybrid | Mlp, Field(discriminator="kind")] = Hybrid()
+    model: Model = Hybrid()
     train: Train = Train()
     twin: Annotated[bool, Field(strict=True)] = True
+    prune: Prune | None = None
+    distill: Distill | None = None
 
 
 KINDS: dict[str, type[_Section]] = {"hybrid": Hybrid, "mlp": Mlp}
-SECTIONS: dict[str, type[_Section]] = {"data": Data, "train": Train, **KINDS}
+SECTIONS: dict[str, type[_Section]] = {
+    "data": Data,
+    "train": Train,
+    "prune": Prune,
+    "finetune": Train,
+    "distill": Distill,
+    **KINDS,
+}
 
 
 def packaged() -> tuple[str, ...]:
@@ -288,10 +331,9 @@ def _explain(error: Any) -> tuple[Key, str]:
 
 
 def _key(location: Sequence[str | int]) -> Key:
-    section, *rest = location
-    if section == "model":
-        rest = rest[1:]  # pydantic names the branch of the union first: not a key
-    return tuple(map(str, (section, *rest)))
+    # pydantic names the branch of a union after its key
+    branch = [k > 0 and location[k - 1] in ("model", "student") for k in range(len(location))]
+    return tuple(str(part) for part, named in zip(location, branch, strict=True) if not named)
 
 
 def _meant(word: Any, choices: Iterable[str]) -> str:

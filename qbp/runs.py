@@ -25,7 +25,7 @@ from qbp.provenance import versions
 from qbp.train import History, fit, load_checkpoint
 from qbp.train import evaluate as evaluate_model
 
-__all__ = ["build", "diagnose", "evaluate", "load_data", "train", "verdict", "versions"]
+__all__ = ["build", "claim", "diagnose", "evaluate", "load_data", "restore", "train", "verdict", "versions"]
 
 CONFIG, RESULT, VERSIONS, TWIN = "config.yaml", "result.json", "versions.json", "twin"
 DIAGNOSIS = "diagnosis.json"
@@ -90,10 +90,12 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
         ArgumentError: the config asks for what cannot be built.
     """
     folder = Path(directory)
+    if config.prune is not None or config.distill is not None:
+        raise ConfigError(f"Config {config.name} has `prune` or `distill`: use `qbp run`, or take them out")
     with threads(config.threads):
         train_data, test_data = load_data(config)
         built = build(config, train_data)  # what cannot be built claims no directory
-        _open(config, folder, resume)
+        claim(config, folder, resume)
         if (folder / RESULT).exists():
             return read_result(folder)
         return _train(config, folder, resume, progress, (train_data, test_data), built)
@@ -140,7 +142,7 @@ def _train(
             report.confusion_matrix(result["confusion"], test_data.classes, path)
     about = {"name": test_data.name, "train": len(train_data), "test": len(test_data)}
     written = {"name": config.name, "seed": config.seed, "data": about, "models": results}
-    _write(folder / RESULT, written)  # the last file: it says that the run is finished
+    write_json(folder / RESULT, written)  # the last file: it says that the run is finished
     return written
 
 
@@ -187,17 +189,27 @@ def diagnose(directory: str | Path) -> tuple[Finding, ...]:
         ConfigError: there is no such run, or it has no checkpoint yet.
     """
     folder = Path(directory)
-    config = read_config(folder).model_copy(update={"twin": False})
+    config, model, (train_data, _) = restore(folder)
     with threads(config.threads):
-        train_data, _ = load_data(config)
-        (model,) = build(config, train_data).values()
-        load_checkpoint(model, folder, best=config.train.early_stopping is not None)
         return _diagnose(config, model, train_data, History.from_jsonl(folder / METRICS), folder)
+
+
+def restore(folder: Path) -> tuple[Config, nn.Module, tuple[Dataset, Dataset]]:
+    """Return the config, the trained model and the data of a run.
+
+    Raises:
+        ConfigError: there is no such run, or it has no checkpoint yet.
+    """
+    config = read_config(folder)
+    split = load_data(config)
+    model = next(iter(build(config.model_copy(update={"twin": False}), split[0]).values()))
+    load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+    return config, model, split
 
 
 def _diagnose(config: Config, model: nn.Module, train: Dataset, history: History, run_dir: Path) -> tuple[Finding, ...]:
     findings = diagnose_model(model, train, history=history, loss=config.train.loss, seed=config.seed)
-    _write(run_dir / DIAGNOSIS, {"findings": [finding.to_json() for finding in findings]})
+    write_json(run_dir / DIAGNOSIS, {"findings": [finding.to_json() for finding in findings]})
     report.diagnosis(findings, run_dir / "diagnosis.png")
     return findings
 
@@ -269,8 +281,12 @@ def _warm_up(config: Config, model: nn.Module, train: Dataset) -> None:
         copy.deepcopy(model)(train.x[: config.train.batch_size]).sum().backward()
 
 
-def _open(config: Config, folder: Path, resume: bool) -> None:
-    """Claim the directory for a new run, or check that it holds one of the same config."""
+def claim(config: Config, folder: Path, resume: bool) -> None:
+    """Claim the directory for a new run, or check that it holds one of the same config.
+
+    Raises:
+        ConfigError: the directory is taken, or holds a run of another config.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir()  # by one process only, whichever comes first
@@ -290,8 +306,9 @@ def _open(config: Config, folder: Path, resume: bool) -> None:
             raise ConfigError(f"{folder} is no run to resume: it has {others[0]}, but no {CONFIG}")
         write_atomic(folder / CONFIG, configs.dump(config).encode())
     if not (folder / VERSIONS).exists():
-        _write(folder / VERSIONS, versions())
+        write_json(folder / VERSIONS, versions())
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file atomically."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())

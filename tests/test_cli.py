@@ -236,3 +236,22 @@ def test_python_m_qbp_is_qbp() -> None:
     )
     assert done.returncode == 2
     assert "Usage: qbp train" in done.stderr
+
+
+# ---- smaller models --------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_every_stage_and_distill_every_model(qbp: Run) -> None:
+    stages = ("--set=prune={amount: 0.5, what: gates}", "--set=distill={student: {kind: mlp, hidden: [3]}}")
+    done = qbp("run", "small.yaml", "-q", *stages)
+    assert done.code == 0, done.err
+    assert "small: iris, 75 rows to train, 25 to test" in done.out and "Saved in runs/small" in done.out
+    assert all(name in done.out for name in ("1-train", "2-prune", "3-distill", "3-scratch", "circuits"))
+    refused = qbp("run", "small.yaml", "-q", *stages)
+    assert refused.code == 2 and "already there" in refused.err
+    assert qbp("run", "small.yaml", "-q", *stages, "--resume").out == done.out
+    taught = qbp("distill", "small.yaml", MLP, "--teacher=runs/small/1-train/model.safetensors", "-q", "--name=taught")
+    assert taught.code == 0, taught.err
+    assert "student" in taught.out and "teacher 1" in taught.out
+    assert qbp("evaluate", "runs/taught").code == 0
+    assert qbp("run", "small.yaml", "-q", "--name=other").code == 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from qbp.cli import about, report, train
+from qbp.cli import about, compress, report, train
 from qbp.cli.console import err
 from qbp.errors import QbpError
 
@@ -20,7 +20,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (train.train, train.evaluate, train.lr, report.diagnose, about.circuits, about.info):
+for _command in (
+    train.train,
+    train.evaluate,
+    train.lr,
+    report.diagnose,
+    compress.run,
+    compress.distill,
+    about.circuits,
+    about.info,
+):
     app.command()(_command)
 
 
