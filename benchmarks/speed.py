@@ -2,13 +2,15 @@
 
     python benchmarks/speed.py                                             the peers of this environment
     python benchmarks/speed.py --peers all --workloads all --envs DIR      all, each in an environment of its own
+    python benchmarks/speed.py --peers pennylane_jax --workloads W4        a part: its rows replace those of the result
     python benchmarks/speed.py --sweeps --envs DIR                         the fastest against qubits and batch
     python benchmarks/speed.py --plot                                      pictures of both results
 
 Every peer's outputs and gradients are compared with qbp's before anything is timed; one that differs is not timed.
 Peers take turns (qbp, A, qbp, B, ...), so that a machine that changes its speed changes it for all, and the ratio of
-a peer is to the turns of qbp right before its own. `first_s` is building, compiling and the first step; it counts
-nowhere else.
+a peer is to the turns of qbp right before its own, whose median is `qbp_ms`. `first_s` is building, compiling and the
+first step; it counts nowhere else. What is not done within `--timeout` is recorded as too slow, and not tried again for
+larger workloads.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict
 from math import log
 from pathlib import Path
@@ -137,7 +140,8 @@ def measure(workload: Workload, workers: dict[str, Worker], rows: dict[str, dict
         if "error" not in row:
             row |= {"median_ms": 1e3 * median(times[peer]), "min_ms": 1e3 * min(times[peer]), "steps": len(times[peer])}
             if beside[peer]:
-                row["ratio"] = median(times[peer]) / median(beside[peer])
+                row["qbp_ms"] = 1e3 * median(beside[peer])
+                row["ratio"] = row["median_ms"] / row["qbp_ms"]
 
 
 def _difference(got: np.ndarray, want: np.ndarray) -> float:
@@ -145,34 +149,45 @@ def _difference(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def run(workloads: list[Workload], peers: list[str], args: argparse.Namespace) -> None:
-    """Measure all and write the result after each workload."""
+    """Measure all, and after each workload put what was found in the place of the result's older rows."""
     pythons = {peer: environment(peer, args.envs) for peer in peers}
-    machine = {"processor": _processor(), "threads": args.threads, "python": platform.python_version()}
-    result: dict = {"machine": machine, "rows": []}
-    too_slow: dict[tuple[str, str], Workload] = {}
+    rows: dict[tuple[str, str], dict] = {}
+    if args.out.exists():
+        rows = {(row["name"], row["peer"]): row for row in json.loads(args.out.read_text())["rows"]}
     for workload in workloads:
-        rows: dict[str, dict] = {peer: asdict(workload) | {"peer": peer} for peer in peers}
+        new: dict[str, dict] = {peer: asdict(workload) | {"peer": peer} for peer in peers}
         workers = {}
         for peer in peers:
-            smaller = too_slow.get((peer, workload.mode))
-            if smaller and smaller.cost() <= workload.cost():
-                rows[peer]["error"] = f"not tried: too slow already for {smaller.name}"
+            smaller = None if args.again else _too_slow(peer, workload, rows.values())
+            if smaller:
+                new[peer]["error"] = f"not tried: too slow already for {smaller}"
             else:
                 workers[peer] = Worker(peer, pythons[peer], args.threads)
         try:
-            measure(workload, workers, rows, args)
+            measure(workload, workers, new, args)
         finally:
             for worker in workers.values():
                 worker.close()
-        for peer, row in rows.items():
-            if row.get("error", "").startswith("too slow"):
-                too_slow[peer, workload.mode] = workload
+        for peer, row in new.items():
             text = row.get("error") or f"{row['median_ms']:12.3f} ms {row.get('ratio', 1):10.1f} x"
             print(f"{workload.name:20} {peer:24} {text}", flush=True)
-        result["rows"] += rows.values()
+            rows[workload.name, peer] = row
+        every = list(WORKLOADS | SWEEPS)
+        ordered = [rows[key] for key in sorted(rows, key=lambda key: (every.index(key[0]), list(PEERS).index(key[1])))]
+        machine = {"processor": _processor(), "threads": args.threads, "python": platform.python_version()}
         args.out.parent.mkdir(exist_ok=True)
-        args.out.with_suffix(".tmp").write_text(json.dumps(result, indent=1) + "\n")
+        args.out.with_suffix(".tmp").write_text(json.dumps({"machine": machine, "rows": ordered}, indent=1) + "\n")
         os.replace(args.out.with_suffix(".tmp"), args.out)
+
+
+def _too_slow(peer: str, workload: Workload, rows: Iterable[dict]) -> str | None:
+    """The name of a smaller workload of the same kind for which the peer was too slow."""
+    for row in rows:
+        if row["peer"] == peer and row["mode"] == workload.mode and row.get("error", "").startswith("too slow"):
+            smaller = (WORKLOADS | SWEEPS)[row["name"]]
+            if smaller.name != workload.name and smaller.cost() <= workload.cost():
+                return smaller.name
+    return None
 
 
 def fastest(rows: list[dict], count: int) -> list[str]:
@@ -200,6 +215,7 @@ def main() -> None:
     parser.add_argument(
         "--timeout", type=float, default=300.0, help="seconds for the first step, and for any other turn"
     )
+    parser.add_argument("--again", action="store_true", help="also what was too slow for a smaller workload")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, help="default: results/speed.json, or results/sweeps.json")
     args = parser.parse_args()

