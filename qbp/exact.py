@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from qbp.edit import affine_angles, remake, shrink, split
-from qbp.executors.native.frame import Frame, Word
 from qbp.executors.sampled import measurement_groups
 from qbp.layer import QuantumLayer
 from qbp.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation, pauli_mask
 from qbp.redundancy import drop_redundant
 from qbp.trace import Circuit
+
+if TYPE_CHECKING:
+    from qbp.executors.native.frame import Frame, Word
 
 __all__ = ["reduced", "simplify_layer"]
 
@@ -147,6 +150,19 @@ def _sum(op: Op, others: Sequence[tuple[Op, int]], sums: list[list[tuple[int, fl
     return replace(op, angle=len(sums) - 1, scale=1.0, offset=offset)
 
 
+def _frame(n_qubits: int) -> Frame:
+    from qbp.executors.native.frame import Frame  # not before it is needed: with it comes the compiler of the engine
+
+    return Frame(n_qubits)
+
+
+def _word(x: int, z: int) -> Word:
+    """The Pauli word with these masks, of sign +."""
+    from qbp.executors.native.frame import Word
+
+    return Word.hermitian(x, z)
+
+
 def _quarters(op: Op) -> int | None:
     """Of a fixed rotation by a multiple of pi/2 how many, 0 for a Clifford gate; None for another rotation."""
     if isinstance(op, Clifford):
@@ -159,12 +175,12 @@ def _steps(program: Program, op: Op) -> Iterator[tuple[Word, int]]:
     """The words and quarter turns that a Clifford gate, or a rotation that is one, is made of."""
     for step in replace(program, ops=(op,)).rotations():
         mask = program.mask(step)
-        yield Word.hermitian(mask.x, mask.z), round(step.offset / QUARTER)
+        yield _word(mask.x, mask.z), round(step.offset / QUARTER)
 
 
 def _in_frame(program: Program) -> tuple[list[_Turn], list[Word]]:
     """The rotations that are no Clifford gates, and all measured words, as they are before all Clifford gates."""
-    frame, turns = Frame(program.n_qubits), list[_Turn]()
+    frame, turns = _frame(program.n_qubits), list[_Turn]()
     for position, op in enumerate(program.ops):
         if _quarters(op) is None:
             assert isinstance(op, Rotation)
@@ -182,7 +198,7 @@ def _words(program: Program) -> list[Word]:
     for m in program.measurements:
         terms = [("Z", (w,)) for w in m.wires] if isinstance(m, Probs) else [(word, on) for _, word, on in m.terms]
         masks = [pauli_mask(word, on, program.n_qubits) for word, on in terms]
-        found += [Word.hermitian(mask.x, mask.z) for mask in masks]
+        found += [_word(mask.x, mask.z) for mask in masks]
     return found
 
 
@@ -243,7 +259,7 @@ def _without_first(program: Program) -> Program:
     """Without controlled gates whose control, or whose target, is in an eigenstate of theirs."""
     if program.amplitudes:
         return program
-    frame, before, ops = Frame(program.n_qubits), list[_Turn](), list[Op]()
+    frame, before, ops = _frame(program.n_qubits), list[_Turn](), list[Op]()
     for op in program.ops:
         if isinstance(op, Clifford) and op.name in _CONTROLLED:
             for letter, wire, other, at in zip(
@@ -286,14 +302,14 @@ def _without_last(program: Program) -> Program:
 
 def _through(program: Program, measurements: Sequence[Measurement], op: Clifford) -> tuple[Measurement, ...] | None:
     """What to measure before the gate to get what was measured after it; None for probabilities that it changes."""
-    frame, n = Frame(program.n_qubits), program.n_qubits
+    frame, n = _frame(program.n_qubits), program.n_qubits
     for word, quarters in _steps(program, op):
         frame.turn(word.x, word.z, quarters)
     turned: list[Measurement] = []
     for m in measurements:
         if isinstance(m, Probs):
             masks = [pauli_mask("Z", (w,), n) for w in m.wires]
-            if any(frame.pull(mask.x, mask.z) != Word.hermitian(mask.x, mask.z) for mask in masks):
+            if any(frame.pull(mask.x, mask.z) != _word(mask.x, mask.z) for mask in masks):
                 return None
             turned.append(m)
             continue
@@ -336,9 +352,9 @@ def _commute(program: Program, gate: Clifford, op: Op) -> bool:
     """Whether every rotation that `op` is made of is about a word that the gate leaves as it is."""
     if set(gate.wires).isdisjoint(op.wires):
         return True
-    frame = Frame(program.n_qubits)
+    frame = _frame(program.n_qubits)
     for word, quarters in _steps(program, gate):
         frame.turn(word.x, word.z, quarters)
     steps = [op] if isinstance(op, Rotation) else list(replace(program, ops=(op,)).rotations())
     masks = [program.mask(step) for step in steps]
-    return all(frame.pull(mask.x, mask.z) == Word.hermitian(mask.x, mask.z) for mask in masks)
+    return all(frame.pull(mask.x, mask.z) == _word(mask.x, mask.z) for mask in masks)

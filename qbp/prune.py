@@ -14,7 +14,7 @@ from torch.nn.utils import prune as torch_prune
 from qbp.data import Dataset
 from qbp.edit import shrink, used
 from qbp.errors import ArgumentError, check_choice
-from qbp.exact import simplify_layer
+from qbp.executors import Executor
 from qbp.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains
 from qbp.importance import SCORES, Gated, score
 from qbp.layer import QuantumLayer
@@ -42,6 +42,7 @@ def prune(
     steps: int | None = None,
     finetune: Mapping[str, Any] | Callable[[nn.Module], object] | None = None,
     rewind: nn.Module | None = None,
+    backend: str | Executor | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Remove the groups that matter least, and return the smaller model; `model` stays as it is.
@@ -61,6 +62,8 @@ def prune(
         finetune: arguments of `qbp.fit`, as in ``{"epochs": 5, "lr": 0.01}``, or a function that trains in place.
         rewind: the model as it was before training: after every round the weights that are left start again from there
             (lottery ticket, arXiv 1803.03635).
+        backend: a device, as in "fake:quito": groups then go by their score for each two-qubit gate that the device is
+            spared (`qbp.transpiled.saved_gates`), and those that spare none go last.
         seed: of "random", and of the fine-tuning.
 
     Returns:
@@ -100,6 +103,10 @@ def prune(
         for kind, groups in _by_kind(groups_of(small, tuple(shares))).items():
             target = len(before[kind]) - round(SCHEDULES[schedule](shares[kind], step, rounds) * len(before[kind]))
             scores = score(small, groups, data, by=by, seed=seed + step)
+            if backend is not None:
+                from qbp.transpiled import saved_gates
+
+                scores = scores / saved_gates(small, groups, backend).clamp(min=1e-9)
             order = torch.argsort(scores, stable=True).tolist()
             going += _spare([groups[g] for g in order], len(groups) - target, groups)
         remove(small, going)
@@ -116,6 +123,8 @@ def prune(
 
 def _exact(model: nn.Module, seed: int) -> nn.Module:
     """A copy without gates, weights and neurons that its outputs do not need."""
+    from qbp.exact import simplify_layer  # it needs the native engine, which `import qbp` does not wait for
+
     small = copy.deepcopy(model)
     for module in small.modules():
         if isinstance(module, QuantumLayer):
