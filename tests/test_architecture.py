@@ -20,7 +20,7 @@ LAYERS = (
     "ansatz gallery models backprop data families metrics checkpoint train store information capability provenance",
     "hardware groups edit importance redundancy exact transpiled prune structured lesson distill compress controls "
     "trial statistics verdicts sweep grid compare diagnose",
-    "report page config runs pipeline cli __main__",
+    "report page sections config runs pipeline cli __main__",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 
