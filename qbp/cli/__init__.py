@@ -25,6 +25,7 @@ for _command in (
     train.evaluate,
     train.lr,
     compare.compare,
+    report.report,
     report.diagnose,
     compress.run,
     compress.distill,
