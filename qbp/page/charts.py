@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -48,40 +49,81 @@ def finding(picture: Picture, caption: str, alt: str) -> Figure:
 Points = Mapping[str, Sequence[tuple[float, float, float, float]]]  # name -> (x, y, low, high) of points
 
 
-def scatter(points: Points, x: str, y: str, caption: str, alt: str, *, log: bool = True) -> Figure:
-    """Draw each name's point (x, y) with its interval, and the name beside it."""
+def scatter(points: Points, named: Sequence[str], x: str, y: str, caption: str, alt: str) -> Figure:
+    """Draw a point (x, y) for each name, x logarithmically; named are `named` (blue) and what nothing cheaper beats."""
+    places = {name: rows[0] for name, rows in points.items()}
+    front = [
+        name
+        for name, (at, value, _, _) in places.items()
+        if not any(other[0] <= at and other[1] > value for other in places.values())
+    ]
 
     def draw(axes: Axes) -> None:
-        for k, rows in enumerate(points.values()):
-            colour = report.COLOURS[0] if k == 0 else report.INK
-            for at, value, low, high in rows:
+        for name, (at, value, low, high) in places.items():
+            shown = name in named or name in front
+            colour = report.COLOURS[0] if name in named else report.INK
+            if shown:
                 axes.plot([at, at], [low, high], color=colour, linewidth=1.2)
-                axes.plot([at], [value], "o", color=colour, markersize=5)
-        _names(axes, {name: rows[0][:2] for name, rows in points.items() if rows}, log)
-        if log:
-            axes.set_xscale("log")
+            axes.plot([at], [value], "o", color=colour, markersize=6 if shown else 4, alpha=1 if shown else 0.45)
+        axes.set_xscale("log")
+        axes.margins(x=0.12)
+        _name_points(
+            axes, {name: places[name][:2] for name in dict.fromkeys([*named, *front]) if name in places}, named
+        )
+        _plain(axes, [p[0] for p in places.values()])
         report.label(axes, x, y)
 
-    return _figure(draw, caption, alt, (5.0, 3.6))
+    return _figure(draw, caption, alt)
 
 
-def learning(points: Points, x: str, y: str, caption: str, alt: str, *, log: bool = False) -> Figure:
-    """Draw each name's line with its band."""
+def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]], named: Sequence[str]) -> None:
+    """Write names beside their points, from the lowest up, none nearer to the one below it than a line of text."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    line, last, aside = (high - low) / 13, low, (right / left) ** 0.022
+    for name, (x, y) in sorted(places.items(), key=lambda place: place[1][1]):
+        last = max(y + line / 2, last + line)
+        before = x > math.sqrt(left * right)
+        axes.annotate(
+            name,
+            (x, y),
+            (x / aside if before else x * aside, last),
+            ha="right" if before else "left",
+            va="center",
+            color=report.COLOURS[0] if name in named else report.INK,
+            annotation_clip=False,
+        )
+
+
+def _plain(axes: Axes, values: Sequence[float]) -> None:
+    """Round ticks along a logarithmic axis, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    decades = math.log10(max(values) / min(values))
+    steps = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=8))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+
+
+def learning(points: Points, x: str, y: str, caption: str, alt: str, *, ticks: Sequence[float] | None = None) -> Figure:
+    """Draw each name's line with its band; with `ticks` x is logarithmic."""
 
     def draw(axes: Axes) -> None:
         for k, (name, rows) in enumerate(points.items()):
             colour = report.COLOURS[k % len(report.COLOURS)]
             at, value, low, high = zip(*rows, strict=True)
-            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(
-                at, value, "o-" if len(rows) < 10 else "-", color=colour, markersize=3.5, linewidth=1.4, label=name
-            )
-        if log:
+            axes.fill_between(at, low, high, color=colour, alpha=0.1, linewidth=0)
+            line = "o-" if len(rows) < 10 else "-"
+            axes.plot(at, value, line, color=colour, markersize=3.5, linewidth=1.6, label=name)
+        if ticks is not None:
             axes.set_xscale("log")
-        axes.legend(frameon=False, fontsize=8, labelcolor=report.INK)
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
         report.label(axes, x, y)
+        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=report.INK)
 
-    return _figure(draw, caption, alt)
+    return _figure(draw, caption, alt, (SIZE[0], SIZE[1] + 0.2 * -(-len(points) // 2)))
 
 
 def ranks(models: Sequence[str], mean_ranks: Sequence[float], distance: float, caption: str, alt: str) -> Figure:
@@ -127,24 +169,6 @@ def cliques(mean_ranks: Sequence[float], distance: float) -> list[tuple[float, f
         if last > first and not any(last <= other for _, other in found):
             found.append((first, last))
     return found
-
-
-def _names(axes: Axes, places: Mapping[str, tuple[float, float]], log: bool) -> None:
-    """Write names beside their points: from the lowest up, none nearer to the one below than a line of text."""
-    low = min(y for _, y in places.values())
-    high = max(y for _, y in places.values())
-    step, last = max(high - low, 1e-3) / 14, float("-inf")
-    for name, (x, y) in sorted(places.items(), key=lambda place: place[1][1]):
-        last = max(y, last + step)
-        axes.annotate(
-            name,
-            (x, y),
-            (x * 1.12 if log else x, last),
-            fontsize=8,
-            va="center",
-            color=report.INK,
-            annotation_clip=False,
-        )
 
 
 def _figure(

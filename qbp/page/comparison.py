@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ import yaml
 from qbp.compare import Comparison, load_comparison
 from qbp.page import charts, parts
 from qbp.page.dataset import TITLES, dataset_sections
-from qbp.page.document import Block, Code, Document, Grid, Paragraph, Section, Verdict, number
+from qbp.page.document import Badge, Block, Code, Column, Document, Grid, Paragraph, Section, Table, Verdict, number
 
 __all__ = ["comparison_document"]
 
+SCOPES = {
+    "circuit": "against what can take the circuit's place",
+    "all": "against every control",
+}
 PLAIN = {
-    "BEATS": "The quantum part helps: {subject} beats every control.",
-    "TIES": "The quantum part did not help: {subject} and {control} are as good as each other.",
-    "LOSES": "The quantum part did not help: {subject} is worse than {control}.",
-    "INCONCLUSIVE": "Not shown that the quantum part helps: {control} is not clearly worse than {subject}.",
+    "BEATS": "The quantum part helps: {subject} beats them all.",
+    "TIES": "The quantum part does not help: as good is {control}.",
+    "LOSES": "The quantum part does not help: better is {control}.",
+    "INCONCLUSIVE": "It is not shown that the quantum part helps: {control} may be as good.",
 }
 
 
@@ -40,8 +45,10 @@ def comparison_document(directory: str | Path | Comparison) -> Document:
     metric = config.get("metric", "accuracy")
     datasets = list(dict.fromkeys(row["dataset"] for row in found.rows))
     sections: list[Section] = []
+    if len(datasets) > 1:
+        sections.append(Section("verdicts", "Verdicts", tuple(_by_dataset(found, datasets))))
     for name in datasets:
-        sections += dataset_sections(found, name, metric, config, f": {name}" if len(datasets) > 1 else "")
+        sections += dataset_sections(found, name, metric, config, alone=len(datasets) == 1)
     if found.ranks:
         sections.append(Section("ranks", "Ranks over all data sets", tuple(_ranks(found.ranks))))
     if found.directory is not None:
@@ -70,16 +77,34 @@ def comparison_document(directory: str | Path | Comparison) -> Document:
 
 
 def _verdicts(found: Comparison) -> Iterator[Verdict]:
-    for row in found.verdicts:
-        if row["control"] not in ("all", "circuit"):
-            continue
-        control = str(row.get("decided_by") or "its controls")
-        control = TITLES.get(control.rpartition("/")[2], control)
-        heading = PLAIN[row["verdict"]].format(subject=row["subject"], control=control)
-        about = f"{row['subject']} on {row['dataset']}"
-        if row["control"] == "circuit":
-            about += ", against all that can take the circuit's place"
-        yield Verdict(row["verdict"], about, heading, row["sentence"])
+    """Of one data set the verdict on the circuit and the one against everything; of several one card each way."""
+    for subject in dict.fromkeys(row["subject"] for row in found.verdicts):
+        for scope, against in SCOPES.items():
+            own = [row for row in found.verdicts if row["subject"] == subject and row["control"] == scope]
+            if len(own) == 1:
+                (row,) = own
+                heading = PLAIN[row["verdict"]].format(subject=subject, control=_title(row["decided_by"]))
+                yield Verdict(row["verdict"], f"{subject} on {row['dataset']}, {against}", heading, row["sentence"])
+            elif own:
+                words = Counter(row["verdict"] for row in own)
+                word = next(iter(words)) if len(words) == 1 else "MIXED"
+                counts = ", ".join(f"{word} on {count}" for word, count in words.items())
+                heading = f"The quantum part is shown to help on {words['BEATS']} of {len(own)} data sets."
+                yield Verdict(word, f"{subject}, {against}", heading, f"{counts}. What decided each is below.")
+
+
+def _title(control: str) -> str:
+    return TITLES.get(control.rpartition("/")[2], control)
+
+
+def _by_dataset(found: Comparison, datasets: list[str]) -> Iterator[Block]:
+    for subject in dict.fromkeys(row["subject"] for row in found.verdicts):
+        for scope, against in SCOPES.items():
+            own = {r["dataset"]: r for r in found.verdicts if r["subject"] == subject and r["control"] == scope}
+            rows = tuple((d, Badge(own[d]["verdict"]), own[d]["sentence"]) for d in datasets if d in own)
+            if rows:
+                columns = (Column("data set", "text"), Column("verdict", "lead"), Column("what decided it", "text"))
+                yield Table(f"{subject} {against}", columns, rows)
 
 
 def _unfinished(found: Comparison) -> Verdict:
@@ -118,8 +143,8 @@ def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
         f"the rows for all models alike; scalers and projections were fitted on the train part. Each model tried "
         f"{config.get('budget', 'the same number of')} configurations by {config.get('folds', 'the same')}-fold "
         f"cross-validation on the train part, and met the test part once. Differences in {metric.replace('_', ' ')} "
-        f"are paired by seed ({', '.join(tests) or 'no test yet'}), p-values corrected by Holm, at the level {alpha}. A "
-        f"difference within {100 * rope:g} point(s) (two one-sided tests) TIES; one that is significant BEATS or "
+        f"are paired by seed ({', '.join(tests) or 'no test yet'}), p-values corrected by Holm, at the level {alpha}. "
+        f"A difference within {parts.within(rope)} (two one-sided tests) TIES; one that is significant BEATS or "
         "LOSES; where a linear model is as good as the best one nothing BEATS; all else is INCONCLUSIVE."
     )
 
@@ -135,19 +160,3 @@ def _provenance(found: Comparison, config: Mapping[str, Any]) -> Iterator[Block]
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
     yield Grid((Code("comparison.yaml", text), parts.pairs("Versions and machine", dict(found.versions or {}))))
     yield parts.pairs("Splits: data set and seed, with the beginning of the SHA-256 of their rows", splits)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and Student's 95 % interval of it.
-
-    Example:
-        >>> [round(x, 3) for x in interval([0.8, 0.9, 1.0])]
-        [0.9, 0.652, 1.148]
-    """
-    from scipy import stats
-
-    mean = fmean(values)
-    if len(values) < 2 or max(values) == min(values):
-        return mean, mean, mean
-    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return mean, float(found.low), float(found.high)

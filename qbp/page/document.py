@@ -15,6 +15,7 @@ __all__ = [
     "Dot",
     "Figure",
     "Grid",
+    "Heading",
     "Heat",
     "Paragraph",
     "Scale",
@@ -111,6 +112,13 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """The title of a part of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Code:
     """Text to be copied as it is."""
 
@@ -133,7 +141,7 @@ class Details:
     blocks: tuple[Block, ...]
 
 
-Block = Table | Figure | Grid | Paragraph | Code | Details
+Block = Heading | Table | Figure | Grid | Paragraph | Code | Details
 
 
 @dataclass(frozen=True)

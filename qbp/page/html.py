@@ -16,6 +16,7 @@ from qbp.page.document import (
     Dot,
     Figure,
     Grid,
+    Heading,
     Heat,
     Paragraph,
     Scale,
@@ -80,6 +81,8 @@ def _section(section: Section) -> str:
 
 
 def _block(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"<h3>{escape(block.text)}</h3>\n"
     if isinstance(block, Paragraph):
         return f"<p>{escape(block.text)}</p>\n"
     if isinstance(block, Code):
@@ -114,7 +117,10 @@ def _table(table: Table) -> str:
         axis = f'<tfoot aria-hidden="true"><tr>{cells}</tr></tfoot>'
     label = escape(table.caption, quote=True)
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    kind = "drawn" if drawn else "matrix" if any(isinstance(c, Heat) for row in table.rows for c in row) else "plain"
+    stacked = drawn or any(column.kind == "lead" for column in table.columns)
+    kind = (
+        "stacked" if stacked else "matrix" if any(isinstance(c, Heat) for row in table.rows for c in row) else "plain"
+    )
     return (
         f'<div class="table {kind}" tabindex="0" role="region" aria-label="{label}"><table>'
         f"<caption>{escape(table.caption)}</caption><thead><tr>{heads}</tr></thead>"

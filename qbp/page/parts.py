@@ -83,12 +83,18 @@ def diagnosis(findings: Sequence[Finding]) -> tuple[Block, ...]:
     blocks += [Paragraph(f"{finding.code}: {finding.says}") for finding in warn]
     if warn:
         blocks.append(_pictures(warn))
-    columns = (Column("check", "text"), Column("what is measured", "text"), Column("value"), Column("threshold"))
+    names = "what is measured", "value", "threshold"
+    columns = (
+        Column("check", "text"),
+        Column("", "lead"),
+        Column(names[0], "text"),
+        *(Column(name) for name in names[1:]),
+    )
     rows = tuple(
-        (f.code, f.title, number(f.value), number(f.threshold), Badge("warns" if f.warns else "passed"))
+        (f.code, Badge("warns" if f.warns else "passed"), f.title, number(f.value), number(f.threshold))
         for f in findings
     )
-    blocks.append(Table("All checks", (*columns, Column("", "text")), rows))
+    blocks.append(Table("All checks", columns, rows))
     if fine:
         blocks.append(Details("The numbers behind the checks that pass", (_pictures(fine),)))
     return tuple(blocks)
@@ -136,10 +142,10 @@ def points(difference: float) -> str:
     """Write a difference of shares in points.
 
     Example:
-        >>> points(-0.0123), points(0.0)
+        >>> points(-0.0123), points(-1e-9)
         ('-1.2', '+0.0')
     """
-    return f"{100 * difference + 0:+.1f}"
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
 
 
 def whole_percent(share: float) -> str:
@@ -150,6 +156,26 @@ def whole_percent(share: float) -> str:
         '95 %'
     """
     return f"{round(100 * share, 6):g} %"
+
+
+def within(rope: float) -> str:
+    """Write the half width of the region of practical equivalence.
+
+    Example:
+        >>> within(0.01), within(0.025)
+        ('1 point', '2.5 points')
+    """
+    return f"{100 * rope:g} point" + ("" if rope == 0.01 else "s")
+
+
+def whole_points(difference: float) -> str:
+    """Write a round difference of shares in points.
+
+    Example:
+        >>> whole_points(-0.05), whole_points(0.0)
+        ('-5', '0')
+    """
+    return f"{round(100 * difference, 6):+g}" if round(difference, 8) else "0"
 
 
 def scale_of(

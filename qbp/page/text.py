@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from qbp.page.document import Block, Cell, Code, Details, Document, Grid, Paragraph, Strong, Table, texts
+from qbp.page.document import Block, Cell, Code, Details, Document, Grid, Heading, Paragraph, Strong, Table, texts
 
 __all__ = ["latex", "markdown"]
 
@@ -47,6 +47,8 @@ def _flat(blocks: Sequence[Block]) -> Iterator[Block]:
 
 
 def _markdown(block: Block) -> list[str]:
+    if isinstance(block, Heading):
+        return [f"### {_escape_markdown(block.text)}", ""]
     if isinstance(block, Paragraph):
         return [_escape_markdown(block.text), ""]
     if isinstance(block, Code):
