@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import re
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qbp import report
 from qbp.checkpoint import History
 from qbp.diagnose import Picture
-from qbp.page.document import Figure
+from qbp.page.document import FIGURE, Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,20 +190,19 @@ def _figure(
             text.set_fontsize(max(text.get_fontsize(), SMALLEST))
         content = io.StringIO()
         canvas.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Figure(_themed(content.getvalue(), caption, alt), caption, alt, wide)
+    return Figure(_themed(content.getvalue(), alt), caption, alt, wide)
 
 
-def _themed(svg: str, caption: str, alt: str) -> str:
-    """The drawing as part of a page: its colours are the style sheet's, its identifiers nobody else's."""
+def _themed(svg: str, alt: str) -> str:
+    """The drawing as part of a page: its colours are the style sheet's, its identifiers begin with `FIGURE`."""
     body = svg[svg.index("<svg") :]
     box = re.search(r'viewBox="([^"]+)"', body)
     assert box is not None
     inside = body[body.index(">") + 1 : body.rindex("</svg>")]
-    inside = re.sub(r"<metadata>.*?</metadata>", "", inside, flags=re.DOTALL)
-    prefix = "f" + hashlib.sha256((caption + inside).encode()).hexdigest()[:8]
-    inside = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', inside)
-    inside = re.sub(r'(xlink:href|href)="#([^"]+)"', rf'href="#{prefix}-\2"', inside)
-    inside = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", inside)
+    inside = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", inside, flags=re.DOTALL)
+    inside = re.sub(r'\bid="([^"]+)"', rf'id="{FIGURE}-\1"', inside)
+    inside = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{FIGURE}-\1"', inside)
+    inside = re.sub(r"url\(#([^)]+)\)", rf"url(#{FIGURE}-\1)", inside)
     inside = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", inside)
     for colour, name in THEME.items():
         inside = re.sub(re.escape(colour), name, inside, flags=re.IGNORECASE)

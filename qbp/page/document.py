@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "FIGURE",
     "Badge",
     "Block",
     "Code",
@@ -26,6 +27,8 @@ __all__ = [
     "number",
     "percent",
 ]
+
+FIGURE = "figure-number"  # in the identifiers of a drawing: the page puts a number there, so that no two are the same
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from html import escape
 from pathlib import Path
 
 import qbp
 from qbp.page.document import (
+    FIGURE,
     Badge,
     Block,
     Cell,
@@ -37,6 +40,13 @@ def html(document: Document) -> str:
     """Write a document as HTML."""
     links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in document.sections)
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in document.facts)
+    numbers = itertools.count(1)
+    main = re.sub(
+        "<svg.*?</svg>",
+        lambda drawing: drawing[0].replace(FIGURE, f"f{next(numbers)}"),
+        "".join(map(_section, document.sections)),
+        flags=re.DOTALL,
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -58,7 +68,7 @@ def html(document: Document) -> str:
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 </header>
 <main id="content">
-{"".join(map(_section, document.sections))}
+{main}
 </main>
 <footer><p>Written by qbp {escape(qbp.__version__)}. This file needs nothing else: no network, no script.</p></footer>
 </body>

@@ -41,7 +41,7 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
 
     Args:
         directory: the run's.
-        findings: its diagnosis; None to make it now.
+        findings: its diagnosis; None for the one that is kept there, or a new one.
 
     Returns:
         The page.
@@ -55,7 +55,7 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         split = runs.load_data(config)
         model = next(iter(runs.build(config, split[0]).values()))
         load_checkpoint(model, folder, best=config.train.early_stopping is not None)
-    found = runs.diagnose(folder) if findings is None else findings
+    found = _findings(folder) if findings is None else findings
     about = result["data"]
     sections = [
         Section("scores", "Scores", tuple(_scores(result))),
@@ -73,6 +73,14 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         facts=tuple(_facts(result, model)),
         sections=tuple(section for section in sections if section.blocks),
     )
+
+
+def _findings(folder: Path) -> tuple[Finding, ...]:
+    try:
+        kept = json.loads((folder / runs.DIAGNOSIS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return runs.diagnose(folder)
+    return tuple(Finding.from_json(finding) for finding in kept["findings"])
 
 
 def _metric(result: dict[str, Any]) -> str:
