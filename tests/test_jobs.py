@@ -87,7 +87,7 @@ def test_a_lost_id_is_found_by_tag(jobs, direct, ibm):
 
 def test_duplicates_that_the_client_makes_are_cancelled_and_booked(jobs, direct, ibm):
     ibm.set_faults(
-        {"action": "job", "outcome": "completed", "queue_seconds": 3, "times": 2},
+        {"action": "job", "outcome": "completed", "hold": True, "queue_seconds": 3, "times": 2},
         {"route": "jobs.submit", "status": 504, "phase": "after"},
     )
     jobs(direct, work_for(VALUES))

@@ -14,6 +14,15 @@ from ibm_server.messages import now
 ENGINES = ("exact", "shots", "noisy")
 
 
+def _spelling_free(parameter) -> str:
+    """A gate's parameter; of an expression its value at a point, since every QPY round trip may spell it otherwise."""
+    if not getattr(parameter, "parameters", None):
+        return str(parameter)
+    names = sorted(parameter.parameters, key=lambda p: p.name)
+    at = {p: int(hashlib.sha256(p.name.encode()).hexdigest()[:8], 16) / 2**32 for p in names}
+    return f"{[p.name for p in names]} {float(parameter.bind(at)):.9f}"
+
+
 class Engine:
     """Decodes the inputs of a job, measures its size and runs it."""
 
@@ -220,7 +229,7 @@ class Engine:
                         if hasattr(parameter, "find_bit"):
                             feed(parameter)
                         else:
-                            digest.update(str(parameter).encode())
+                            digest.update(_spelling_free(parameter).encode())
             elif isinstance(thing, dict):
                 for key in sorted(thing, key=str):
                     digest.update(str(key).encode())
@@ -239,12 +248,13 @@ class Engine:
                 feed(item.circuit)
                 feed(tuple(getattr(item, "shape", ())))
                 arguments = getattr(item, "circuit_arguments", None)
-                if arguments is None:
-                    arguments = {
-                        k: v
-                        for k, v in dict(getattr(item, "samplex_arguments", {})).items()
-                        if isinstance(v, np.ndarray)
-                    }
+                if arguments is None:  # the client numbers the names anew in every process
+                    arguments = dict(getattr(item, "samplex_arguments", {}))
+                    arguments = [
+                        (name.rstrip("0123456789"), arguments[name])
+                        for name in sorted(arguments, key=lambda name: (len(name), name))
+                        if isinstance(arguments[name], np.ndarray)
+                    ]
                 feed(arguments)
         else:
             feed(order["pubs"])

@@ -27,6 +27,7 @@ class Fault:
     skip     let this many matching requests pass first;  times: how often to fire (-1 = for ever)
     prob     fire with this probability (seeded);         tag: only for jobs/requests carrying the tag
     outcome  (action job) completed | failed | cancelled | ran_too_long | stuck | nan | empty
+    hold     (action job) queued until somebody looks for it by its tag, and `queue_seconds` more
     """
 
     route: str = "*"
@@ -45,6 +46,7 @@ class Fault:
     outcome: str = "failed"
     reason: str | None = None
     reason_code: int | None = None
+    hold: bool = False
     queue_seconds: float | None = None
     run_seconds: float | None = None
     fired: int = 0

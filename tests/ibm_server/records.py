@@ -76,6 +76,7 @@ class Job:
     fetched: int = 0
     answered: bool = False  # did the submit answer (with the id) leave this server?
     cancel_asked: bool = False
+    held: bool = False  # queued until somebody looks for it by its tag
 
     @property
     def final(self) -> bool:

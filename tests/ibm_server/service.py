@@ -238,6 +238,7 @@ class Service:
                 order=order,
                 queue_until=time.time() + queue,
                 run_seconds=run,
+                held=outcome is not None and outcome.hold,
             )
             if order is not None:
                 job.pubs, job.circuits = len(order["pubs"]), order["circuits"]
@@ -290,7 +291,7 @@ class Service:
     def _next(self) -> Job | None:
         for job in self.jobs.values():
             if job.status == "Queued" and job.queue_until <= time.time():
-                if job.outcome is not None and job.outcome.outcome == "stuck":
+                if job.held or (job.outcome is not None and job.outcome.outcome == "stuck"):
                     continue
                 return job
         return None
@@ -418,6 +419,9 @@ class Service:
                 jobs = [j for j in jobs if j.program == first("program")]
             if "tags" in query:
                 jobs = [j for j in jobs if set(query["tags"]) <= set(j.tags)]
+                for job in jobs:
+                    if job.held:
+                        job.held, job.queue_until = False, time.time() + (job.outcome.queue_seconds or 0.0)
             if first("session_id"):
                 jobs = [j for j in jobs if j.session_id == first("session_id")]
             if first("created_after"):
