@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from qbp import executors
 from qbp.checkpoint import seeded
 from qbp.cost import Budget, Cost
 from qbp.data import Dataset, split
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, PendingError, check_choice
 from qbp.executors import Executor
 from qbp.expectation import choose_diff_method
 from qbp.jobs import Jobs, Primitive, Results, Work
 from qbp.layer import QuantumLayer
-from qbp.metrics import check_data, place
+from qbp.metrics import check_data, modes, place
 from qbp.patience import Patience
 
-__all__ = ["on_backend", "plan", "session", "spent"]
+__all__ = ["on_backend", "plan", "send", "session", "spent"]
 
 JOBS = "jobs"
 
@@ -59,7 +59,7 @@ def on_backend(
 
     Raises:
         ArgumentError: an argument is wrong, or missing for a backend that costs quantum time.
-        JobError: another process works in `run_dir`.
+        JobError: another process works in `run_dir`, or the service cannot be reached.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 4), QuantumLayer("basic_entangler", n_qubits=4, n_layers=1))
@@ -70,7 +70,8 @@ def on_backend(
     moved = _copy(model)
     layers = _layers(moved)
     runs_on = _executors(layers, backend, shots, options)
-    if getattr(getattr(runs_on[0], "primitive", None), "paid", False):
+    primitive: Any = getattr(runs_on[0], "primitive", None)
+    if getattr(primitive, "paid", False):
         name = runs_on[0].name
         if budget is None:
             raise ArgumentError(
@@ -80,6 +81,7 @@ def on_backend(
         if run_dir is None:
             raise ArgumentError(f"Argument `run_dir` must be given for {name!r}: the jobs' ledger is kept there")
         jobs = Jobs(Path(run_dir) / JOBS, budget=budget, wait=wait, patience=patience)
+        jobs.patience.ask(lambda: primitive.backend, primitive.transient, f"{name}, connecting")
         for executor in runs_on:
             executor.runner, executor.directory = jobs, Path(run_dir) / JOBS
     for layer, executor in zip(layers, runs_on, strict=True):
@@ -163,17 +165,43 @@ def session(model: nn.Module, mode: str = "batch", *, max_time: float | None = N
     """
     check_choice("mode", mode, ("batch", "session"))
     primitives = {id(p): p for layer in _layers(model) if (p := getattr(layer.executor, "primitive", None)) is not None}
-    opened: list[Any] = []
-    try:
+    for primitive in primitives.values():
+        if not primitive.paid:
+            raise ArgumentError(f"Argument `model` must run on a quantum computer, but runs on {primitive.name!r}")
+    from qbp.executors.qiskit_primitive.modes import opened
+
+    with ExitStack() as stack:
         for primitive in primitives.values():
-            if not hasattr(primitive, "open"):
-                raise ArgumentError(f"Argument `model` must run on a quantum computer, but runs on {primitive.name!r}")
-            opened.append(primitive)
-            primitive.open(mode, max_time)
+            stack.enter_context(opened(primitive, mode, max_time))
         yield model
+
+
+def send(model: nn.Module, data: Dataset, *, batch_size: int = 1024) -> int:
+    """Send all jobs of ``evaluate(model, data)`` without waiting for one; how many of them are not done.
+
+    Args:
+        model: a model of `on_backend`, made with ``wait=False``, with one quantum layer (the circuits of a second one
+            would depend on the results of the first).
+        data, batch_size: as in `evaluate`.
+    """
+    layers = _layers(model)
+    if len(layers) != 1:
+        raise ArgumentError(f"Argument `model` must have one quantum layer to send all its jobs, but has {len(layers)}")
+    executor: Any = layers[0].executor
+    runner, meter = executor.runner, _Meter(layers[0])
+    executor.runner = meter
+    try:
+        with seeded(model, 0), modes(model):
+            _evaluation(model, data, batch_size)
     finally:
-        for primitive in opened:
-            primitive.close()
+        executor.runner = runner
+    pending = 0
+    for primitive, work in meter.works:
+        try:
+            runner(primitive, work)
+        except PendingError:
+            pending += 1
+    return pending
 
 
 def spent(model: nn.Module) -> Cost:
@@ -191,9 +219,11 @@ class _Meter:
 
     def __init__(self, layer: QuantumLayer):
         self.layer, self.cost = layer, Cost()
+        self.works: list[tuple[Primitive, Work]] = []
 
     def __call__(self, primitive: Primitive, work: Work) -> Results:
         self.cost += Cost(1, work.n_circuits, work.n_circuits * work.shots, work.seconds)
+        self.works.append((primitive, work))
         blank = np.zeros((len(work.values), self.layer.n_outputs or 0))
         return Results(blank, blank)
 

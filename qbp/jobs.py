@@ -191,6 +191,21 @@ class Jobs:
             return self.ledger.note("again", work.fingerprint)
         return self.ledger.intend(work.fingerprint, primitive.name, work.n_circuits, shots, work.seconds)
 
+    def cancel(self, primitive: Primitive, work: str) -> str:
+        """Cancel the job of a work, if it has one that has not ended; returns the state of the entry then."""
+        entry = self.ledger.entries[work]
+        if entry.state == "INTENDED":
+            entry = self._adopt(primitive, entry)
+        job = entry.job
+        if entry.state != "SUBMITTED" or job is None:
+            return entry.state
+        with suppress(Exception):  # it may have ended by now
+            self.patience.once(partial(primitive.cancel, job))
+        if (status := self._status(primitive, job)) != "CANCELLED":
+            return f"{entry.state}, {status}"
+        seconds = self._charged(primitive, job, entry, status)
+        return self.ledger.note("failed", work, job=job, seconds=seconds, reason="cancelled").state
+
     # ---- sending -----------------------------------------------------------------------------------------------------
 
     def _send(self, primitive: Primitive, work: Work, entry: Entry) -> Entry:

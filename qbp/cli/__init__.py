@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from qbp.cli import about, compare, compress, report, train
+from qbp.cli import about, compress, jobs, report, train
 from qbp.cli.console import err
 from qbp.errors import QbpError
 
@@ -24,11 +24,12 @@ for _command in (
     train.train,
     train.evaluate,
     train.lr,
-    compare.compare,
-    report.report,
     report.diagnose,
     compress.run,
     compress.distill,
+    jobs.submit,
+    jobs.collect,
+    jobs.jobs,
     about.circuits,
     about.info,
 ):

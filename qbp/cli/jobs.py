@@ -1,0 +1,164 @@
+"""`qbp submit`, `collect` and `jobs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qbp.cli.console import SetOption, err, out, table
+
+if TYPE_CHECKING:
+    from qbp.submission import Submission
+
+__all__ = ["collect", "jobs", "submit"]
+
+
+def submit(
+    source: Annotated[
+        str, typer.Argument(metavar="CONFIG|RUN", help="A config to train, or a run whose model is evaluated.")
+    ],
+    backend: Annotated[str, typer.Option(help="Where: ibm:NAME, or fake:NAME and aer, which cost nothing.")],
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Of each circuit; by default the config's, else 1024.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Train a run's model further, so many epochs.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Most quantum seconds; by default those of the plan.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0, help="What a quantum second costs.")] = None,
+    resilience_level: Annotated[int, typer.Option(min=0, max=2, help="Mitigation; 1 and 2 cost more.")] = 0,
+    dynamical_decoupling: Annotated[str | None, typer.Option(help="XX, XpXm or XY4.")] = None,
+    measure_twirling: Annotated[bool, typer.Option("--measure-twirling", help="Twirl measurements.")] = False,
+    mode: Annotated[str, typer.Option(help="job, batch or session.")] = "job",
+    overrides: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the submission; by default the backend's.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Send without asking.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Send an evaluation's jobs, and collect later.")] = False,
+) -> None:
+    """Run a model on a quantum computer: print what it costs, ask, send, and wait."""
+    from qbp import submission as submissions
+    from qbp.cost import Budget
+    from qbp.errors import ArgumentError, check_choice
+    from qbp.executors.qiskit_primitive.options import Options
+
+    check_choice("mode", mode, submissions.MODES)
+    options = Options(
+        resilience_level=resilience_level, dynamical_decoupling=dynamical_decoupling, measure_twirling=measure_twirling
+    )
+    asked: dict[str, Any] = {"shots": shots, "epochs": epochs, "rate": rate, "mode": mode, "options": options}
+    job = submissions.submission(
+        source, backend, overrides=tuple(overrides or ()), name=name, runs_dir=runs_dir, budget=budget, **asked
+    )
+    if no_wait and job.epochs:
+        raise ArgumentError("`--no-wait` is for an evaluation: each step of a training waits for the one before it")
+    cost, paid = job.plan(), backend.startswith("ibm:")
+    console = out()
+    rows = table(f"{source} on {backend}", "jobs", "circuits", "shots", "quantum seconds", "price")
+    price = "-" if cost.price is None else f"{cost.price:,.2f}"
+    rows.add_row(f"{cost.jobs:,}", f"{cost.circuits:,}", f"{cost.shots:,}", f"{cost.seconds:,.1f}", price)
+    console.print(rows)
+    if paid:
+        Budget(seconds=job.budget or float("inf")).check(cost)
+        if cost.jobs > 5:
+            console.print(f"The service takes 5 jobs a minute: this takes {cost.jobs / 5:,.0f} minutes at least.")
+        if not yes:
+            if not sys.stdin.isatty():
+                err().print("Nothing was sent: confirm with --yes.")
+                raise typer.Exit(2)
+            typer.confirm("Send?", abort=True)
+        if job.budget is None:
+            from dataclasses import replace
+
+            job = replace(job, budget=round(1.1 * cost.seconds + 1, 1))  # estimates are not exact to the second
+    job.write()
+    _finish(job, no_wait)
+
+
+def collect(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where `qbp submit` said it keeps the submission.")],
+    budget: Annotated[float | None, typer.Option(help="Most quantum seconds from now on, all jobs together.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Say what is done, and do not wait for the rest.")] = False,
+) -> None:
+    """Fetch the results of a submission, and go on with one that was interrupted."""
+    from dataclasses import replace
+
+    from qbp import submission as submissions
+
+    job = submissions.read(directory)
+    if budget is not None:
+        job = replace(job, budget=budget)
+    _finish(job, no_wait and not job.epochs)
+
+
+def jobs(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A submission, a run, or all runs.")] = Path(
+        "runs"
+    ),
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel those that have not ended.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with every submission that is not finished.")] = False,
+) -> None:
+    """List the jobs that were sent: their state, and what they cost."""
+    from qbp import submission as submissions
+    from qbp.cost import Cost
+    from qbp.ledger import JOBS, read_ledger
+
+    ledgers = sorted(path.parent for path in directory.rglob(JOBS))
+    console = out()
+    if not ledgers:
+        console.print(f"No job was sent from {directory}.", markup=False)
+        return
+    if cancel:
+        for ledger in ledgers:
+            _cancel(ledger)
+    total = Cost()
+    for ledger in ledgers:
+        rows = table(str(ledger.parent), "job", "state", "circuits", "quantum seconds")
+        for entry in read_ledger(ledger)[1].values():
+            cost = entry.cost
+            total += cost
+            state = f"{entry.state}: {entry.reason}" if entry.reason else entry.state
+            ended = entry.state in ("DONE", "FAILED")
+            rows.add_row(entry.job or "?", state, f"{entry.circuits:,}", f"{'' if ended else '~'}{cost.seconds:.1f}")
+        console.print(rows)
+    console.print(f"Altogether: {total}", markup=False)
+    if resume:
+        for path in sorted(directory.rglob(submissions.SUBMISSION)):
+            _finish(submissions.read(path.parent))
+
+
+def _cancel(ledger: Path) -> None:
+    from qbp.executors import backend
+    from qbp.jobs import Jobs
+
+    runner = Jobs(ledger)
+    primitives: dict[str, Any] = {}
+    for work, entry in list(runner.ledger.entries.items()):
+        if entry.state in ("INTENDED", "SUBMITTED"):
+            if entry.backend not in primitives:
+                primitives[entry.backend] = backend(entry.backend).primitive  # type: ignore[attr-defined]
+            runner.cancel(primitives[entry.backend], work)
+
+
+def _finish(job: Submission, no_wait: bool = False) -> None:
+    from qbp.errors import JobError
+
+    try:
+        if no_wait and (pending := job.send()):
+            out().print(f"{pending} jobs are not done. Their results: qbp collect {job.directory}", markup=False)
+            return
+        result = job.collect(progress=sys.stderr.isatty())
+    except JobError as error:
+        err().print(f"Stopped: {error}", markup=False)
+        err().print(f"Go on with: qbp collect {job.directory}", markup=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        err().print(f"Interrupted; no job is lost. Go on with: qbp collect {job.directory}", markup=False)
+        raise typer.Exit(130) from None
+    metrics = [key for key in ("accuracy", "r2", "mae", "loss") if key in result]
+    rows = table(str(job.directory), "backend", *(f"test {key}" for key in metrics), "jobs", "quantum seconds")
+    cost = result["cost"]
+    rows.add_row(job.backend, *(f"{result[key]:.4f}" for key in metrics), f"{cost['jobs']}", f"{cost['seconds']:.1f}")
+    out().print(rows)
+    out().print(f"Saved in {job.directory}", markup=False)
