@@ -78,7 +78,7 @@ def die():
 
 def plant(point, at, late):
     """Be killed at a point of the job number `at`; `late` says at which of the two sides of a written result."""
-    count = 0
+    count, seen = 0, set()
 
     def reached(fires=True):
         nonlocal count
@@ -100,8 +100,9 @@ def plant(point, at, late):
     elif point == "while queued":
 
         def status_or_die(self, job):
-            found = status(self, job)
-            if reached(found == "QUEUED"):
+            found, new = status(self, job), job not in seen
+            seen.add(job)
+            if reached(new):
                 die()
             return found
 
