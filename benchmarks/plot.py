@@ -25,6 +25,15 @@ LABELS = {
     "scaluq_batched": "scaluq",
     "qiskit_estimator_qnn": "Qiskit ML EstimatorQNN",
 }
+COLUMNS = {
+    "PennyLane `TorchLayer`, default.qubit": ["default_qubit_backprop"],
+    "`TorchLayer`, lightning.qubit, adjoint": ["lightning_adjoint"],
+    "fastest torch package": ["flagquantum_module", "torchquantum_module", "deepquantum_circuit", "pyqtorch_circuit"],
+    "fastest with JAX": ["pennylane_jax", "tensorcircuit_jax"],
+    "fastest other": ["qulacs_gradient", "scaluq_batched", "qiskit_estimator_qnn"],
+}
+"""Of the table: the peers of each column."""
+
 WHAT = {"step": "training step", "forward": "forward only", "shift": "step by parameter-shift"}
 
 
@@ -41,6 +50,28 @@ def plot(results: Path) -> None:
             for suffix in ("png", "svg"):
                 figure.savefig(path.with_suffix(f".{suffix}"), dpi=150)
             plt.close(figure)
+
+
+def table(rows: list[dict]) -> str:
+    """A Markdown table: qbp's time for each workload, and the ratios of the fastest peer of each column."""
+    lines = [f"| qubits, layers, batch | qbp | {' | '.join(COLUMNS)} |", "|---" * (2 + len(COLUMNS)) + "|"]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        here = {row["peer"]: row for row in rows if row["name"] == name}
+        own = here["qbp_layer"]
+        what = {"step": "", "forward": ", forward only", "shift": ", parameter-shift"}[own["mode"]]
+        kind = " blocks" if own["blocks"] else ""
+        cells = [f"{own['n_qubits']}, {own['n_layers']}{kind}, {own['batch']}{what}", _milliseconds(own["median_ms"])]
+        for peers in COLUMNS.values():
+            there = [here[peer] for peer in peers if peer in here]
+            done = sorted((row["ratio"], LABELS[row["peer"]]) for row in there if "ratio" in row)
+            cell = f"{done[0][0]:,.{0 if done[0][0] >= 10 else 1}f} x" if done else ", ".join({_why(r) for r in there})
+            cells.append(cell + (f" ({done[0][1]})" if done and len(peers) > 1 else ""))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _milliseconds(ms: float) -> str:
+    return f"{ms:.3g} ms" if ms < 1000 else f"{ms / 1000:.3g} s"
 
 
 def _workloads(rows: list[dict]):
@@ -63,7 +94,7 @@ def _workloads(rows: list[dict]):
                 at = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 7, "color": color}
                 axis.annotate(_figures(row), (row["median_ms"], y), **at)
             else:
-                axis.text(low * 1.1, y, _why(row["error"]), va="center", fontsize=7, color=MUTED)
+                axis.text(low * 1.1, y, _why(row), va="center", fontsize=7, color=MUTED)
         axis.set_xscale("log")
         axis.set_xlim(low, high * (high / low) ** 0.4)
         axis.set_yticks(range(len(panel)), [LABELS[row["peer"]] for row in panel], fontsize=8)
@@ -80,15 +111,15 @@ def _workloads(rows: list[dict]):
 
 def _figures(row: dict) -> str:
     """The time, and for a peer its ratio to qbp."""
-    ms = row["median_ms"]
-    time = f"{ms:.3g} ms" if ms < 1000 else f"{ms / 1000:.3g} s"
+    time = _milliseconds(row["median_ms"])
     if row["peer"] == "qbp_layer" or "ratio" not in row:
         return time
     return f"{time}, {row['ratio']:,.{0 if row['ratio'] >= 10 else 1}f} x"
 
 
-def _why(error: str) -> str:
+def _why(row: dict) -> str:
     """Why a peer has no time, in a word or two."""
+    error = row["error"]
     return "too slow" if "too slow" in error else "other numbers" if error.startswith("differs") else "cannot"
 
 

@@ -4,7 +4,7 @@
     python benchmarks/speed.py --peers all --workloads all --envs DIR      all, each in an environment of its own
     python benchmarks/speed.py --peers pennylane_jax --workloads W4        a part: its rows replace those of the result
     python benchmarks/speed.py --sweeps --envs DIR                         the fastest against qubits and batch
-    python benchmarks/speed.py --plot                                      pictures of both results
+    python benchmarks/speed.py --plot                                      pictures of both results, and a table
 
 Every peer's outputs and gradients are compared with qbp's before anything is timed; one that differs is not timed.
 Peers take turns (qbp, A, qbp, B, ...), so that a machine that changes its speed changes it for all, and the ratio of
@@ -220,8 +220,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: results/speed.json, or results/sweeps.json")
     args = parser.parse_args()
     if args.plot:
-        from plot import plot
+        from plot import plot, table
 
+        print(table(json.loads((RESULTS / "speed.json").read_text())["rows"]))
         return plot(RESULTS)
     peers, names = args.peers or here, args.workloads
     if args.sweeps:
