@@ -190,7 +190,7 @@ def load_comparison(path: str | Path) -> Comparison:
         verdicts=tuple(found.get("verdicts", ())),
         ranks=found.get("ranks"),
         sample_complexity=tuple(found.get("sample_complexity", ())),
-        curves=tuple(row for cell in cells for row in curve_rows(cell)),
+        curves=curve_rows(cells),
         config=config,
         versions=versions,
         directory=folder,
@@ -199,13 +199,18 @@ def load_comparison(path: str | Path) -> Comparison:
 
 def sorted_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Return rows in the order of the table: data set, rows to train on, model, seed."""
-    return tuple(sorted(rows, key=lambda row: (row["dataset"], row["n_train"], row["model"], row["seed"])))
+    return tuple(sorted(rows, key=_place))
 
 
-def curve_rows(cell: Mapping[str, Any]) -> list[Row]:
-    """Return the epochs of a cell as tidy rows."""
-    about = {key: cell["row"][key] for key in ("dataset", "model", "seed", "n_train")}
-    return [about | epoch for epoch in cell["curve"]]
+def curve_rows(cells: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
+    """Return the epochs of all cells as tidy rows, in the order of the table."""
+    about = ("dataset", "model", "seed", "n_train")
+    ordered = sorted(cells, key=lambda cell: _place(cell["row"]))
+    return tuple({key: cell["row"][key] for key in about} | epoch for cell in ordered for epoch in cell["curve"])
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("dataset", "n_train", "model", "seed"))
 
 
 def _json(path: Path, missing: Any) -> Any:
@@ -317,8 +322,7 @@ def compare(
     rows = sorted_rows([cell["row"] for cell in done])
     fresh = {name: source.fresh for name, source in sources.items()}
     verdicts, ranks, complexity = judge(rows, metric=metric, rope=rope, alpha=alpha, fresh=fresh)
-    curves = tuple(row for cell in done for row in curve_rows(cell))
-    found = Comparison(rows, verdicts, ranks, complexity, curves, config, versions(), folder)
+    found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder)
     if folder is not None:
         save_tables(found, folder)
     return found

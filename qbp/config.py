@@ -1,199 +1,56 @@
-"""Configs of `qbp train`: what a YAML file may say, and what it says wrong, by key and line."""
+"""Configs of `qbp train` and `compare`: what a YAML file may say, and what it says wrong, by key and line."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, TypeVar, overload
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import ValidationError
 
-from qbp.data import DATASETS, REDUCTIONS, SCALES
-from qbp.data.files import SUFFIXES
 from qbp.errors import ConfigError
-from qbp.expectation import DIFF_METHODS
-from qbp.importance import SCORES
-from qbp.lesson import LOSSES as LESSONS
-from qbp.models import ACTIVATIONS
-from qbp.prune import SCHEDULES as PRUNING_SCHEDULES
-from qbp.train import LOSSES, OPTIMIZERS, SCHEDULES
+from qbp.sections import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section, Train
 
-__all__ = ["Config", "Data", "Distill", "Hybrid", "Mlp", "Prune", "Train", "differences", "dump", "load", "packaged"]
+__all__ = [
+    "Compare",
+    "Config",
+    "Data",
+    "Distill",
+    "Hybrid",
+    "Mlp",
+    "Prune",
+    "Train",
+    "differences",
+    "dump",
+    "load",
+    "packaged",
+]
 
 PACKAGED = Path(__file__).parent / "configs"
 
 
-def _among(choices: Iterable[str | None]) -> AfterValidator:
-    allowed = list(choices)
-
-    def check(value: str | None) -> str | None:
-        if value not in allowed:
-            raise PydanticCustomError("choice", "is not a choice", {"allowed": allowed})
-        return value
-
-    return AfterValidator(check)
+FOLDERS: dict[type[Section], Path] = {Config: PACKAGED, Compare: PACKAGED / "compare"}
+Kind = TypeVar("Kind", Config, Compare)
 
 
-def _data_name(value: str) -> str:
-    if value not in DATASETS and not value.endswith(tuple(SUFFIXES)):
-        raise PydanticCustomError("choice", "is not a choice", {"allowed": [*DATASETS, *(f"*{s}" for s in SUFFIXES)]})
-    return value
+def packaged(kind: type[Section] = Config) -> tuple[str, ...]:
+    """Return the names of the configs of a kind that come with qbp."""
+    return tuple(sorted(path.stem for path in FOLDERS[kind].glob("*.yaml")))
 
 
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):  # YAML reads `lr: on` as true, and pydantic true as 1.0
-        raise PydanticCustomError("number", "must be a number")
-    return value
-
-
-def _label(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise PydanticCustomError("label", "must be the name or the number of a class")
-    return value
-
-
-Count = Annotated[int, Field(strict=True, ge=1)]
-Number = Annotated[float, BeforeValidator(_not_bool)]  # not strict: YAML reads 1e-3 (no dot) as a string
-Positive = Annotated[Number, Field(gt=0)]
-Label = Annotated[str | int, BeforeValidator(_label)]
-Share = Annotated[Number, Field(gt=0, lt=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Data(_Section):
-    """What `qbp.data.load` takes; `name` may be the path of a file of your own."""
-
-    name: Annotated[str, AfterValidator(_data_name)]
-    classes: tuple[Label, ...] | None = None
-    features: Count | None = None
-    reduce: Annotated[str, _among(REDUCTIONS)] = "pca"
-    n_samples: Count | None = None
-    noise: Annotated[Number, Field(ge=0)] | None = None
-    test_size: Share = 0.25
-    scale: Annotated[str | None, _among(SCALES)] = "standard"
-    target: Label | None = None
-    options: dict[str, Number] | None = None
-
-
-class Hybrid(_Section):
-    """What `qbp.models.hybrid` takes."""
-
-    kind: Literal["hybrid"] = "hybrid"
-    circuit: str = "strongly_entangling"
-    n_qubits: Count = 4
-    n_layers: Count = 2
-    backend: str = "auto"
-    diff_method: Annotated[str, _among(DIFF_METHODS)] = "best"
-    shots: Count | None = None
-
-
-class Mlp(_Section):
-    """What `qbp.models.mlp` takes; `hidden` are the widths of the hidden layers."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden: tuple[Count, ...] = (8,)
-    activation: Annotated[str, _among(ACTIVATIONS)] = "tanh"
-
-
-class Train(_Section):
-    """What `qbp.train.fit` takes."""
-
-    epochs: Count = 20
-    lr: Positive = 0.01
-    optimizer: Annotated[str, _among(OPTIMIZERS)] = "adam"
-    batch_size: Count = 32
-    schedule: Annotated[str | None, _among([None, *SCHEDULES])] = None
-    validation: Share | None = None
-    loss: Annotated[str | None, _among([None, *LOSSES])] = None
-    early_stopping: Count | None = None
-    clip_grad_norm: Positive | None = None
-
-
-Model = Annotated[Hybrid | Mlp, Field(discriminator="kind")]
-
-
-class Prune(_Section):
-    """What `qbp.prune` takes; `finetune` is as `train`."""
-
-    amount: Share = 0.5
-    by: Annotated[str, _among([*SCORES, "exact"])] = "taylor"
-    what: Annotated[str, _among(["neurons", "gates", "both"])] = "both"
-    schedule: Annotated[str, _among(PRUNING_SCHEDULES)] = "one-shot"
-    steps: Count | None = None
-    finetune: Train | None = None
-
-
-class Distill(_Section):
-    """What `qbp.distill` takes; `student` is as `model`, and `train` as the whole config's, which is the default.
-
-    Without a student the pruned model is taught.
-    """
-
-    student: Model | None = None
-    temperature: Positive = 4.0
-    alpha: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    method: Annotated[str, _among(LESSONS)] = "kd"
-    layers: tuple[str, str] | None = None
-    logit_norm: Annotated[bool, Field(strict=True)] = False
-    train: Train | None = None
-
-
-class Config(_Section):
-    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`.
-
-    Attributes:
-        name: the run's directory; by default the file's name.
-        seed: of the split, the initial weights and the order of the rows.
-        threads: torch's threads. One is fastest for models of this size: with more, each small step waits for all.
-        twin: whether a hybrid model's classical twin (`qbp.models.matched_mlp`) is trained beside it.
-        prune: how the trained model is pruned.
-        distill: how the trained model then teaches a smaller one, or the pruned one.
-
-    Example:
-        >>> config = load("xor", ["train.epochs=5"])
-        >>> config.data.name, config.train.epochs
-        ('xor', 5)
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
-    threads: Count = 1
-    data: Data
-    model: Model = Hybrid()
-    train: Train = Train()
-    twin: Annotated[bool, Field(strict=True)] = True
-    prune: Prune | None = None
-    distill: Distill | None = None
-
-
-KINDS: dict[str, type[_Section]] = {"hybrid": Hybrid, "mlp": Mlp}
-SECTIONS: dict[str, type[_Section]] = {
-    "data": Data,
-    "train": Train,
-    "prune": Prune,
-    "finetune": Train,
-    "distill": Distill,
-    **KINDS,
-}
-
-
-def packaged() -> tuple[str, ...]:
-    """Return the names of the configs that come with qbp."""
-    return tuple(sorted(path.stem for path in PACKAGED.glob("*.yaml")))
-
-
-def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
+@overload
+def load(config: str | Path, overrides: Sequence[str] = ()) -> Config: ...
+@overload
+def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Kind]) -> Kind: ...
+def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] = Config) -> Any:
     """Read and check a config.
 
     Args:
         config: the path of a YAML file, or the name of a config that comes with qbp (see `packaged`).
         overrides: "key=value" with a dotted key, as in "train.lr=0.02"; the value is read as YAML.
+        kind: what it configures, `Config` or `Compare`.
 
     Returns:
         The config with every default filled in.
@@ -203,21 +60,21 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(config)
     if not path.is_file():
-        if str(config) not in packaged():
+        known = packaged(kind)
+        if str(config) not in known:
             raise ConfigError(
-                f"Config {str(config)!r} is neither a file nor one of {', '.join(packaged())}"
-                + _meant(str(config), packaged())
+                f"Config {str(config)!r} is neither a file nor one of {', '.join(known)}{_meant(str(config), known)}"
             )
-        path = PACKAGED / f"{config}.yaml"
+        path = FOLDERS[kind] / f"{config}.yaml"
     values, lines = _read(path)
     values.setdefault("name", path.stem)
     for override in overrides:
         keys = _override(values, override)
         lines = {key: line for key, line in lines.items() if key[: len(keys)] != keys} | {keys: 0}
     try:
-        return Config.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        said = map(_explain, error.errors())
+        said = [_explain(each, kind) for each in error.errors()]
         raise ConfigError(
             "\n".join(f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in said)
         ) from error
@@ -310,7 +167,7 @@ WORDS = {
 }
 
 
-def _explain(error: Any) -> tuple[Key, str]:
+def _explain(error: Any, whole: type[Section]) -> tuple[Key, str]:
     """Return the key that pydantic's error is about, and what is wrong with it."""
     kind, given, context = error["type"], error["input"], error.get("ctx", {})
     key = _key(error["loc"])
@@ -320,8 +177,8 @@ def _explain(error: Any) -> tuple[Key, str]:
     if kind == "missing":
         return key, "is missing"
     if kind == "extra_forbidden":
-        section = SECTIONS[error["loc"][-2]] if len(error["loc"]) > 1 else Config
-        known = list(section.model_fields)
+        inside = error["loc"][:-1]
+        known = list((_section_of(inside, whole) if inside else whole).model_fields)
         return key, f"is unknown (known here: {', '.join(known)}){_meant(key[-1], known)}"
     if kind == "choice":
         allowed = [_yaml(choice) for choice in context["allowed"]]
@@ -330,9 +187,18 @@ def _explain(error: Any) -> tuple[Key, str]:
     return key, f"{WORDS.get(kind, wanted)}, but is {_yaml(given)}"
 
 
+def _section_of(location: Sequence[str | int], whole: type[Section]) -> type[Section]:
+    """Return what a location is in: the branch of a union that pydantic names, or the section of that key."""
+    named = [SECTIONS[str(key)] for key in (location[0], location[-1]) if key in SECTIONS]
+    return named[-1] if named else whole
+
+
 def _key(location: Sequence[str | int]) -> Key:
     # pydantic names the branch of a union after its key
-    branch = [k > 0 and location[k - 1] in ("model", "student") for k in range(len(location))]
+    branch = [
+        (k > 0 and location[k - 1] in ("model", "student")) or (k > 1 and location[k - 2] == "models")
+        for k in range(len(location))
+    ]
     return tuple(str(part) for part, named in zip(location, branch, strict=True) if not named)
 
 

@@ -114,12 +114,17 @@ LAYER_CONTROLS: dict[str, Callable[[QuantumLayer], nn.Module]] = {
 def uploads(layer: QuantumLayer) -> int:
     """Return how many rotations the input that is encoded most often turns: the degree of the Fourier series."""
     angle_map, rotations = layer.circuit.angle_map, layer.circuit.program.angle_rotations()
-    counts = [0] * angle_map.n_inputs
-    for k, (index, scale) in enumerate(zip(angle_map.inputs.index, angle_map.inputs.scale, strict=True)):
-        for i in {i for i, s in zip(index, scale, strict=True) if s}:
-            counts[i] += len(rotations[k])
-    others = sum(map(len, rotations[len(angle_map.inputs) : angle_map.n_batched]))  # any of the inputs may turn these
-    return max(1, others + max(counts, default=0))
+    draws = torch.Generator().manual_seed(0)
+    x, weights = (
+        torch.randn(n, generator=draws, dtype=torch.float64) for n in (angle_map.n_inputs, angle_map.n_weights)
+    )
+
+    def angles(x: Tensor) -> Tensor:
+        return angle_map(x[None], weights).batched[0]
+
+    turned = torch.autograd.functional.jacobian(angles, x) != 0  # (Kb, I)
+    times = torch.tensor([len(rotations[k]) for k in range(len(turned))], dtype=torch.int64)
+    return max(1, int((turned * times[:, None]).sum(0).max())) if turned.numel() else 1
 
 
 def _shape(layer: QuantumLayer) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import pickle
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -123,7 +122,8 @@ class QuantumLayer(nn.Module):
             shapes = weight_shapes_of(source, weight_shapes)
         if is_qnode(source) and backend == "auto" and is_transformed(source):
             self._own_qnode = True
-        self._weight_names, self._init_method = tuple(shapes), init_method
+        self._weight_names = tuple(shapes)
+        self._init_method = FunctionSource(init_method, None, {})  # in copies too, and lost where it cannot be pickled
         self._init_weights(shapes, init_method, seed)
         self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
         if self._own_qnode:
@@ -291,19 +291,12 @@ class QuantumLayer(nn.Module):
                     )
                 self.register_parameter(name, nn.Parameter(initial_weight(name, shape, init_method)))
 
-    def __getstate__(self) -> dict[str, Any]:
-        try:
-            pickle.dumps(self._init_method)
-            return dict(self.__dict__)
-        except (pickle.PicklingError, AttributeError, TypeError):  # a copy elsewhere draws its weights the default way
-            return self.__dict__ | {"_init_method": None}
-
     def reset_parameters(self) -> None:
         """Draw the weights anew, by `init_method`."""
         with torch.no_grad():
             for name in self._weight_names:
                 weight = getattr(self, name)
-                weight.copy_(initial_weight(name, tuple(weight.shape), self._init_method))
+                weight.copy_(initial_weight(name, tuple(weight.shape), self._init_method.function))
 
     def set_circuit(self, circuit: Circuit, weights: Mapping[str, Tensor]) -> None:
         """Put another circuit with its weights in this one's place, as pruning does.
@@ -319,7 +312,8 @@ class QuantumLayer(nn.Module):
             delattr(self, name)
         self._circuits, self._n_inputs, self._source = {circuit.n_inputs: circuit}, circuit.n_inputs, None
         self._weight_names = tuple(weights)
-        self._init_method = None if isinstance(self._init_method, Mapping) else self._init_method
+        if isinstance(self._init_method.function, Mapping):  # of other weights
+            self._init_method = FunctionSource(None, None, {})
         for name, value in weights.items():
             old = before.get(name)
             value = value.detach().clone() if old is None else value.detach().to(old, copy=True)

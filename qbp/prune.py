@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from qbp.data import Dataset
-from qbp.edit import shrink
+from qbp.edit import shrink, used
 from qbp.errors import ArgumentError, check_choice
+from qbp.executors import Executor
 from qbp.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains
 from qbp.importance import SCORES, Gated, score
 from qbp.layer import QuantumLayer
@@ -41,6 +42,7 @@ def prune(
     steps: int | None = None,
     finetune: Mapping[str, Any] | Callable[[nn.Module], object] | None = None,
     rewind: nn.Module | None = None,
+    backend: str | Executor | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Remove the groups that matter least, and return the smaller model; `model` stays as it is.
@@ -52,13 +54,16 @@ def prune(
         model: any module; neurons are found in its `Sequential`s, gates in its quantum layers.
         data: what scores look at, and what `finetune` trains on.
         amount: the share of the groups to remove, of each kind; or a share for each kind, as in ``{"entangler": 0.5}``.
-        by: a key of `SCORES`, or "exact" for `qbp.exact.simplify`: without data, and the same function.
+        by: a key of `SCORES`; or "exact" for what goes without any change of the outputs (`qbp.exact`), to which only
+            `seed` applies.
         what: "neurons", "gates", "both", or keys of `qbp.groups.KINDS`; not looked at where `amount` names kinds.
         schedule: a key of `SCHEDULES`.
         steps: rounds of scoring, removing and fine-tuning; 1 for "one-shot", else 5 by default.
         finetune: arguments of `qbp.fit`, as in ``{"epochs": 5, "lr": 0.01}``, or a function that trains in place.
         rewind: the model as it was before training: after every round the weights that are left start again from there
             (lottery ticket, arXiv 1803.03635).
+        backend: a device, as in "fake:quito": groups then go by their score for each two-qubit gate that the device is
+            spared (`qbp.transpiled.saved_gates`), and those that spare none go last.
         seed: of "random", and of the fine-tuning.
 
     Returns:
@@ -77,6 +82,8 @@ def prune(
         (6, 3)
     """
     check_choice("by", by, [*SCORES, "exact"])
+    if by == "exact":
+        return _exact(model, seed)
     check_choice("schedule", schedule, SCHEDULES)
     shares = _shares(amount, what)
     rounds = 1 if schedule == "one-shot" else 5 if steps is None else steps
@@ -96,6 +103,10 @@ def prune(
         for kind, groups in _by_kind(groups_of(small, tuple(shares))).items():
             target = len(before[kind]) - round(SCHEDULES[schedule](shares[kind], step, rounds) * len(before[kind]))
             scores = score(small, groups, data, by=by, seed=seed + step)
+            if backend is not None:
+                from qbp.transpiled import saved_gates
+
+                scores = scores / saved_gates(small, groups, backend).clamp(min=1e-9)
             order = torch.argsort(scores, stable=True).tolist()
             going += _spare([groups[g] for g in order], len(groups) - target, groups)
         remove(small, going)
@@ -108,6 +119,35 @@ def prune(
         elif finetune is not None:
             finetune(small)
     return small
+
+
+def _exact(model: nn.Module, seed: int) -> nn.Module:
+    """A copy without gates, weights and neurons that its outputs do not need."""
+    from qbp.exact import simplify_layer  # it needs the native engine, which `import qbp` does not wait for
+
+    small = copy.deepcopy(model)
+    for module in small.modules():
+        if isinstance(module, QuantumLayer):
+            simplify_layer(module, seed=seed)
+    for _ in range(1 + sum(isinstance(module, nn.Linear) for module in small.modules())):  # one may kill another
+        chains = neuron_chains(small)
+        dead = [g for g in groups_of(small, "neuron") if _is_dead(small.get_submodule(g.owner), chains[g.owner], g)]
+        going = _spare(dead, len(dead), groups_of(small, "neuron"))
+        if not going:
+            break
+        remove(small, going)
+    return small
+
+
+def _is_dead(linear: nn.Module, chain: Chain, group: Group) -> bool:
+    """Whether nothing depends on a neuron: it is read by nothing, or its sum is always 0."""
+    (row,) = group.index
+    assert isinstance(linear, nn.Linear)
+    if not linear.weight[row].any() and (linear.bias is None or not linear.bias[row]):
+        return True
+    if isinstance(chain.reader, QuantumLayer):
+        return row not in used(chain.reader.circuit)[0]
+    return not chain.reader.weight[:, row].any()
 
 
 def _shares(amount: float | Mapping[str, float], what: str | Sequence[str]) -> dict[str, float]:

@@ -78,7 +78,7 @@ def draw_curves(axes: Axes, histories: Mapping[str, History], metric: str) -> No
                 marker="o" if len(history.rows) == 1 else None,
                 label=f"{name}, {part}",
             )
-    _label(axes, "epoch", metric)
+    label(axes, "epoch", metric)
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
 
@@ -100,7 +100,7 @@ def learning_rate(test: LearningRateTest, path: str | Path) -> Path:
     axes = figure.subplots()
     axes.semilogx(test.lrs, test.losses, color=COLOURS[0])
     axes.axvline(test.suggestion, color=COLOURS[1], linestyle="--", label=f"suggestion: {test.suggestion:.2g}")
-    _label(axes, "learning rate", "loss (smoothed)")
+    label(axes, "learning rate", "loss (smoothed)")
     axes.legend(frameon=False, fontsize=8)
     return _save(figure, path)
 
@@ -132,7 +132,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
             axes.text(column, row, str(confusion[row][column]), ha="center", va="center", color=colour, fontsize=9)
     _name(axes.xaxis, classes)
     axes.set_yticks(range(n), classes)
-    _label(axes, "predicted", "true")
+    label(axes, "predicted", "true")
     axes.grid(False)
     return _save(figure, path)
 
@@ -180,7 +180,7 @@ def draw_picture(axes: Axes, picture: Picture) -> None:
     for limit in picture.limits:
         mark = axes.axvline if picture.kind == "histogram" else axes.axhline
         mark(limit, color=COLOURS[1], linestyle="--", linewidth=1.2)
-    _label(axes, picture.x_label, picture.y_label)
+    label(axes, picture.x_label, picture.y_label)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -190,7 +190,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
+def label(axes: Axes, x: str, y: str) -> None:
+    """Name the axes, and draw them as all pictures have them."""
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(colors=INK, labelsize=8)

@@ -18,9 +18,9 @@ LAYERS = (
     "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost ledger patience jobs",
     "trace executors gradients onchip expectation qnode weights layer testing",
     "ansatz gallery models backprop data families metrics checkpoint train store information capability provenance",
-    "hardware groups edit importance exact transpiled prune structured lesson distill compress controls trial "
-    "statistics verdicts sweep grid compare diagnose",
-    "report page config runs submission pipeline cli __main__",
+    "hardware groups edit importance redundancy exact transpiled prune structured lesson distill compress controls "
+    "trial statistics verdicts sweep grid compare diagnose",
+    "report pictures page sections config runs submission pipeline cli __main__",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}
 
@@ -32,7 +32,7 @@ CONFINED = {
     "numba": {"executors/native"},
     "pennylane": {"trace/pennylane", "executors/pennylane_device", "qnode", "cli"},
     "qiskit": {"trace/qiskit", "executors/qiskit_primitive", "gallery", "qasm", "cli"},
-    "matplotlib": {"report"},
+    "matplotlib": {"report", "page/charts"},
 }
 LAZY_ONLY = (
     "pennylane",

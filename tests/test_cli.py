@@ -255,3 +255,51 @@ def test_run_prints_every_stage_and_distill_every_model(qbp: Run) -> None:
     assert "student" in taught.out and "teacher 1" in taught.out
     assert qbp("evaluate", "runs/taught").code == 0
     assert qbp("run", "small.yaml", "-q", "--name=other").code == 2
+
+
+# ---- comparisons -----------------------------------------------------------------------------------------------------
+
+COMPARED = """\
+seeds: 5
+data: {moons: {name: moons, n_samples: 40}}
+models:
+  small: {kind: hybrid, n_qubits: 2, n_layers: 1}
+  mlp: {kind: mlp, hidden: [4]}
+train: {epochs: 1}
+budget: 1
+"""
+
+
+def test_compare_prints_every_control_and_goes_on(qbp: Run) -> None:
+    Path("two.yaml").write_text(COMPARED)
+    done = qbp("compare", "two.yaml", "--workers", "1", "--aa")
+    assert done.code == 0, done.err
+    for words in ("moons: 30 rows to train, 10 to test, 5 seeds", "small/frozen", "mlp/matched_parameters", "svm_rbf"):
+        assert words in done.out
+    assert "small/identical" in done.out and "small against its controls is INCONCLUSIVE" in done.out
+    assert done.out.count("INCONCLUSIVE") > 20 and "105/105" in done.err
+    log = Path("runs/two/log.jsonl").read_text()
+    again = qbp("compare", "two.yaml", "--workers", "1", "--aa", "--quiet")
+    assert again.out == done.out and Path("runs/two/log.jsonl").read_text() == log
+    other = qbp("compare", "two.yaml", "--set", "rope=0.02", "--aa", "-q")
+    assert other.code == 2 and "another config: rope" in other.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("data: {moons: {nam: moons}}", "key `data.moons.nam` is unknown"),
+        ("models: {small: {kind: hybrid, n_qubit: 2}}", "key `models.small.n_qubit` is unknown"),
+        ("models: {small: {kind: hybrd}}", "must be one of hybrid, mlp"),
+        ("seeds: 4", "key `seeds` must be 5 or more, or a list of as many different ones, but is 4"),
+        ("seeds: [1, 1, 2, 3, 4]", "key `seeds` must be 5 or more"),
+        ("budgt: 2", "did you mean `budget`?"),
+    ],
+)
+def test_a_wrong_comparison_is_told_by_key_and_line(qbp: Run, line: str, said: str) -> None:
+    key = line.partition(":")[0]
+    kept = [text for text in COMPARED.splitlines() if not text.startswith(key)]
+    kept = [text for text in kept if key != "models" or not text.startswith("  ")]
+    Path("wrong.yaml").write_text("\n".join([*kept, line]))
+    done = qbp("compare", "wrong.yaml")
+    assert done.code == 2 and said in done.err and "wrong.yaml, line" in done.err

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from qbp.cli import about, compress, jobs, report, train
+from qbp.cli import about, compare, compress, jobs, report, train
 from qbp.cli.console import err
 from qbp.errors import QbpError
 
@@ -24,6 +24,8 @@ for _command in (
     train.train,
     train.evaluate,
     train.lr,
+    compare.compare,
+    report.report,
     report.diagnose,
     compress.run,
     compress.distill,

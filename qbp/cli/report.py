@@ -1,4 +1,4 @@
-"""`qbp diagnose`: what a run has to say about itself."""
+"""`qbp report` and `diagnose`: what a run or a comparison came to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ import typer
 
 from qbp.cli.console import out, table
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "report"]
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="RUN|COMPARISON", help="What `qbp train` or `compare` wrote.")],
+    output: Annotated[Path | None, typer.Option(help="The file; default report.html in the directory.")] = None,
+    format: Annotated[str, typer.Option(help="html (everything), md or tex (words and tables, for papers).")] = "html",
+) -> None:
+    """Write the page of a run or of a comparison: one file, verdict first, that needs no network."""
+    from qbp import page
+
+    out().print(f"Written: {page.write(directory, output, format=format)}", markup=False)
 
 
 def diagnose(

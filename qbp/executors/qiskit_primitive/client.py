@@ -37,23 +37,21 @@ class IBM:
     Args:
         device: as in "ibm_torino".
         service: a `QiskitRuntimeService`; None makes one, from the saved account or the environment, when it is needed.
-        mode: a `Batch` or a `Session` of the client to run jobs in; None for jobs of their own. Whoever opens it
-            closes it.
     """
 
     paid = True
     ignores = ()
 
-    def __init__(self, device: str, *, service: Any = None, mode: Any = None):
+    def __init__(self, device: str, *, service: Any = None):
         self.name = f"ibm:{device}"
         require("qiskit_ibm_runtime", self.name)
         if not device:
             raise ArgumentError("Argument `backend` must name the device, as in 'ibm:ibm_torino', but is 'ibm:'")
-        self.device, self.mode = device, mode
-        self._given, self._service, self._backend = service, service, None
+        self.device = device
+        self._given, self._service, self._backend, self._mode = service, service, None, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_given": None, "_service": None, "_backend": None, "mode": None}
+        return self.__dict__ | dict.fromkeys(("_given", "_service", "_backend", "_mode"))
 
     # ---- the device --------------------------------------------------------------------------------------------------
 
@@ -84,9 +82,11 @@ class IBM:
             try:
                 self._backend = self.service.backend(self.device)
             except QiskitBackendNotFoundError as error:
-                known = ", ".join(sorted(backend.name for backend in self.service.backends()))
+                known = sorted(backend.name for backend in self.service.backends())
+                if not known:
+                    raise
                 raise ArgumentError(
-                    f"Argument `backend` must be 'ibm:' and one of {known}, but is {self.name!r}"
+                    f"Argument `backend` must be 'ibm:' and one of {', '.join(known)}, but is {self.name!r}"
                 ) from error
         return self._backend
 
@@ -101,8 +101,8 @@ class IBM:
         if not payload.compiled.measures_probs:
             options = payload.options
             executions *= options.repeats
-            if options.resilience_level:  # circuits that learn the readout errors
-                executions += 1024 if _version() >= (0, 50) else 32 * 1024
+            if options.resilience_level:  # what learns the readout errors
+                executions += payload.shots if _version() >= (0, 50) else 32 * 1024
         return JOB_SECONDS + EXECUTION_SECONDS * executions
 
     # ---- jobs --------------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class IBM:
         else:
             observables = [[compiled.observables[m]] for m in _measured(compiled)]
             pubs = [(compiled.circuit, observables, values)]
-        primitive = _primitive(compiled.measures_probs)(mode=self.mode or self.backend, options=settings)
+        primitive = _primitive(compiled.measures_probs)(mode=self._open_mode() or self.backend, options=settings)
         return primitive.run(pubs).job_id()
 
     def find(self, tag: str) -> list[str]:
@@ -155,7 +155,7 @@ class IBM:
             raise UnreadableError(
                 f"Job {job_id} on {self.name} returned a {type(result).__name__}, no result of this work: {error}"
             ) from error
-        if not (np.isfinite(found.values).all() and np.isfinite(found.stds).all()):
+        if not np.isfinite(found.values).all():
             raise UnreadableError(f"Job {job_id} on {self.name} returned numbers that are not finite")
         return found
 
@@ -173,10 +173,12 @@ class IBM:
 
     def transient(self, error: Exception) -> bool:
         """Whether the same call may succeed later: the line, the service, too many requests, a token that expired."""
+        from qiskit.providers import QiskitBackendNotFoundError
         from qiskit_ibm_runtime import exceptions
 
         status = _status(error)
-        if isinstance(error, exceptions.IBMNotAuthorizedError) or status == 401:
+        refused = exceptions.IBMNotAuthorizedError, QiskitBackendNotFoundError  # without a token none is found
+        if isinstance(error, refused) or status == 401:
             self._service, self._backend = self._given, None  # a new service asks for a new token
             return self._given is None
         if isinstance(error, UnreadableError | OSError) or status in (408, 425, 429) or (status or 0) >= 500:
@@ -193,6 +195,27 @@ class IBM:
         if isinstance(error, lasting):
             return False
         return status is None and isinstance(error, exceptions.IBMError | ValueError)  # no answer, or no JSON
+
+    # ---- batches and sessions ----------------------------------------------------------------------------------------
+
+    def open(self, mode: str, max_time: float | None = None) -> None:
+        """Run the jobs that follow in a "batch" or a "session"; `max_time` in seconds."""
+        from qiskit_ibm_runtime import Batch, Session
+
+        kind = {"batch": Batch, "session": Session}[mode]
+        self._mode = kind(backend=self.backend, max_time=None if max_time is None else math.ceil(max_time))
+
+    def close(self) -> None:
+        """Close the batch or session; what it still has to run is run."""
+        mode, self._mode = self._mode, None
+        if mode is not None:
+            mode.close()
+
+    def _open_mode(self) -> Any:
+        """The batch or session; None without one, or once the service has closed it: jobs then stand for themselves."""
+        if self._mode is not None and self._mode.status() in ("Closed", "In progress, not accepting new jobs"):
+            self._mode = None
+        return self._mode
 
     def _job(self, job_id: str) -> Any:
         return self.service.job(job_id)
@@ -271,13 +294,14 @@ def _estimated(compiled: Compiled, result: Any, work: Work) -> Results:
     (pub,) = result
     measured = list(_measured(compiled))
     shape = (len(work.values), compiled.program.n_outputs)
+    norms = np.array([np.abs(op.coeffs).sum() for op in compiled.observables])
     values, stds = np.zeros(shape), np.zeros(shape)
     for target, source in ((values, pub.data.evs), (stds, pub.data.stds)):
         found = np.asarray(source, dtype=float)
         if found.shape != (len(measured), len(work.values)):
             raise ValueError(f"its shape is {found.shape}, not {(len(measured), len(work.values))}")
         target[:, measured] = found.T
-    norms = np.array([np.abs(op.coeffs).sum() for op in compiled.observables])
+    stds = np.where(np.isfinite(stds), stds, norms)  # extrapolations may tell none: the largest that is possible
     if work.payload.options.resilience_level == 0 and (np.abs(values) > norms + 6 * stds + 1e-6).any():
         raise ValueError("it has expectation values beyond what is possible")
     return Results(values, stds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,12 +118,15 @@ def compile_program(program: Program, backend: Any, options: Options, directory:
     return Compiled(program, circuit, tuple(circuit.layout.final_index_layout()), backend)
 
 
-def transpile(circuit: Any, backend: Any, options: Options) -> Any:
-    """Qiskit's preset pass manager, seeded."""
+def transpile(circuit: Any, backend: Any, options: Options, initial_layout: Sequence[int] | None = None) -> Any:
+    """Qiskit's preset pass manager, seeded; with `initial_layout` each qubit starts where that says."""
     from qiskit.transpiler import generate_preset_pass_manager
 
     manager = generate_preset_pass_manager(
-        optimization_level=options.optimization_level, backend=backend, seed_transpiler=options.seed_transpiler
+        optimization_level=options.optimization_level,
+        backend=backend,
+        seed_transpiler=options.seed_transpiler,
+        initial_layout=None if initial_layout is None else list(initial_layout),
     )
     return manager.run(circuit)
 

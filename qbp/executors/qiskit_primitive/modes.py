@@ -24,15 +24,11 @@ def opened(primitive: IBM, mode: str, max_time: float | None = None) -> Iterator
     Raises:
         ServiceError: the service refuses, as it does sessions on the open plan.
     """
-    from qiskit_ibm_runtime import Batch, Session
-
     try:
-        made = {"batch": Batch, "session": Session}[mode](backend=primitive.backend, max_time=max_time)
+        primitive.open(mode, max_time)
     except Exception as error:
         raise ServiceError(f"{primitive.name} gives no {mode}: {plain(error)}") from error
-    primitive.mode = made
     try:
         yield
     finally:
-        primitive.mode = None
-        Patience().ask(made.close, primitive.transient, f"{primitive.name}, closing the {mode}")
+        Patience().ask(primitive.close, primitive.transient, f"{primitive.name}, closing the {mode}")

@@ -1,0 +1,140 @@
+"""`qbp compare`."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from qbp.cli.console import SetOption, err, out, table
+
+if TYPE_CHECKING:
+    from qbp.compare import Comparison
+    from qbp.config import Compare, Hybrid, Mlp
+
+__all__ = ["compare"]
+
+CompareArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a config that comes with qbp: moons.")
+]
+
+
+def compare(
+    config: CompareArgument,
+    overrides: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the comparison; by default the config's.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where comparisons are kept.")] = Path("runs"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="Also compare each model with itself: neither may beat the other.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Compare models with all their controls over seeds. Stopped or killed, it goes on where it was."""
+    from qbp import config as configs
+    from qbp.compare import compare as compare_models
+
+    chosen = configs.load(
+        config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=configs.Compare
+    )
+    folder = runs_dir / chosen.name
+    options = chosen.model_dump(exclude={"name", "data", "models", "train"})
+    try:
+        with _bar(quiet) as progress:
+            found = compare_models(
+                {key: partial(_build, model) for key, model in chosen.models.items()},
+                data={key: data.model_dump() for key, data in chosen.data.items()},
+                training=chosen.train.model_dump(),
+                aa=aa,
+                directory=folder,
+                workers=workers or os.cpu_count() or 1,
+                progress=progress,
+                about={"name": chosen.name, "subjects": _subjects(chosen)},
+                **options,
+            )
+    except KeyboardInterrupt:
+        err().print("Interrupted. The same command goes on from here.", markup=False)
+        raise typer.Exit(130) from None
+    _print(found)
+    out().print(f"Saved in {folder}", markup=False)
+    wrong = [row for row in found.verdicts if row["control"] == "identical" and row["verdict"] in ("BEATS", "LOSES")]
+    for row in wrong:
+        err().print(f"A/A check failed: two identical models differ. {row['sentence']}", markup=False)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _build(model: Hybrid | Mlp, n_inputs: int, n_outputs: int) -> Any:
+    from qbp import models
+    from qbp.config import Hybrid
+
+    if isinstance(model, Hybrid):
+        return models.hybrid(n_inputs, n_outputs, seed=0, **model.model_dump(exclude={"kind"}))
+    return models.mlp(n_inputs, *model.hidden, n_outputs, activation=model.activation, seed=0)
+
+
+def _subjects(config: Compare) -> dict[str, Any]:
+    return {name: model.model_dump(mode="json") for name, model in config.models.items()}
+
+
+class _bar:
+    """A bar over cells, with the time left; without one where it is not wanted."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=err(), disable=quiet)
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        self.task = self.bar.add_task("", total=None)
+        return self.move
+
+    def move(self, done: int, total: int, left: float) -> None:
+        minutes, seconds = divmod(round(left), 60)
+        self.bar.update(self.task, completed=done, total=total, description=f"{minutes}:{seconds:02d} left")
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def _print(found: Comparison) -> None:
+    for dataset in dict.fromkeys(found.column("dataset")):
+        out().print(_scores(found, dataset))
+        for row in found.verdicts:
+            if row["dataset"] == dataset and row["control"] in ("circuit", "all"):
+                out().print(row["sentence"], markup=False)
+
+
+def _scores(found: Comparison, dataset: str) -> Table:
+    """A row for each model, from best to worst, with the verdict of each subject against it."""
+    import numpy as np
+
+    metric = (found.config or {})["metric"]
+    largest = max(found.column("n_train", dataset=dataset))
+    models: dict[str, list[dict[str, Any]]] = {}
+    for row in found.rows:
+        if row["dataset"] == dataset and row["n_train"] == largest:
+            models.setdefault(row["model"], []).append(row)
+    subjects = [rows[0]["subject"] for rows in models.values() if rows[0]["role"] == "subject"]
+    words = {(row["subject"], row["control"]): row["verdict"] for row in found.verdicts if row["dataset"] == dataset}
+    scores = {model: np.array([row[metric] for row in rows]) for model, rows in models.items()}
+    seeds, n_test = len(scores[subjects[0]]), models[subjects[0]][0]["n_test"]
+    title = f"{dataset}: {largest} rows to train, {n_test} to test, {seeds} seeds"
+    shown = table(title, "model", metric, "parameters", "converged", *subjects)
+    for model in sorted(scores, key=lambda each: -scores[each].mean()):
+        rows, first = models[model], models[model][0]
+        control = model if first["role"] == "subject" else first["role"]
+        shown.add_row(
+            model,
+            f"{scores[model].mean():.3f} ± {scores[model].std(ddof=1):.3f}",
+            f"{np.mean([row['n_parameters'] for row in rows]):.0f}",
+            f"{sum(row['converged'] for row in rows)}/{len(rows)}",
+            *(words.get((s, control), "") if first["subject"] in (s, "", model) else "" for s in subjects),
+        )
+    return shown
