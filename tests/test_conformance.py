@@ -127,9 +127,11 @@ def check_native(number: int) -> None:
                 torch.testing.assert_close(got.to(want.dtype), want, rtol=0, atol=atol)
             for which in (0, 1, *range(3, len(results))) if batch >= width - 1 else ():
                 assert torch.equal(results[which], largest[which][:batch]), "rows depend on the chunks"
-        for n_threads, keep in ((2, True), (3, False)):
-            again = run(width + 1, n_threads=n_threads, keep=keep)
-            assert all(map(torch.equal, again, largest)), "bits depend on threads, or on what is kept"
+        for batch in (2, width, width + 1):  # whatever the layout is for so many samples
+            once = run(batch)
+            for n_threads, keep in ((2, True), (3, False)):
+                again = run(batch, n_threads=n_threads, keep=keep)
+                assert all(map(torch.equal, again, once)), "bits depend on threads, or on what is kept"
 
 
 def native_results(program, angles, amplitudes, grad, dtype, batch, n_threads=1, keep=True):
