@@ -30,6 +30,7 @@ from qbp.grid import (
     split_hash,
 )
 from qbp.provenance import versions
+from qbp.statistics import need_statsmodels
 from qbp.sweep import Progress, sweep
 from qbp.trial import Protocol
 from qbp.verdicts import METRICS, judge
@@ -273,6 +274,7 @@ def compare(
     Raises:
         ArgumentError: an argument is wrong, or a control cannot be built; before anything is trained.
         ConfigError: `directory` holds another comparison.
+        MissingPackageError: statsmodels is not there.
 
     Example:
         >>> import qbp
@@ -280,6 +282,7 @@ def compare(
         >>> found.verdict("hybrid")["verdict"]  # doctest: +SKIP
         'INCONCLUSIVE'
     """
+    need_statsmodels()  # before hours of training, not after them
     sources = sources_of(train, test, data)
     numbers = _check(models, sources, seeds, metric, rope, alpha)
     protocol = Protocol(dict(training or {}), budget, folds)

@@ -135,7 +135,7 @@ def sources_of(
     for name, part in (("train", train), ("test", test)):
         if not isinstance(part, Dataset) or part.n_classes is None:
             raise ArgumentError(f"Argument `{name}` must be a qbp.data.Dataset with labels")
-    if train.recipe is not None and train.recipe == test.recipe:
+    if train.recipe is not None and train.recipe is test.recipe:  # two parts of one load
         return {train.name: Source(train.recipe)}
     rows = Dataset(
         torch.cat([train.x, test.x]), torch.cat([train.y, test.y]), train.name, train.n_classes, train.classes
@@ -171,7 +171,9 @@ def model_names(models: Mapping[str, Subject], train: Dataset, aa: bool) -> tupl
     Raises:
         ArgumentError: a model or a control cannot be built.
     """
-    shape = train.x.shape[1], train.n_classes or 0
+    if train.n_classes is None:
+        raise ArgumentError(f"Argument `data` must have labels, but {train.name!r} is a regression")
+    shape = train.x.shape[1], train.n_classes
     names: list[str] = []
     for name, subject in models.items():
         model = renew(build(subject, *shape), 0)

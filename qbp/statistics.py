@@ -103,6 +103,7 @@ def paired(
         inside = 0.0 if abs(mean) < rope else 1.0
         return Difference(n, mean, mean, mean, p, p, inside, attainable, None, wins, n, "sign-flip test")
     flipped = None
+    need_statsmodels()
     if test_share is None:
         from statsmodels.stats.weightstats import ttost_paired
 
@@ -123,7 +124,6 @@ def paired(
 
 
 def _pairs_needed(effect: float, test_share: float, alpha: float, power: float = 0.8) -> int | None:
-    _need_statsmodels()
     from statsmodels.stats.power import TTestPower
 
     def reached(n: int) -> bool:
@@ -147,7 +147,7 @@ def holm(p: Sequence[float]) -> list[float]:
         >>> [round(value, 3) for value in holm([0.01, 0.04, 0.03])]
         [0.03, 0.06, 0.06]
     """
-    _need_statsmodels()
+    need_statsmodels()
     from statsmodels.stats.multitest import multipletests
 
     return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
@@ -323,7 +323,8 @@ def check_scores(
     return wrong
 
 
-def _need_statsmodels() -> None:
+def need_statsmodels() -> None:
+    """Raise `MissingPackageError` where statsmodels is not installed."""
     try:
         import statsmodels  # noqa: F401
     except ImportError as error:

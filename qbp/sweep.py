@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,7 +56,7 @@ def sweep(
         The cells in their order, without their arrays where they are on disk.
 
     Raises:
-        ArgumentError: a number is wrong.
+        ArgumentError: a number is wrong, or `run` does not pickle where it must.
 
     Example:
         >>> sweep({Path("a.json"): 2, Path("b.json"): 3}, lambda x: {"square": x * x})
@@ -78,6 +79,7 @@ def sweep(
         for path in waiting:
             finished(path, _one(run, cells[path], path, folder))
     else:
+        _check_pickles(run)
         with _pool(min(workers, len(waiting)), run) as pool:
             futures = {pool.submit(_in_worker, cells[path], path, folder): path for path in waiting}
             try:
@@ -87,6 +89,16 @@ def sweep(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [done[path] for path in cells]
+
+
+def _check_pickles(run: Run) -> None:
+    try:
+        pickle.dumps(run)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ArgumentError(
+            "Argument `workers` must be 1 here, since other processes cannot be given what is run (give functions of a "
+            f"module, or functools.partial of them, not lambdas): {error}"
+        ) from error
 
 
 def _one(run: Run, argument: Any, path: Path, folder: Path | None) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ import qbp
 from qbp.compare import COLUMNS, Comparison, compare, load_comparison, save_tables
 from qbp.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, ConfigError
+from qbp.errors import ArgumentError, ConfigError, MissingPackageError
 from qbp.grid import cell_path
 from qbp.trial import Protocol, trial
 from qbp.verdicts import IncompleteError, judge
@@ -250,3 +251,11 @@ def test_refused_before_anything_is_trained(change, said):
 def test_regressions_are_refused():
     with pytest.raises(ArgumentError, match="with labels"):
         compare({"hybrid": HYBRID}, *qbp.data.load("diabetes"))
+    with pytest.raises(ArgumentError, match="is a regression"):
+        compare({"hybrid": HYBRID}, data={"d": {"name": "diabetes"}})
+
+
+def test_without_statsmodels_it_says_so_before_anything_is_trained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    with pytest.raises(MissingPackageError, match=r"qbp\[compare\]"):
+        compare({"hybrid": HYBRID}, data=LINEAR)

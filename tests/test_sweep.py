@@ -98,6 +98,8 @@ def test_an_error_leaves_what_was_finished(tmp_path):
     assert finished(tmp_path) == {"c/0.json", "c/1.json"}
     with pytest.raises(ArgumentError, match="workers"):
         sweep(cells, run, tmp_path, workers=0)
+    with pytest.raises(ArgumentError, match="cannot be given what is run"):
+        sweep(cells, run, tmp_path, workers=2)
 
 
 def test_killed_once(tmp_path):

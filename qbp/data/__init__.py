@@ -218,7 +218,7 @@ def load(
         if not raw.classes:
             y_train, y_test = _standardise(y_train, y_test)
     recipe = {
-        "name": name,
+        "name": str(name) if isinstance(name, Path) else name,
         "classes": classes,
         "features": features,
         "reduce": reduce,
