@@ -18,7 +18,7 @@ import numpy as np
 from qbp.cost import Budget, Cost
 from qbp.errors import ArgumentError, JobError, PendingError, ServiceError
 from qbp.ledger import Entry, Ledger
-from qbp.patience import Patience, plain
+from qbp.patience import Patience, cause, plain
 
 __all__ = ["FINAL", "Jobs", "Primitive", "Results", "Runner", "Work", "run_unrecorded"]
 
@@ -80,6 +80,10 @@ class Primitive(Protocol):
 
     def fetch(self, job_id: str, work: Work) -> Results:
         """The outputs of a job that is DONE; a JobError where they are not what the work asked for."""
+        ...
+
+    def reason(self, job_id: str) -> str:
+        """Why a job failed, in the service's words."""
         ...
 
     def cancel(self, job_id: str) -> None:
@@ -227,7 +231,7 @@ class Jobs:
                 if pause is None or not _passes(primitive, error):
                     if (found := self._adopt(primitive, entry)).job is not None:
                         return found
-                    raise ServiceError(f"A job could not be sent to {primitive.name}: {plain(error)}") from error
+                    raise ServiceError(f"A job could not be sent to {primitive.name}: {plain(error)}") from cause(error)
                 time.sleep(pause)
             else:
                 return self._adopt(primitive, self.ledger.note("submitted", entry.work, job=job))
@@ -279,7 +283,7 @@ class Jobs:
                 self.ledger.note("done", entry.work, job=job, seconds=self._charged(primitive, job, entry, status))
                 return results
         elif status == "ERROR":
-            problem = self._reason(primitive, job, work)
+            problem = self._reason(primitive, job)
         seconds = self._charged(primitive, job, entry, status)
         self.ledger.note("failed", entry.work, job=job, seconds=seconds, reason=problem)
         raise JobError(
@@ -317,13 +321,11 @@ class Jobs:
             time.sleep(min(1.0, self.patience.pause))
         return None, problem
 
-    def _reason(self, primitive: Primitive, job: str, work: Work) -> str:
-        """What the service says of a job that failed: the client tells when it is asked for the results."""
+    def _reason(self, primitive: Primitive, job: str) -> str:
         try:
-            self.patience.once(lambda: primitive.fetch(job, work))
-        except Exception as error:
-            return plain(error)
-        return "the service says no reason"
+            return plain(self._ask(primitive, lambda: primitive.reason(job), "asking for the reason"))
+        except JobError as error:
+            return str(error)
 
     def _charged(self, primitive: Primitive, job: str, entry: Entry, status: str) -> float:
         """Quantum seconds of a job; the estimate where the service does not say (yet)."""

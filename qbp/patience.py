@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from qbp.errors import JobError, ServiceError
 
-__all__ = ["Patience", "plain"]
+__all__ = ["Patience", "cause", "plain"]
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Patience:
             except Exception as error:
                 pause = next(pauses, None)
                 if pause is None or not passes(error):
-                    raise ServiceError(f"{what}: {plain(error)}") from error
+                    raise ServiceError(f"{what}: {plain(error)}") from cause(error)
                 time.sleep(pause)
 
     def once(self, call: Callable[[], T]) -> T:
@@ -96,9 +96,14 @@ class Patience:
         return result
 
 
-def plain(error: BaseException) -> str:
-    """What an error says, in one line, without anything that looks like a token."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def plain(said: object) -> str:
+    """What an error or a service says, in one line, without anything that looks like a token."""
+    text = " ".join(str(said).split()) or f"nothing but {type(said).__name__}"
     for secret in filter(None, map(os.environ.get, ("QISKIT_IBM_TOKEN", "IBMCLOUD_API_KEY"))):
         text = text.replace(secret, "***")
     return re.sub(r"(?i)(bearer|api-?key|token)([\s=:\"']+)[\w.~+/-]{16,}", r"\1\2***", text)[:500]
+
+
+def cause(error: BaseException) -> BaseException | None:
+    """The error to raise another one from; None where its text has a token, which a traceback would show."""
+    return None if "***" in plain(error) else error

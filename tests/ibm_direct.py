@@ -62,6 +62,9 @@ class Direct:
         data = result[0].data
         return Results(np.asarray(data.evs)[:, None], np.asarray(data.stds)[:, None])
 
+    def reason(self, job_id):
+        return self.service.job(job_id).error_message() or ""
+
     def cancel(self, job_id):
         self.service.job(job_id).cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import traceback
 
 import numpy as np
 import pytest
@@ -268,6 +269,10 @@ def test_a_token_is_never_written_or_said(ibm, run, capsys, caplog):
         {"route": "jobs.results", "status": 401, "code": 1200, "message": f"Bearer {TOKEN} is wrong", "times": -1}
     )
     assert qbp("submit", run, "--backend", "ibm:fake_manila", "--shots", 50, "--yes") == 1
+    moved = hardware.on_backend(tiny(), "ibm:fake_manila", shots=10, budget=100, run_dir=run.parent)
+    with pytest.raises(ServiceError) as raised:
+        evaluate(moved, rows(2, 2))
+    assert TOKEN not in "".join(traceback.format_exception(raised.value)) and "***" in str(raised.value)
     ibm.set_faults({"action": "job", "outcome": "failed", "reason": f"apikey {TOKEN}", "times": -1})
     assert qbp("submit", run, "--backend", "ibm:fake_manila", "--shots", 60, "--yes", "--name", "other") == 1
     said = capsys.readouterr()

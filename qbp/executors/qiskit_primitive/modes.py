@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from qbp.errors import ServiceError
 from qbp.executors.qiskit_primitive.client import IBM
-from qbp.patience import Patience, plain
+from qbp.patience import Patience, cause, plain
 
 __all__ = ["opened"]
 
@@ -27,7 +27,7 @@ def opened(primitive: IBM, mode: str, max_time: float | None = None) -> Iterator
     try:
         primitive.open(mode, max_time)
     except Exception as error:
-        raise ServiceError(f"{primitive.name} gives no {mode}: {plain(error)}") from error
+        raise ServiceError(f"{primitive.name} gives no {mode}: {plain(error)}") from cause(error)
     try:
         yield
     finally:
