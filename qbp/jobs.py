@@ -171,8 +171,9 @@ class Jobs:
         entry = self.ledger.entries.get(work.fingerprint)
         if entry is not None and entry.state == "DONE" and (kept := self._kept(work)) is not None:
             return kept
-        if entry is not None and entry.state == "INTENDED":
+        if entry is not None and entry.state in ("INTENDED", "SUBMITTED"):  # by another process, or before an error
             self._unsure.add(entry.work)
+            entry = self._adopt(primitive, entry)
         if entry is None or entry.state == "FAILED":
             entry = self._begin(primitive, work, entry)
         if entry.job is None:
@@ -215,9 +216,7 @@ class Jobs:
     def _send(self, primitive: Primitive, work: Work, entry: Entry) -> Entry:
         """Submit until there is one job."""
         if entry.work in self._unsure:
-            if (found := self._adopt(primitive, entry)).job is not None:
-                return found
-            time.sleep(self.patience.settle)
+            time.sleep(self.patience.settle)  # a job that was sent a moment ago may not show up yet
         pauses = self.patience.pauses()
         while True:
             if entry.work in self._unsure and (found := self._adopt(primitive, entry)).job is not None:

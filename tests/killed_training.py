@@ -35,8 +35,8 @@ STEPS = 4
 STOPPED = 3
 QUICK = Patience(answer=30.0, tries=6, pause=0.1, poll=0.05, settle=0.3, rate=1000)
 
-# A job and its repetition wait until somebody has looked for them by tag: whoever does has time to cancel one.
-HELD = {"action": "job", "outcome": "completed", "hold": True, "queue_seconds": 5.0, "times": 2}
+# A job and its repetition wait until somebody has looked for them by tag, who then has time to cancel one of them.
+HELD = {"action": "job", "outcome": "completed", "hold": True, "queue_seconds": 60.0, "times": 2}
 FAULTS = [
     [{"route": "jobs.submit", "status": 500}],
     [{"route": "jobs.submit", "status": 429}],

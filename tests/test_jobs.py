@@ -87,13 +87,30 @@ def test_a_lost_id_is_found_by_tag(jobs, direct, ibm):
 
 def test_duplicates_that_the_client_makes_are_cancelled_and_booked(jobs, direct, ibm):
     ibm.set_faults(
-        {"action": "job", "outcome": "completed", "hold": True, "queue_seconds": 3, "times": 2},
+        {"action": "job", "outcome": "completed", "hold": True, "queue_seconds": 9, "times": 2},
         {"route": "jobs.submit", "status": 504, "phase": "after"},
     )
     jobs(direct, work_for(VALUES))
     (entry,) = jobs.ledger.entries.values()
     assert books(ibm) == (2, 0, 0) and ibm.stats()["jobs"]["by_status"] == {"Completed": 1, "Cancelled": 1}
     assert len(entry.dead) == 1 and entry.spent == 0
+
+
+def test_duplicates_are_noticed_even_after_a_kill_before_the_look_up(jobs, direct, ibm, tmp_path, monkeypatch):
+    ibm.set_faults(
+        {"action": "job", "outcome": "completed", "hold": True, "queue_seconds": 9, "times": 2},
+        {"route": "jobs.submit", "status": 504, "phase": "after"},
+    )
+
+    def interrupted(tag):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(direct, "find", interrupted)
+        jobs(direct, work_for(VALUES))
+    assert [entry.state for entry in jobs.ledger.entries.values()] == ["SUBMITTED"]
+    jobs(direct, work_for(VALUES))
+    assert books(ibm) == (2, 0, 0) and ibm.stats()["jobs"]["by_status"] == {"Completed": 1, "Cancelled": 1}
 
 
 def test_duplicates_that_ran_are_booked_as_spent(jobs, direct, ibm):

@@ -27,7 +27,8 @@ class Fault:
     skip     let this many matching requests pass first;  times: how often to fire (-1 = for ever)
     prob     fire with this probability (seeded);         tag: only for jobs/requests carrying the tag
     outcome  (action job) completed | failed | cancelled | ran_too_long | stuck | nan | empty
-    hold     (action job) queued until somebody looks for it by its tag, and `queue_seconds` more
+    hold     (action job) queued until somebody looks for it by its tag, and `queue_seconds` more, or until one of
+             the same tags is cancelled
     """
 
     route: str = "*"

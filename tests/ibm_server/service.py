@@ -270,6 +270,9 @@ class Service:
             job.cancel_asked = True
             if job.status == "Queued":
                 self._finish(job, "Cancelled", None, None)
+            for other in self.jobs.values():  # what was held together with it is let go
+                if other.outcome is not None and other.outcome.hold and other.tags == job.tags:
+                    other.queue_until = min(other.queue_until, time.time())
             self.wake.notify_all()
 
     def _finish(self, job: Job, status: str, reason=None, code=None, billed: float = 0.0) -> None:

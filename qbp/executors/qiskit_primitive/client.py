@@ -207,9 +207,9 @@ class IBM:
 
     def close(self) -> None:
         """Close the batch or session; what it still has to run is run."""
-        mode, self._mode = self._mode, None
-        if mode is not None:
-            mode.close()
+        if self._mode is not None:
+            self._mode.close()  # where that fails it is still there, to be closed by another try
+        self._mode = None
 
     def _open_mode(self) -> Any:
         """The batch or session; None without one, or once the service has closed it: jobs then stand for themselves."""
