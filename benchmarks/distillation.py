@@ -1,0 +1,229 @@
+"""Does distillation help hybrid models? Published designs with the controls that they lack, over 10 seeds.
+
+    python benchmarks/distillation.py heads     # arXiv 2311.13810, digits 0 to 5, 3 qubits: layer x head x distillation
+    python benchmarks/distillation.py half      # a student of half the size, distilled and from scratch, digits 0 to 3
+    python benchmarks/distillation.py tables    # the tables of what there is, as Markdown
+
+Each writes results/distillation-NAME.json after every training, and goes on where it was stopped; "heads 0 5" does
+seeds 0 to 4 only, as several processes may. Accuracies are those of the last epoch on held-out images; the best
+epoch's, chosen on the same images as in the publication, stand beside them. Gains are paired: both trainings of a pair
+have the same split, initial weights and order of rows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import qbp
+from qbp.distill import distill
+from qbp.files import write_atomic
+from qbp.lesson import soft_targets
+from qbp.program import Probs
+
+RESULTS = Path(__file__).parent / "results"
+SEEDS = range(10)
+Cell = tuple[str, ...]
+
+
+# ---- arXiv 2311.13810 ------------------------------------------------------------------------------------------------
+
+
+class Product(nn.Module):
+    """The published layer: H and RY(x) on each qubit, nothing between them and nothing to train; 8 probabilities."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = (1 + torch.sin(x)) / 2
+        pairs = torch.stack([1 - one, one], 2)
+        return torch.einsum("bi,bj,bk->bijk", *pairs.unbind(1)).flatten(1)
+
+
+class Cat(nn.Module):
+    """The published head: q = sigmoid(p) and 1 - q, 16 logits within 0.27 and 0.73."""
+
+    def forward(self, p: Tensor) -> Tensor:
+        q = torch.sigmoid(p)
+        return torch.cat([q, 1 - q], 1)
+
+
+def lenet(n_outputs: int, wide: bool) -> list[nn.Module]:
+    """Two convolutions; `wide` is the teacher (61,000 parameters), the other the students' (19,000)."""
+    fully = [nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, n_outputs)]
+    narrow = [nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, n_outputs)]
+    convolutions = [nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+    return [nn.Unflatten(1, (1, 28, 28)), *convolutions, nn.Flatten(), *(fully if wide else narrow)]
+
+
+def entangled() -> nn.Module:
+    return qbp.QuantumLayer("strongly_entangling", n_qubits=3, n_layers=2, observables=[Probs((0, 1, 2))])
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "product, nothing trained": Product,
+    "entangled, trained": entangled,
+    "no quantum": lambda: nn.Sequential(nn.Linear(3, 8), nn.Softmax(1)),
+}
+HEADS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "softmax": (lambda: nn.Softmax(1), 8),
+    "cat": (Cat, 16),
+    "linear": (lambda: nn.Linear(8, 6), 6),
+}
+OPTIONS = {"epochs": 10, "lr": 3e-3, "batch_size": 32}
+
+
+def heads(cell: Cell, seed: int, shared: dict[Any, Any]) -> dict[str, float]:
+    """Train one student: (layer, head, "labels" or "distilled")."""
+    layer, head, how = cell
+    make_head, width = HEADS[head]
+    if ("data", seed) not in shared:
+        shared.clear()
+        shared["data", seed] = qbp.data.load("mnist", classes=range(6), n_samples=1800, test_size=0.5, seed=seed)
+    train, test = (replace(part, n_classes=width, classes=()) for part in shared["data", seed])
+    if ("teacher", width) not in shared:
+        torch.manual_seed(seed)
+        shared["teacher", width] = nn.Sequential(*lenet(width, wide=True))
+        qbp.fit(shared["teacher", width], train, epochs=15, lr=1e-3, batch_size=32, seed=seed)
+    torch.manual_seed(seed)
+    student = nn.Sequential(*lenet(3, wide=False), LAYERS[layer](), make_head())
+    rows: list[dict[str, float]] = []
+    options = {**OPTIONS, "validation": test, "seed": seed, "progress": rows.append}
+    if how == "labels":
+        qbp.fit(student, train, **options)
+    else:  # CE + 0.9 T^2 KL, T = 3, up to a factor, which Adam does not see
+        distill(shared["teacher", width], student, train, temperature=3.0, alpha=1 / 1.9, **options)
+    return {
+        "accuracy": rows[-1]["val_accuracy"],
+        "best": max(row["val_accuracy"] for row in rows),
+        "teacher": qbp.evaluate(shared["teacher", width], test)["accuracy"],
+    }
+
+
+def heads_cells() -> Iterator[Cell]:
+    for how in ("labels", "distilled"):
+        for layer in LAYERS:
+            for head in ("softmax", "cat"):
+                yield layer, head, how
+        yield "product, nothing trained", "linear", how
+
+
+# ---- a student of half the size --------------------------------------------------------------------------------------
+
+TEACHER, STUDENT = {"n_qubits": 4, "n_layers": 3}, {"n_qubits": 2, "n_layers": 2}  # 92 and 42 parameters
+
+
+def by_pattern(outputs: Tensor, labels: Tensor) -> Tensor:
+    """A control: the distillation's loss with labels in the teacher's place."""
+    return soft_targets(outputs, nn.functional.one_hot(labels, 4).to(outputs), 2.0, logit_norm=True)
+
+
+# How a student learns; temperature and mix were chosen on seeds 100 to 104.
+WAYS: dict[str, dict[str, Any]] = {
+    "labels": {},
+    "labels by the distillation's loss": {"loss": by_pattern},
+    "plain distillation, T = 4": {"temperature": 4.0, "alpha": 0.5},
+    "distilled": {"temperature": 2.0, "alpha": 0.0, "logit_norm": True},
+}
+
+
+def half(cell: Cell, seed: int, shared: dict[Any, Any]) -> dict[str, float]:
+    """Train one student of (rate, key of `WAYS`)."""
+    rate, how = cell
+    if ("data", seed) not in shared:
+        shared.clear()
+        shared["data", seed] = train, _ = qbp.data.load("mnist", classes=range(4), features=8, seed=seed)
+        shared["teacher"] = qbp.hybrid(8, 4, seed=seed, **TEACHER)
+        qbp.fit(shared["teacher"], train, epochs=30, lr=0.02, schedule="cosine", seed=seed)
+    train, test = shared["data", seed]
+    student = qbp.hybrid(8, 4, seed=seed, **STUDENT)
+    rows: list[dict[str, float]] = []
+    options = {**WAYS[how], "lr": float(rate), "epochs": 30, "schedule": "cosine", "seed": seed}
+    options |= {"validation": test, "progress": rows.append}
+    if how.startswith("labels"):
+        qbp.fit(student, train, **options)
+    else:
+        distill(shared["teacher"], student, train, **options)
+    return {
+        "accuracy": rows[-1]["val_accuracy"],
+        "best": max(row["val_accuracy"] for row in rows),
+        "teacher": qbp.evaluate(shared["teacher"], test)["accuracy"],
+    }
+
+
+# ---- running and reading -------------------------------------------------------------------------------------------
+
+# name -> (the designs, what trains one)
+EXPERIMENTS: dict[str, tuple[tuple[Cell, ...], Callable[..., dict[str, float]]]] = {
+    "heads": (tuple(heads_cells()), heads),
+    "half": (tuple((rate, how) for rate in ("0.02", "0.05") for how in WAYS), half),
+}
+
+
+def run(name: str, seeds: range) -> None:
+    cells, train = EXPERIMENTS[name]
+    shared: dict[Any, Any] = {}
+    for seed in seeds:
+        for cell in cells:
+            if str(seed) not in merge(name, {}).get(" | ".join(cell), {}):
+                result = train(cell, seed, shared)
+                merge(name, {" | ".join(cell): {str(seed): result}})
+                print(seed, cell, result, flush=True)
+
+
+def merge(name: str, new: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Add to an experiment's results, which several processes may do, and return them."""
+    path = RESULTS / f"distillation-{name}.json"
+    with open(Path(tempfile.gettempdir()) / f"qbp-{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = json.loads(path.read_text()) if path.exists() else {}
+        if new:
+            for key, runs in new.items():
+                found.setdefault(key, {}).update(runs)
+            write_atomic(path, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    return found
+
+
+def paired(one: dict[str, Any], other: dict[str, Any], key: str) -> tuple[float, float, int]:
+    """Mean and standard error of the paired difference in points, and the number of pairs."""
+    differences = [100 * (one[seed][key] - other[seed][key]) for seed in one if seed in other]
+    n = len(differences)
+    return mean(differences), stdev(differences) / math.sqrt(n) if n > 1 else math.nan, n
+
+
+def said(runs: dict[str, Any], key: str) -> str:
+    values = [100 * result[key] for result in runs.values()]
+    return f"{mean(values):.2f} ± {stdev(values):.2f}"
+
+
+def tables() -> None:
+    for name, (cells, _) in EXPERIMENTS.items():
+        found = merge(name, {})
+        print(f"\n{name}\n\n| student | teacher | labels | how | accuracy | gain | > 2 s.e. | gain, best epoch |")
+        print("|---" * 8 + "|")
+        for *design, how in cells:
+            labels, taught = (found.get(" | ".join([*design, word]), {}) for word in ("labels", how))
+            if how == "labels" or len(taught) < 2:
+                continue
+            (d, e, n), (best, best_e, _) = (paired(taught, labels, what) for what in ("accuracy", "best"))
+            columns = [", ".join(design), said(taught, "teacher"), said(labels, "accuracy"), how]
+            columns += [said(taught, "accuracy"), f"{d:+.2f} ± {e:.2f} (n = {n})", "yes" if d > 2 * e else "no"]
+            print(f"| {' | '.join([*columns, f'{best:+.2f} ± {best_e:.2f}'])} |")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", UserWarning)  # that bounded heads leave little to teach is what this is about
+    what, *seeds = sys.argv[1:]
+    tables() if what == "tables" else run(what, range(*map(int, seeds)) if seeds else SEEDS)
