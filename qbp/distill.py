@@ -97,7 +97,7 @@ def distill(
         >>> train, test = qbp.data.load("iris")
         >>> teacher = qbp.mlp(4, 16, 3, seed=0)
         >>> history = qbp.fit(teacher, train, epochs=30)
-        >>> student = distill(teacher, qbp.mlp(4, 3, 3, seed=1), train, epochs=30)
+        >>> student = distill(teacher, qbp.mlp(4, 3, 3, seed=1), train, epochs=30, lr=0.03)
         >>> qbp.evaluate(student, test)["accuracy"] > 0.9
         True
     """

@@ -93,7 +93,7 @@ def hybrid(
     n_qubits: int = 4,
     n_layers: int = 2,
     backend: Any = "auto",
-    diff_method: str = "best",
+    diff_method: Any = "best",
     shots: int | None = None,
     seed: int | None = None,
     scale: float = math.pi / 2,

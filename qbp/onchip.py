@@ -40,6 +40,12 @@ class GradientPruning:
         by: "magnitude" as above; controls: "random" draws uniformly, "top" takes the largest M.
         mask: leave weights without a gradient, and what the optimiser remembers of them, as they are in such a step
             (`qbp.fit` does so; in a loop of your own call `prepare` once). Otherwise momentum still moves them.
+
+    Example:
+        >>> import qbp
+        >>> layer = qbp.QuantumLayer("xor_2q", diff_method=qbp.onchip.GradientPruning(ratio=0.3))
+        >>> layer.diff_method
+        'gradient-pruning'
     """
 
     name = "gradient-pruning"
@@ -124,6 +130,11 @@ class GuidedSPSA:
         ratio: the share of exact samples, above 0 and at most 1.
         damping: the size of SPSA's gradients in units of the exact ones'.
         steps: steps of the training, over which k grows. None: `qbp.fit` says; without it k has its mean throughout.
+
+    Example:
+        >>> rule = GuidedSPSA(steps=100)
+        >>> rule.directions(40)  # of 40 angles, in the first step
+        4
     """
 
     name = "guided-spsa"
@@ -197,6 +208,13 @@ class GCANS:
         min_shots: the fewest shots of a circuit; also those of the first step.
         max_shots: the most.
         mu: weight of the past in the running means.
+
+    Example:
+        >>> import qbp
+        >>> layer = qbp.QuantumLayer("xor_2q", diff_method=qbp.onchip.GCANS(lr=0.05), shots=100, seed=0)
+        >>> layer(torch.zeros(3, 2)).sum().backward()
+        >>> len(layer.rule.shots) == layer.circuit.program.n_angles
+        True
     """
 
     name = "gcans"

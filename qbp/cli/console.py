@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ConfigArgument", "SetOption", "err", "load_config", "out", "table"]
 
 ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a config that comes with qbp: digits, xor.")
+    str, typer.Argument(metavar="CONFIG", help="A YAML file, or a config that comes with qbp: digits, smaller, xor.")
 ]
 SetOption = Annotated[
     list[str] | None,
