@@ -95,7 +95,8 @@ class QuantumLayer(nn.Module):
             raise ArgumentError("Give the circuit as `source` (or as `qnode`, PennyLane's name for it)")
         source = qnode if source is None else source
         diff_method, self._rule = rule_of(diff_method)
-        check_choice("diff_method", diff_method, DIFF_METHODS)
+        if self._rule is None:
+            check_choice("diff_method", diff_method, DIFF_METHODS)
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
         options = {
             "n_qubits": n_qubits,

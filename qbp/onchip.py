@@ -305,12 +305,18 @@ STATEFUL: dict[str, Callable[[], Any]] = {
 """The rules of this module by name."""
 
 
+_PARTS = ("name", "begin", "state", "load_state")
+
+
 def rule_of(diff_method: Any) -> tuple[str, Any]:
     """The name of a gradient rule, and an object of its own for one of `STATEFUL` or a rule that was given."""
     if isinstance(diff_method, str):
         return diff_method, STATEFUL[diff_method]() if diff_method in STATEFUL else None
-    if not isinstance(diff_method, GradientPruning | GuidedSPSA | GCANS):
-        raise ArgumentError(f"Argument `diff_method` must be a name or a rule of qbp.onchip, but is {diff_method!r}")
+    if not (callable(diff_method) and all(hasattr(diff_method, part) for part in _PARTS)):
+        raise ArgumentError(
+            f"Argument `diff_method` must be a name or a rule of qbp.onchip (callable, with {', '.join(_PARTS)}), but "
+            f"is {diff_method!r}"
+        )
     return diff_method.name, deepcopy(diff_method)
 
 
@@ -330,7 +336,7 @@ def prepare(model: nn.Module, optimizer: Optimizer, steps: int | None = None) ->
     layers = [(layer, rule) for layer, rule in rules if rule is not None]
     for _, rule in layers:
         rule.begin(steps)
-    masked = [(layer, rule) for layer, rule in layers if isinstance(rule, GradientPruning) and rule.mask]
+    masked = [(layer, rule) for layer, rule in layers if getattr(rule, "mask", False)]
     if not masked:
         return
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
