@@ -162,7 +162,6 @@ def _says(subject: str, word: str, control: str) -> str:
 def _summary(name: str, subject: str, group: str, members: Sequence[Row], saturated: str | None) -> Row:
     """The verdict against several controls: it BEATS them if it beats each; one that it loses to decides."""
     words = {row["verdict"] for row in members}
-    worst = min(members, key=lambda row: row["difference"])
     if "LOSES" in words:
         word = "LOSES"
     elif words == {"BEATS"}:
@@ -179,14 +178,7 @@ def _summary(name: str, subject: str, group: str, members: Sequence[Row], satura
     )
     if saturated:
         sentence += f" Note: {saturated}."
-    return {
-        **worst,
-        "control": group,
-        **{key: deciding[key] for key in ("difference", "low", "high", "p", "p_adjusted", "effect", "wins")},
-        "verdict": word,
-        "decided_by": deciding["control"],
-        "sentence": sentence,
-    }
+    return {**deciding, "control": group, "sentence": sentence}
 
 
 def _saturated(
