@@ -100,7 +100,7 @@ def _moved(measurement: Expval | Probs, on: np.ndarray) -> Expval | Probs:
 
 def check_native(number: int) -> None:
     """Outputs and gradients of one program in both dtypes and for all batch sizes against autograd through `Dense`;
-    the same bits with several threads, in other batches, and where the final states are not kept."""
+    the same bits with several threads, and where the final states are not kept."""
     program, rng = wide_program(number), np.random.default_rng(number)
     n_batched = int(rng.choice([0, program.n_angles, rng.integers(program.n_angles + 1)]))
     angles = random_angles(rng, program, MOST, n_batched=n_batched, dtype=torch.float32)
@@ -117,7 +117,6 @@ def check_native(number: int) -> None:
     for dtype, tolerance in TOLERANCE.items():
         width = lanes_of(np.dtype(str(dtype).removeprefix("torch.")))
         run = partial(native_results, program, angles, amplitudes, grad, dtype)
-        largest = run(width + 1)
         for batch in (1, 3, width - 1, width, width + 1):
             results = run(batch)
             wants = [outputs[:batch], found[0][:batch], found[1][:batch].sum(0), *(g[:batch] for g in found[2:])]
@@ -125,8 +124,6 @@ def check_native(number: int) -> None:
                 largest_value = float(want.detach().abs().max()) if want.numel() else 0.0
                 atol = tolerance * max(1.0, largest_value)
                 torch.testing.assert_close(got.to(want.dtype), want, rtol=0, atol=atol)
-            for which in (0, 1, *range(3, len(results))) if batch >= width - 1 else ():
-                assert torch.equal(results[which], largest[which][:batch]), "rows depend on the chunks"
         for batch in (2, width, width + 1):  # whatever the layout is for so many samples
             once = run(batch)
             for n_threads, keep in ((2, True), (3, False)):
