@@ -17,7 +17,7 @@ from qbp.angles import Angles
 from qbp.errors import ArgumentError
 from qbp.executors import AdjointExecutor, native
 from qbp.executors.dense import Dense
-from qbp.executors.native import Native, kernels, plan, schedule, threads
+from qbp.executors.native import Native, passes, plan, schedule, threads
 from qbp.executors.native.frame import Frame, Word
 from qbp.executors.native.lanes import lanes_of
 from qbp.gates import GATES
@@ -259,13 +259,13 @@ def test_compiled_once_on_a_machine():
     code = """
 import torch
 from qbp.angles import Angles
-from qbp.executors.native import Native, kernels
+from qbp.executors.native import Native, kernels, passes
 from qbp.program import Expval, Program, Rotation
 program = Program(1, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
 angles = Angles(torch.zeros(1, 0), torch.zeros(1))
 y, saved = Native().forward(program, angles)
 Native().vjp(program, angles, None, saved, y)
-for kernel in (kernels.prepare, kernels.forward, kernels.backward):
+for kernel in (passes.prepare, kernels.forward, kernels.backward):
     print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -353,9 +353,9 @@ def test_frame_conjugates_words():
 def test_cos_and_sin():
     angles = np.concatenate([np.linspace(-20, 20, 4001), np.pi / 4 * np.arange(-40, 41), [1e6, -123456.789, 0.0]])
     Native()(layers(1, 1), Angles(torch.zeros(1, 1), torch.zeros(3)))  # compiled as part of a kernel
-    got = np.array([kernels._cos_sin(t) for t in angles])
+    got = np.array([passes.cos_sin(t) for t in angles])
     np.testing.assert_allclose(got, np.stack([np.cos(angles), np.sin(angles)], 1), rtol=0, atol=4e-16)
-    assert np.isnan(kernels._cos_sin(np.nan)).all()
+    assert np.isnan(passes.cos_sin(np.nan)).all()
 
 
 def test_products_of_words():
@@ -371,7 +371,7 @@ def test_places_are_a_linear_permutation():
     n = 11
     places = [schedule.place(i) for i in range(2**n)]
     assert sorted(places) == list(range(2**n))
-    assert places == [int(kernels._place(i)) for i in range(2**n)]
+    assert places == [int(passes.place(i)) for i in range(2**n)]
     for z in (0b1011, 0b11010110101, 2**n - 1):
         placed = schedule.placed_z(z, n)
         assert all((i & z).bit_count() % 2 == (places[i] & placed).bit_count() % 2 for i in range(2**n))

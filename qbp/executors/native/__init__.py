@@ -17,6 +17,7 @@ from qbp.errors import ArgumentError, check_shape
 from qbp.executors import Gradients
 from qbp.executors.native import kernels
 from qbp.executors.native.lanes import lanes_of
+from qbp.executors.native.passes import prepare
 from qbp.executors.native.plan import Plan, compile_program
 from qbp.executors.native.threads import run_on_threads
 from qbp.program import Expval, Program
@@ -194,15 +195,16 @@ def _states(call: _Call, saved: Saved) -> np.ndarray:
 
 
 def _prepare(plan: Plan, shared: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What all samples share; see `kernels.prepare`."""
+    """What all samples share; see `passes.prepare`."""
     dtype = shared.dtype
     common = (
         np.empty((plan.n_arguments, 3), dtype),
+        np.empty(plan.n_items, dtype),
         np.empty((plan.n_phases, 2, 1 << plan.n_qubits), dtype),
         np.empty(2, dtype),
         np.empty(2, np.int64),
     )
-    kernels.prepare(plan.n_qubits, plan.arrays, plan.n_batched, shared, *common)
+    prepare(plan.arrays, plan.n_batched, shared, *common)
     return common
 
 

@@ -7,6 +7,7 @@ third of the speed: there the compiler checks at every loop whether the rows ove
 
 from __future__ import annotations
 
+import math
 import operator
 import platform
 
@@ -18,6 +19,10 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
 __all__ = [
+    "as_turns",
+    "cos_sin_of_turns",
+    "count",
+    "count_up",
     "fetch_add",
     "flush_denormals",
     "hsum",
@@ -28,6 +33,8 @@ __all__ = [
     "restore_denormals",
     "splat",
     "store",
+    "swapped",
+    "turns_in",
 ]
 
 
@@ -61,9 +68,9 @@ def _n_lanes(array):
 
 
 class Vec(types.Type):
-    """The Numba type of one register."""
+    """The Numba type of one register, of floating point numbers or of integers."""
 
-    def __init__(self, dtype: types.Float):
+    def __init__(self, dtype: types.Number):
         self.dtype = dtype
         self.width = _BYTES * 8 // dtype.bitwidth
         super().__init__(f"vec[{dtype},{self.width}]")
@@ -72,11 +79,11 @@ class Vec(types.Type):
 @register_model(Vec)
 class _VecModel(models.PrimitiveModel):
     def __init__(self, manager, vec):
-        element = ir.FloatType() if vec.dtype == types.float32 else ir.DoubleType()
+        element = manager.lookup(vec.dtype).get_value_type()
         super().__init__(manager, vec, ir.VectorType(element, vec.width))
 
 
-def _binary(op, instruction: str) -> None:
+def _binary(op, instruction: str, of_integers: str | None = None) -> None:
     """Let two vectors be combined by a Python operator."""
 
     @infer_global(op)
@@ -87,14 +94,16 @@ def _binary(op, instruction: str) -> None:
 
     @lower_builtin(op, Vec, Vec)
     def _lower(context, builder, sig, args):
+        if isinstance(sig.return_type.dtype, types.Integer):
+            return getattr(builder, of_integers)(*args)
         return getattr(builder, instruction)(*args, flags=_FUSE)
 
 
-for _op, _instruction in (
-    *((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")),
-    *((operator.iadd, "fadd"), (operator.isub, "fsub")),
+for _op, *_instructions in (
+    *((operator.add, "fadd", "add"), (operator.sub, "fsub", "sub"), (operator.mul, "fmul")),
+    *((operator.iadd, "fadd", "add"), (operator.isub, "fsub", "sub")),
 ):
-    _binary(_op, _instruction)
+    _binary(_op, *_instructions)
 
 
 def _pointer(context, builder, array_type, array, index, vec_type):
@@ -134,11 +143,15 @@ def splat(typing, number):
     vec = Vec(number)
 
     def generate(context, builder, sig, args):
-        empty = ir.Constant(context.get_value_type(vec), ir.Undefined)
-        first = builder.insert_element(empty, args[0], ir.Constant(_INT, 0))
-        return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_INT, vec.width), [0] * vec.width))
+        return _splat(context, builder, vec, args[0])
 
     return vec(number), generate
+
+
+def _splat(context, builder, vec, number):
+    empty = ir.Constant(context.get_value_type(vec), ir.Undefined)
+    first = builder.insert_element(empty, number, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_INT, vec.width), [0] * vec.width))
 
 
 @intrinsic
@@ -159,6 +172,119 @@ def hsum(typing, vec):
 
 
 @intrinsic
+def swapped(typing, vec, by):
+    """The lanes in another order: lane l of the result is lane ``l ^ by``."""
+
+    def generate(context, builder, sig, args):
+        vector, by = args
+        width, bits = vec.width, vec.dtype.bitwidth
+        name, index = _PERMUTATIONS.get((_BYTES, bits), (None, 32))
+        if name is not None:
+            lanes = ir.VectorType(ir.IntType(index), width)
+            number = builder.trunc(by, lanes.element) if index < 64 else by
+            first = builder.insert_element(ir.Constant(lanes, ir.Undefined), number, ir.Constant(_INT, 0))
+            zeros = ir.Constant(ir.VectorType(_INT, width), [0] * width)
+            order = builder.xor(builder.shuffle_vector(first, first, zeros), ir.Constant(lanes, list(range(width))))
+            function = ir.FunctionType(vector.type, [vector.type, lanes])
+            return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [vector, order])
+        step = 1
+        while step < width:  # one bit of `by` after the other
+            order = ir.Constant(ir.VectorType(_INT, width), [lane ^ step for lane in range(width)])
+            bit = builder.icmp_unsigned("!=", builder.and_(by, ir.Constant(by.type, step)), ir.Constant(by.type, 0))
+            vector = builder.select(bit, builder.shuffle_vector(vector, vector, order), vector)
+            step *= 2
+        return vector
+
+    return vec(vec, types.int64), generate
+
+
+# Registers' bytes, a number's bits: the instruction for any order of lanes, and the bits of its indices.
+_PERMUTATIONS = {
+    (64, 32): ("llvm.x86.avx512.permvar.sf.512", 32),
+    (64, 64): ("llvm.x86.avx512.permvar.df.512", 64),
+    (32, 32): ("llvm.x86.avx2.permps", 32),
+}
+
+
+# Angles as integers: a whole turn is 2^32 in float32, 2^64 in float64, so that sums wrap around as angles do, exactly.
+
+
+def as_turns(array):
+    """The same memory as integers."""
+    return array.view(_integer(array.dtype))
+
+
+@overload(as_turns)
+def _as_turns(array):
+    integer = _integer(array.dtype)
+    return lambda array: array.view(integer)
+
+
+def _integer(dtype):
+    return np.int32 if dtype in (types.float32, np.float32) else np.int64
+
+
+@intrinsic
+def turns_in(typing, angle, array):
+    """An angle in radians, a double, as an integer as wide as the numbers of an array."""
+    bits = array.dtype.bitwidth
+
+    def generate(context, builder, sig, args):
+        double = args[0].type
+        turns = builder.fmul(args[0], ir.Constant(double, 1 / (2 * math.pi)))
+        floor = builder.module.declare_intrinsic("llvm.floor", [double])
+        turns = builder.fsub(turns, builder.call(floor, [turns]))  # from 0 to 1
+        whole = builder.fptosi(builder.fmul(turns, ir.Constant(double, 2.0**62)), ir.IntType(64))
+        whole = builder.shl(whole, ir.Constant(whole.type, 2))  # 2^64, a whole turn, is nothing
+        if bits < 64:
+            whole = builder.add(whole, ir.Constant(whole.type, 1 << 63 - bits))  # to the nearest
+            whole = builder.trunc(builder.lshr(whole, ir.Constant(whole.type, 64 - bits)), ir.IntType(bits))
+        return whole
+
+    return types.Integer.from_bitwidth(bits)(types.float64, array), generate
+
+
+@intrinsic
+def cos_sin_of_turns(typing, turns):
+    """cos and sin of angles as integers: ``a = k 2^(b-2) + r``, quarter turns and a rest of at most pi/4, which goes
+    through Taylor series as long as the dtype sees their terms."""
+    bits = turns.dtype.bitwidth
+    vec = Vec(types.float32 if bits == 32 else types.float64)
+    n_terms = 5 if bits == 32 else 9
+
+    def generate(context, builder, sig, args):
+        real, integer = context.get_value_type(vec), args[0].type
+
+        def constant(number):
+            kind = integer if isinstance(number, int) else real
+            return ir.Constant(kind, [number] * vec.width)
+
+        def series(square, coefficients):
+            total = constant(coefficients[-1])
+            for coefficient in coefficients[-2::-1]:
+                total = builder.fadd(builder.fmul(total, square, flags=_FUSE), constant(coefficient), flags=_FUSE)
+            return total
+
+        def bit_of(number, bit):
+            return builder.icmp_signed("!=", builder.and_(number, constant(bit)), constant(0))
+
+        quarter = builder.ashr(builder.add(args[0], constant(1 << bits - 3)), constant(bits - 2))
+        rest = builder.sub(args[0], builder.shl(quarter, constant(bits - 2)))
+        r = builder.fmul(builder.sitofp(rest, real), constant(2 * math.pi / 2**bits))
+        square = builder.fmul(r, r)
+        s = builder.fmul(r, series(square, [(-1) ** k / math.factorial(2 * k + 1) for k in range(n_terms)]))
+        c = series(square, [(-1) ** k / math.factorial(2 * k) for k in range(n_terms + 1)])
+        swap = bit_of(quarter, 1)
+        cos, sin = builder.select(swap, s, c), builder.select(swap, c, s)
+        zero = constant(0.0)
+        cos = builder.select(bit_of(builder.add(quarter, constant(1)), 2), builder.fsub(zero, cos), cos)
+        sin = builder.select(bit_of(quarter, 2), builder.fsub(zero, sin), sin)
+        return context.make_tuple(builder, sig.return_type, (cos, sin))
+
+    return types.UniTuple(vec, 2)(turns), generate
+
+
+@intrinsic
 def parity(typing, mask):
     """The parity of the bits of an integer: 0 or 1."""
 
@@ -175,6 +301,29 @@ def fetch_add(typing, counter):
     def generate(context, builder, sig, args):
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+@intrinsic
+def count_up(typing, counter):
+    """Add 1 to the first number of an array of integers, after all that this thread has written before."""
+
+    def generate(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "release")
+        return context.get_dummy_value()
+
+    return types.void(counter), generate
+
+
+@intrinsic
+def count(typing, counter):
+    """The first number of an array of integers; what others wrote before they counted up to it can then be read."""
+
+    def generate(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(data, "acquire", 8)
 
     return types.int64(counter), generate
 

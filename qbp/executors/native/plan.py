@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from qbp.executors.native.frame import Measured, Rotations, Turn, Word, in_frame
-from qbp.executors.native.schedule import DIAGONAL, SPAN, Block, Item, blocks, cosets, place, placed_z, span_of
+from qbp.executors.native.schedule import DIAGONAL, SPAN, SWEEP, Block, Item, blocks, cosets, placed, span_of
 from qbp.program import Program
 
 __all__ = ["Plan", "Tables", "compile_program"]
 
 Row = tuple[int, ...]
+IN_SWEEP = 3  # of an argument, in the place of its axis
 
 
 class Tables(NamedTuple):
@@ -22,15 +23,16 @@ class Tables(NamedTuple):
     An argument is half the angle of one rotation of the start, or of one pass: ``offset + sum_t scale_t angle_t``.
 
     Attributes:
-        arguments: (A, 4) first and last term, whether samples differ, axis (of those of the start).
+        arguments: (A, 5) first and last term, whether samples differ; axis, of those of the start, or 3, of those of
+            words of a sweep; z-mask within a register.
         terms: (T,) angles.
         numbers: (A + T + C,) offsets, scales, coefficients of the measured words.
         start: (N, 2) first and last argument for every bit; no rows where amplitudes are given.
         blocks: (L, 4) first and last item, where the representatives of its cosets lie in `places`, where its span.
         items: (Q, 12) kind, x, z and argument of the first and of the second pass, lo, its length, hi, its length
-            (`schedule.cosets`, in `places`), crossed signs ``parity(x_2 & z_1) + 2 parity(x_1 & z_2)``;
+            (`schedule.cosets` of registers, in `places`), crossed signs ``parity(x_2 & z_1) + 2 parity(x_1 & z_2)``;
             of phases: kind, number of the table of phases, first and last of its words.
-        words: (V, 3) z-mask, z-mask within the block, argument of the words of phases.
+        words: (V, 3) z-mask, z-mask of registers within the block, argument of the words of phases.
         places: index tables.
         diagonal: (D, 2) output, z-mask of the measured words without x-mask.
         others: (C - D, 8) output, x, z, whether imaginary, lo, its length, hi, its length of the rest.
@@ -59,7 +61,8 @@ class Plan:
         arrays: the same as a plain tuple: kernels that are kept on disk must not name a class of this package.
         n_batched: Kb.
         n_outputs, n_items, n_arguments, n_phases: M, Q, A and F, as in `Tables` and `kernels.prepare`.
-        n_span: number of amplitudes in a coset of a block.
+        n_span: number of registers in a coset of a block.
+        bits: of an amplitude's index, that tell the lanes of a register apart; 0 where lanes are samples.
     """
 
     program: Program
@@ -72,17 +75,23 @@ class Plan:
     n_arguments: int
     n_phases: int
     n_span: int
+    bits: int
+
+    @property
+    def n_cosets(self) -> int:
+        """Cosets of a block."""
+        return (1 << self.n_qubits - self.bits) // self.n_span
 
     def work(self, per_argument: int) -> int:
         """Registers of scratch that a kernel needs besides states."""
-        return self.n_span + self.n_outputs + 4 * self.n_qubits + per_argument * self.n_arguments
+        return 2 * self.n_span + self.n_outputs + 4 * self.n_qubits + per_argument * self.n_arguments
 
 
 class _Builder:
     """Collects the rows of the tables."""
 
-    def __init__(self, n_qubits: int, n_batched: int):
-        self.n, self.n_batched, self.n_phases = n_qubits, n_batched, 0
+    def __init__(self, n_qubits: int, n_batched: int, bits: int):
+        self.n, self.n_batched, self.bits, self.n_phases = n_qubits, n_batched, bits, 0
         self.arguments: list[Row] = []
         self.terms: list[int] = []
         self.offsets: list[float] = []
@@ -98,7 +107,7 @@ class _Builder:
         self.probs: list[Row] = []
         self._known: dict[tuple[int, ...], int] = {}
 
-    def argument(self, turns: list[Turn], sign: int, axis: int = 0) -> int:
+    def argument(self, turns: list[Turn], sign: int, axis: int = 0, z: int = 0) -> int:
         """A new argument, the sum of the angles of some rotations about one word."""
         first = len(self.terms)
         self.offsets.append(sum(sign * turn.offset / 2 for turn in turns))
@@ -107,7 +116,7 @@ class _Builder:
                 self.terms.append(turn.angle)
                 self.scales.append(sign * turn.scale / 2)
         differ = any(angle < self.n_batched for angle in self.terms[first:])
-        self.arguments.append((first, len(self.terms), int(differ), axis))
+        self.arguments.append((first, len(self.terms), int(differ), axis, z & (1 << self.bits) - 1))
         return len(self.arguments) - 1
 
     def table(self, places: list[int]) -> tuple[int, int]:
@@ -127,11 +136,11 @@ class _Builder:
         first = len(self.items)
         basis = sorted(block.span.values())
         for item in block.items:
-            if item.kind == DIAGONAL:
+            if item.kind in (DIAGONAL, SWEEP):
                 self.add_phases(item, basis)
             else:
                 self.add_passes(item, block.span)
-        units = [1 << b for b in range(self.n) if 1 << b not in block.span]
+        units = [1 << b for b in range(self.n - self.bits) if 1 << b not in block.span]
         cosets_at, span_at = self.table(span_of(units))[0], self.table(span_of(basis))[0]
         self.blocks.append((first, len(self.items), cosets_at, span_at))
 
@@ -139,33 +148,40 @@ class _Builder:
         first = len(self.words)
         for one in item.passes:
             z = one.word.z
-            local = sum(1 << k for k, vector in enumerate(basis) if (vector & z).bit_count() & 1)
-            self.words.append((z, local, self.argument(one.turns, _sign(one.word))))
+            local = sum(1 << k for k, vector in enumerate(basis) if (vector & z >> self.bits).bit_count() & 1)
+            axis = IN_SWEEP if item.kind == SWEEP else 0
+            self.words.append((z, local, self.argument(one.turns, _sign(one.word), axis, z)))
         self.items.append((item.kind, self.n_phases, first, len(self.words), *[0] * 8))
-        self.n_phases += 1
+        self.n_phases += item.kind == DIAGONAL
 
     def add_passes(self, item: Item, span: dict[int, int]) -> None:
-        rows = [self.argument(one.turns, _sign(one.word)) for one in item.passes]
+        rows = [self.argument(one.turns, _sign(one.word), z=one.word.z) for one in item.passes]
         words = [one.word for one in item.passes]
-        lo, hi = (self.table(table) for table in cosets(span, words, self.n))
+        lo, hi = (self.table(table) for table in cosets(span, self.of_registers(*words), self.n))
         (x_1, z_1, _), (x_2, z_2, _) = words[0], words[-1]
         crossed = (x_2 & z_1).bit_count() % 2 + 2 * ((x_1 & z_2).bit_count() % 2)
         self.items.append((item.kind, x_1, z_1, rows[0], x_2, z_2, rows[-1], *lo, *hi, crossed))
 
+    def of_registers(self, *words: Word) -> list[Word]:
+        """Words without the bits of the lanes."""
+        return [Word(word.x >> self.bits, word.z >> self.bits) for word in words]
+
     def add_measured(self, measured: Measured) -> None:
-        everything = {1 << b: 1 << b for b in range(self.n)}
+        n_registers = self.n - self.bits
+        everything = {1 << b: 1 << b for b in range(n_registers)}
         for out, coefficient, word in sorted(measured.terms, key=lambda term: term[2].x != 0):
-            x, z, _ = _placed(word, self.n)
+            x, z, _ = placed(word, self.n, self.bits)
             self.coefficients.append(coefficient * _sign(word))
             if x:
                 imaginary = (x & z).bit_count() & 1
-                lo, hi = (self.table(table) for table in cosets(everything, [Word(x, z)], max(5, self.n // 2)))
+                n_lo = max(5, n_registers // 2)
+                lo, hi = (self.table(t) for t in cosets(everything, self.of_registers(Word(x, z)), n_lo))
                 self.others.append((out, x, z, imaginary, *lo, *hi))
             else:
                 self.diagonal.append((out, z))
         for out, words in measured.probs:
             signs = list(enumerate(reversed(words)))  # the last word is the lowest bit of the outcome
-            image = [sum(1 << k for k, w in signs if _placed(w, self.n).z >> b & 1) for b in range(self.n)]
+            image = [sum(1 << k for k, w in signs if placed(w, self.n, self.bits).z >> b & 1) for b in range(self.n)]
             flips = sum(1 << k for k, w in signs if _sign(w) < 0)
             low, high = span_of(image[: self.n // 2]), [h ^ flips for h in span_of(image[self.n // 2 :])]
             self.probs.append((out, self.table(low)[0], self.table(high)[0]))
@@ -175,7 +191,7 @@ class _Builder:
             return np.array(table, np.int64).reshape(-1, width)
 
         return Tables(
-            rows(self.arguments, 4),
+            rows(self.arguments, 5),
             np.array(self.terms, np.int64),
             np.array([*self.offsets, *self.scales, *self.coefficients], np.float64),
             rows(self.start, 2),
@@ -189,24 +205,25 @@ class _Builder:
         )
 
 
-def compile_program(program: Program, n_batched: int) -> Plan:
-    """The passes and measurements of a program whose first `n_batched` angles differ between samples."""
+def compile_program(program: Program, n_batched: int, bits: int = 0) -> Plan:
+    """The passes and measurements of a program.
+
+    Args:
+        n_batched: how many angles, the first, differ between the samples in a register.
+        bits: of an amplitude's index, that tell the lanes of a register apart; 0 where lanes are samples.
+    """
     n = program.n_qubits
     rotations, measured = in_frame(program)
-    builder = _Builder(n, n_batched)
+    builder = _Builder(n, n_batched, bits)
     if not program.amplitudes:
         builder.add_start(rotations)
-    for block in blocks([replace(turn, word=_placed(turn.word, n)) for turn in rotations.turns], n_batched, n):
+    turns = [replace(turn, word=placed(turn.word, n, bits)) for turn in rotations.turns]
+    for block in blocks(turns, n_batched, n, bits):
         builder.add_block(block)
     builder.add_measured(measured)
     tables = builder.tables()
-    sizes = program.n_outputs, len(tables.items), len(tables.arguments), builder.n_phases, 1 << min(SPAN, n)
-    return Plan(program, tables, tuple(tables), n, n_batched, *sizes)
-
-
-def _placed(word: Word, n_qubits: int) -> Word:
-    """A word in terms of places."""
-    return Word(place(word.x), placed_z(word.z, n_qubits), word.phase)
+    sizes = program.n_outputs, len(tables.items), len(tables.arguments), builder.n_phases, 1 << min(SPAN, n - bits)
+    return Plan(program, tables, tuple(tables), n, n_batched, *sizes, bits)
 
 
 def _sign(word: Word) -> int:

@@ -4,7 +4,10 @@
    commutes to. The diagonal ones of a level that all samples share are one multiplication by phases; every other word
    is one pass over pairs of amplitudes (i, i ^ x).
 2. Blocks: consecutive passes whose x-masks span few dimensions act within the cosets of that span, each a few
-   amplitudes that stay in the first-level cache while all passes of the block run.
+   registers that stay in the first-level cache while all passes of the block run.
+
+A register holds one amplitude of W samples, or W amplitudes of one sample: those whose indices differ in the lowest
+`bits` bits. The index of an amplitude without those bits is its register's; where that lies in memory is its place.
 """
 
 from __future__ import annotations
@@ -23,24 +26,29 @@ __all__ = [
     "PHASE",
     "REAL",
     "SPAN",
+    "SWEEP",
     "TWO",
+    "WITHIN",
     "Block",
     "Item",
     "Pass",
     "blocks",
     "cosets",
-    "place",
-    "placed_z",
+    "placed",
     "span_of",
 ]
 
 SPAN = 6
-"""Dimensions of a block: 2^6 amplitudes of psi and lambda in one register each are 16 KiB."""
+"""Dimensions of a block: 2^6 registers of each part of psi and lambda are 16 KiB."""
+
+SWEEP_FROM = 5
+"""Diagonal words of a level from which on those that differ between samples are done in one sweep."""
 
 MAX_UNDIVIDED = 32
 """Passes divided by the cosine in a row: the state grows by at most 2^16."""
 
-REAL, IMAGINARY, PHASE, DIAGONAL, TWO = range(5)  # kinds of items; TWO + first kind + 2 * second kind
+REAL, IMAGINARY, PHASE, DIAGONAL, SWEEP, WITHIN = range(6)  # kinds of items; WITHIN + REAL or IMAGINARY
+TWO = 7  # + first kind + 2 * second kind
 FLIPS = (1 << 30, 1 << 29)  # of an entry of a table of places: the sign of the amplitudes there, for each pass
 
 
@@ -48,9 +56,9 @@ FLIPS = (1 << 30, 1 << 29)  # of an entry of a table of places: the sign of the 
 
 
 def place(x: int) -> int:
-    """Where amplitude x lies: its lowest four bits are summed with all higher groups of four.
+    """Where register x lies: its lowest four bits are summed with all higher groups of four.
 
-    Amplitudes whose indices differ in high bits only would else compete for the same few lines of the cache. The map is
+    Registers whose indices differ in high bits only would else compete for the same few lines of the cache. The map is
     linear, so x-masks go through it, too, and it is its own inverse.
     """
     low, rest = x, x >> 4
@@ -60,9 +68,16 @@ def place(x: int) -> int:
     return low
 
 
-def placed_z(z: int, n_qubits: int) -> int:
+def placed_z(z: int, n_bits: int) -> int:
     """The z-mask of the same signs in terms of places: ``parity(place(i) & placed_z(z)) = parity(i & z)``."""
-    return z ^ sum((z & 15) << shift for shift in range(4, n_qubits, 4)) & (1 << n_qubits) - 1
+    return z ^ sum((z & 15) << shift for shift in range(4, n_bits, 4)) & (1 << n_bits) - 1
+
+
+def placed(word: Word, n_qubits: int, bits: int) -> Word:
+    """A word in terms of places; its lowest `bits` bits, those of the lanes, stay where they are."""
+    lanes = (1 << bits) - 1
+    x, z = place(word.x >> bits) << bits, placed_z(word.z >> bits, n_qubits - bits) << bits
+    return Word(x | word.x & lanes, z | word.z & lanes, word.phase)
 
 
 # ---- levels --------------------------------------------------------------------------------------------------------
@@ -105,7 +120,10 @@ def _levels(turns: list[Turn]) -> list[list[Pass]]:
 
 @dataclass
 class Item:
-    """What a block does at a time: one pass, two passes, or all diagonal words of a level that all samples share.
+    """What a block does at a time: one pass, two passes, or many diagonal words of a level.
+
+    Those are multiplied with a table of phases (DIAGONAL) where all samples share their angles. Else the phases are
+    computed as they are needed (SWEEP): where angles differ between samples, or each state is computed alone.
 
     Passes whose rotation all samples share are run divided by the cosine of their half angle (see `kernels.prepare`).
     """
@@ -127,27 +145,31 @@ def _shared(one: Pass, n_batched: int) -> bool:
     return all(not 0 <= turn.angle < n_batched for turn in one.turns)
 
 
-def _items(turns: list[Turn], n_batched: int) -> Iterator[Item]:
+def _items(turns: list[Turn], n_batched: int, bits: int) -> Iterator[Item]:
     undivided = 0  # passes since the last item that can make up for the cosines
     for number, level in enumerate(_levels(turns)):
-        shared = [one for one in level if _shared(one, n_batched)]
         if number % 2:
             for one in level:
-                yield Item(REAL if (one.word.x & one.word.z).bit_count() & 1 else IMAGINARY, [one])
+                kind = REAL if (one.word.x & one.word.z).bit_count() & 1 else IMAGINARY
+                yield Item(kind if one.word.x >> bits else WITHIN + kind, [one])
                 undivided += _shared(one, n_batched)
                 if undivided == MAX_UNDIVIDED:
                     undivided = 0
-                    yield Item(DIAGONAL, [])
+                    yield Item(SWEEP if bits else DIAGONAL, [])
         else:
+            shared = [one for one in level if _shared(one, n_batched)]
+            differ = [one for one in level if not _shared(one, n_batched)]
+            swept = bits > 0 or len(differ) >= SWEEP_FROM
+            if len(differ) >= SWEEP_FROM:
+                shared, differ = level, []
             if len(shared) > 1:
                 undivided = 0
-                yield Item(DIAGONAL, shared)
-            for one in level:
-                if len(shared) <= 1 or not _shared(one, n_batched):
-                    yield Item(PHASE, [one])
+                yield Item(SWEEP if swept else DIAGONAL, shared)
+            for one in differ + (shared if len(shared) == 1 else []):
+                yield Item(PHASE, [one])
 
 
-def _paired(items: list[Item], n_batched: int) -> list[Item]:
+def _paired(items: list[Item], n_batched: int, bits: int) -> list[Item]:
     """With every two neighbours done at once that are shared by all samples and act on different pairs."""
     result: list[Item] = []
     for item in items:
@@ -155,7 +177,7 @@ def _paired(items: list[Item], n_batched: int) -> list[Item]:
         if (
             last is not None
             and {item.kind, last.kind} <= {REAL, IMAGINARY}
-            and item.passes[0].word.x != last.passes[0].word.x
+            and item.passes[0].word.x >> bits != last.passes[0].word.x >> bits
             and _shared(item.passes[0], n_batched)
             and _shared(last.passes[0], n_batched)
         ):
@@ -184,26 +206,27 @@ def _extend(span: dict[int, int], vector: int) -> None:
         span[high] = vector
 
 
-def blocks(turns: list[Turn], n_batched: int, n_qubits: int) -> list[Block]:
-    """The blocks of a circuit in order of time.
+def blocks(turns: list[Turn], n_batched: int, n_qubits: int, bits: int) -> list[Block]:
+    """The blocks of a circuit in order of time; their spans are of registers.
 
     Args:
         turns: rotations, with words in terms of places.
         n_batched: how many angles, the first, differ between samples.
+        bits: of an amplitude's index, that tell the lanes of a register apart.
     """
-    dimension = min(SPAN, n_qubits)
+    dimension = min(SPAN, n_qubits - bits)
     found = [Block()]
-    for item in _items(turns, n_batched):
-        x = item.passes[0].word.x if item.passes else 0
+    for item in _items(turns, n_batched, bits):
+        x = item.passes[0].word.x >> bits if item.passes else 0
         if len(found[-1].span) == dimension and _reduced(x, found[-1].span):
             found.append(Block())
         _extend(found[-1].span, x)
         found[-1].items.append(item)
     for block in found:
-        for b in range(n_qubits):
+        for b in range(n_qubits - bits):
             if len(block.span) < dimension:
                 _extend(block.span, 1 << b)
-        block.items = _paired(block.items, n_batched)
+        block.items = _paired(block.items, n_batched, bits)
     return found
 
 
