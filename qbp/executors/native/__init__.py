@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +13,13 @@ from torch import Tensor
 from qbp.angles import Angles
 from qbp.errors import ArgumentError, check_shape
 from qbp.executors import Gradients
-from qbp.executors.native import kernels
+from qbp.executors.native import kernels, states
 from qbp.executors.native.lanes import lanes_of
+from qbp.executors.native.memory import MAX_BUFFER, buffer, empty, memory
 from qbp.executors.native.passes import prepare
 from qbp.executors.native.plan import Plan, compile_program
 from qbp.executors.native.threads import run_on_threads
-from qbp.program import Expval, Program
+from qbp.program import Program
 
 __all__ = ["Native"]
 
@@ -30,12 +29,10 @@ SAVE_LIMIT = 2**30
 THREADS_FROM = 100_000
 """Registers of amplitudes times items of a call from which on several threads are worth it (0.2 ms)."""
 
-_MAX_BUFFER = 2**27  # bytes of a buffer that a thread keeps
 _MAX_PLANS = 128
-_PLANS: OrderedDict[tuple[Program, int], Plan] = OrderedDict()
-_RECENT: dict[tuple[int, int], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
+_PLANS: OrderedDict[tuple[Program, int, int], Plan] = OrderedDict()
+_RECENT: dict[tuple[int, int, int], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
 _LOCK = threading.Lock()
-_LOCAL = threading.local()
 _DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _TORCH = {dtype: name for name, dtype in _DTYPES.items()}
 _WIDTHS = {dtype: lanes_of(dtype) for dtype in _TORCH}
@@ -66,8 +63,7 @@ class Native:
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Saved]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        call = _Call(program, angles, amplitudes)
-        return _forward(call, keep=call.n_chunks * call.state * call.dtype.itemsize <= SAVE_LIMIT)
+        return _forward(_Call(program, angles, amplitudes), keep=True)
 
     def vjp(
         self,
@@ -82,16 +78,6 @@ class Native:
         call = _Call(program, angles, amplitudes)
         check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
         return _backward(call, saved, _numpy(grad, call.dtype), needs)
-
-    def frame_states(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
-        """The final states (B, 2^N), complex, in a basis that all samples of one call share.
-
-        That is: without the circuit's Clifford gates (`frame`), and wherever the kernels put the amplitudes. So
-        overlaps between samples are those of the states themselves; amplitudes, and overlaps between calls, are not.
-        """
-        everything = tuple(Expval.word(p, w) for w in range(program.n_qubits) for p in "XZ")  # no rotation is left out
-        call = _Call(replace(program, measurements=everything), angles, amplitudes)
-        return call.tensor(_states(call, _forward(call, keep=True)[1]))
 
 
 class _Call:
@@ -119,79 +105,102 @@ class _Call:
                 torch.view_as_real(amplitudes.resolve_conj()) if complex_ else amplitudes[..., None], dtype
             )
         self.batched, self.shared, self.dtype, self.device = batched, shared, dtype, angles.batched.device
-        self.plan = _plan(program, batched.shape[1])
-        self.width = _WIDTHS[dtype]
+        width = _WIDTHS[dtype]
+        self.alone = _one_state_each(program.n_qubits, len(batched), width)
+        self.plan = _plan(program, 0, width.bit_length() - 1) if self.alone else _plan(program, batched.shape[1], 0)
+        self.width = 1 if self.alone else width  # samples in a chunk
         self.n_chunks = -(-len(batched) // self.width)
         self.state = 2 * self.width << program.n_qubits  # numbers in the states of one chunk
+
+    @property
+    def inputs(self) -> states.Inputs:
+        return self.batched, self.shared, self.parts
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """The array as a tensor on the device of the angles."""
         tensor = torch.from_numpy(array)
         return tensor if self.device.type == "cpu" else tensor.to(self.device)
 
-    def n_threads(self, states: int) -> int:
+    def n_threads(self, n_states: int) -> int:
         """How many threads to use, each of which needs so many states of one chunk."""
-        registers = (self.n_chunks << self.plan.n_qubits) * (8 + self.plan.n_items)
-        n_threads = min(torch.get_num_threads(), self.n_chunks) if registers >= THREADS_FROM else 1
-        one = states * self.state * self.dtype.itemsize
-        if one > _MAX_BUFFER:
-            memory = _memory() - (self.plan.n_phases * self.dtype.itemsize << self.plan.n_qubits + 1)
-            if one > memory:
+        registers = (self.n_chunks << self.plan.n_qubits - self.plan.bits) * (8 + self.plan.n_items)
+        most = self.n_chunks * states.n_tasks(self.plan) if self.alone else self.n_chunks
+        n_threads = min(torch.get_num_threads(), most) if registers >= THREADS_FROM else 1
+        one = n_states * self.state * self.dtype.itemsize
+        if one > MAX_BUFFER:
+            there = memory() - (self.plan.n_phases * self.dtype.itemsize << self.plan.n_qubits + 1)
+            if one > there:
                 raise ArgumentError(
                     f"A state of {self.plan.n_qubits} qubits takes {one / 2**30:.1f} GiB here ({self.width} samples "
-                    f"at once), but there are {max(memory, 0) / 2**30:.1f} GiB"
+                    f"at once), but there are {max(there, 0) / 2**30:.1f} GiB"
                 )
-            n_threads = max(1, min(n_threads, memory // (2 * one)))
+            n_threads = max(1, min(n_threads, there // (2 * one)))
         return n_threads
+
+
+def _one_state_each(n_qubits: int, n_samples: int, width: int) -> bool:
+    """Whether lanes are amplitudes rather than samples."""
+    n_bits = width.bit_length() - 1
+    if n_qubits < n_bits + 2:
+        return False
+    return FORCE if FORCE is not None else n_samples < width // 2
+
+
+FORCE: bool | None = None
 
 
 def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
     plan, dtype = call.plan, call.dtype
-    common = _prepare(plan, call.shared)
     out = np.empty((len(call.batched), plan.n_outputs), dtype)
-    states = _empty(call.n_chunks * call.state if keep else 0, dtype)
+    keep = keep and call.n_chunks * call.state * dtype.itemsize <= SAVE_LIMIT
+    kept = empty(call.n_chunks * call.state if keep else 0, dtype)
+    if call.alone:
+        states.forward(plan, call.inputs, out, kept if keep else None, call.n_threads(1))
+        return call.tensor(out), Saved((), kept)
+    common = _prepare(plan, call.shared)
     n_work = plan.work(2) * call.width
     next_chunk = np.zeros(1, np.int64)
 
     def run() -> None:
-        work = _buffer(n_work + (0 if keep else call.state), dtype)
+        work = buffer(n_work + (0 if keep else call.state), dtype)
         kernels.forward(
             *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, common, call.batched, call.parts),
-            *(out, states if keep else work[n_work:], keep, work),
+            *(out, kept if keep else work[n_work:], keep, work),
         )
 
     run_on_threads(run, call.n_threads(1))
-    return call.tensor(out), Saved(common, states)
+    return call.tensor(out), Saved(common, kept)
 
 
 def _backward(call: _Call, saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
     plan, dtype = call.plan, call.dtype
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)), dtype)
     g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
+    if call.alone:
+        kept = saved.states if len(saved.states) else None
+        states.backward(plan, call.inputs, (grad, g_batched, g_shared, g_amps), kept, call.n_threads(2))
+        return _gradients(call, g_batched, g_shared, g_amps, needs)
     n_work = plan.work(3) * call.width + 2 * call.state
     next_chunk = np.zeros(1, np.int64)
 
     def run() -> None:
         kernels.backward(
             *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, saved.common, call.batched, call.parts),
-            *(grad, saved.states, _buffer(n_work, dtype), g_batched, g_shared, g_amps),
+            *(grad, saved.states, buffer(n_work, dtype), g_batched, g_shared, g_amps),
         )
 
     run_on_threads(run, call.n_threads(2))
+    return _gradients(call, g_batched, g_shared, g_amps, needs)
+
+
+def _gradients(
+    call: _Call, g_batched: np.ndarray, g_shared: np.ndarray, g_amps: np.ndarray, needs: tuple[bool, bool, bool]
+) -> Gradients:
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
-        call.tensor(g_shared.sum(0, np.float64).astype(dtype)) if needs[1] else None,
+        call.tensor(g_shared.sum(0, np.float64).astype(call.dtype)) if needs[1] else None,
         _amplitude_gradient(g_amps, call.amplitudes) if needs[2] and call.amplitudes is not None else None,
     )
-
-
-def _states(call: _Call, saved: Saved) -> np.ndarray:
-    """The states that the forward pass kept, with the cosines that it left out (`kernels.prepare`)."""
-    size = 1 << call.plan.n_qubits
-    lanes = saved.states.reshape(call.n_chunks, size, 2, call.width).transpose(0, 3, 1, 2)
-    states = np.ascontiguousarray(lanes).reshape(-1, size, 2)[: len(call.batched)]
-    states *= saved.common[2][0]
-    return states.view(np.result_type(call.dtype, np.complex64))[..., 0]
 
 
 def _prepare(plan: Plan, shared: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -213,22 +222,22 @@ def _amplitude_gradient(gradient: np.ndarray, amplitudes: Tensor) -> Tensor:
     return (torch.view_as_complex(result) if amplitudes.is_complex() else result[..., 0]).to(amplitudes)
 
 
-def _plan(program: Program, n_batched: int) -> Plan:
+def _plan(program: Program, n_batched: int, bits: int) -> Plan:
     """The compiled program, from the cache where it is there."""
-    recent = _RECENT.get((id(program), n_batched))
+    recent = _RECENT.get((id(program), n_batched, bits))
     if recent is not None and recent[0] is program:
         return recent[1]
-    key = program, n_batched
+    key = program, n_batched, bits
     with _LOCK:
         plan = _PLANS.get(key)
         if plan is None:
-            plan = _PLANS[key] = compile_program(program, n_batched)
+            plan = _PLANS[key] = compile_program(program, n_batched, bits)
             if len(_PLANS) > _MAX_PLANS:
                 _PLANS.popitem(last=False)
         _PLANS.move_to_end(key)
         if len(_RECENT) >= _MAX_PLANS:
             _RECENT.clear()
-        _RECENT[id(program), n_batched] = program, plan
+        _RECENT[id(program), n_batched, bits] = program, plan
     return plan
 
 
@@ -236,27 +245,3 @@ def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
     """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
     array = tensor.detach().cpu().numpy()
     return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)
-
-
-def _empty(n: int, dtype: np.dtype) -> np.ndarray:
-    """An array that starts at a cache line, as torch's do."""
-    return torch.empty(n, dtype=_TORCH[dtype]).numpy()
-
-
-def _buffer(n: int, dtype: np.dtype) -> np.ndarray:
-    """This thread's buffer, grown where it is too small; very large ones are not kept."""
-    buffers: dict[np.dtype, np.ndarray] = vars(_LOCAL).setdefault("buffers", {})
-    if dtype in buffers and len(buffers[dtype]) >= n:
-        return buffers[dtype]
-    buffer = _empty(n, dtype)
-    if buffer.nbytes <= _MAX_BUFFER:
-        buffers[dtype] = buffer
-    return buffer
-
-
-def _memory() -> int:
-    """Physical memory in bytes."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not there on Windows
-        return 2**40

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import platform
 
 import numpy as np
@@ -35,6 +36,7 @@ __all__ = [
     "store",
     "swapped",
     "turns_in",
+    "wait_a_little",
 ]
 
 
@@ -326,6 +328,19 @@ def count(typing, counter):
         return builder.load_atomic(data, "acquire", 8)
 
     return types.int64(counter), generate
+
+
+@intrinsic
+def wait_a_little(typing):
+    """Let other threads of this machine run, while this one waits for one of them."""
+
+    def generate(context, builder, sig, args):
+        if os.name == "posix":
+            function = ir.FunctionType(_INT, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, function, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @intrinsic

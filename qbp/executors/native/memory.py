@@ -1,0 +1,41 @@
+"""Buffers that threads keep, and how much memory there is."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import torch
+
+__all__ = ["MAX_BUFFER", "buffer", "empty", "memory"]
+
+MAX_BUFFER = 2**27
+"""Bytes of a buffer that a thread keeps."""
+
+_LOCAL = threading.local()
+_TORCH = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+
+
+def empty(n: int, dtype: np.dtype) -> np.ndarray:
+    """An array that starts at a cache line, as torch's do."""
+    return torch.empty(n, dtype=_TORCH[dtype]).numpy()
+
+
+def buffer(n: int, dtype: np.dtype) -> np.ndarray:
+    """This thread's buffer, grown where it is too small; very large ones are not kept."""
+    buffers: dict[np.dtype, np.ndarray] = vars(_LOCAL).setdefault("buffers", {})
+    if dtype in buffers and len(buffers[dtype]) >= n:
+        return buffers[dtype]
+    new = empty(n, dtype)
+    if new.nbytes <= MAX_BUFFER:
+        buffers[dtype] = new
+    return new
+
+
+def memory() -> int:
+    """Physical memory in bytes."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not there on Windows
+        return 2**40
