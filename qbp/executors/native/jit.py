@@ -10,9 +10,10 @@ from numba.core.event import Listener, register
 
 __all__ = ["exact", "inline", "jit", "kernel"]
 
-jit = njit(nogil=True, fastmath=True, error_model="numpy")
-inline = njit(nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-exact = njit(nogil=True, fastmath=False, error_model="numpy", forceinline=True)
+_PARTS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+jit = njit(fastmath=True, **_PARTS)
+inline = njit(fastmath=True, forceinline=True, **_PARTS)
+exact = njit(fastmath=False, forceinline=True, **_PARTS)
 """For sums whose order matters; said explicitly, since callees inherit what they leave open."""
 
 _KERNELS = set()
@@ -22,9 +23,9 @@ def kernel(function):
     """Compiled once on a machine: kept on disk beside its file, or in the user's cache directory."""
     _KERNELS.add(function)
     try:
-        return njit(nogil=True, fastmath=True, error_model="numpy", cache=True)(function)
+        return njit(nogil=True, fastmath=True, error_model="numpy", no_cfunc_wrapper=True, cache=True)(function)
     except RuntimeError:  # neither can be written to
-        return jit(function)
+        return njit(nogil=True, fastmath=True, error_model="numpy", no_cfunc_wrapper=True)(function)
 
 
 class _Notice(Listener):

@@ -14,11 +14,14 @@ from qbp.executors.native.lanes import (
     flush_denormals,
     hsum,
     load,
+    load_complex,
     n_lanes,
     parity,
     restore_denormals,
     splat,
     store,
+    store_both,
+    store_complex,
     turns_in,
 )
 from qbp.executors.native.passes import (
@@ -124,7 +127,7 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
         store(Y, m * W, zero)
     for rep in range(0, 1 << n_qubits if len(diagonal) or len(probs) else 0, n_span):
         for k in range(n_span):
-            x, y = load(S, (rep + k) * stride), load(S, (rep + k) * stride + W)
+            x, y = load_complex(S, (rep + k) * stride, 0)
             store(P, k * W, square * (x * x + y * y))
         for q in range(len(probs)):
             out, lo, hi = probs[q]
@@ -148,7 +151,8 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
             for k in range(lo, lo + n_some):
                 i = base ^ places[k]
                 A, B = i * stride, (i ^ x) * stride
-                x0, y0, x1, y1 = load(S, A), load(S, A + W), load(S, B), load(S, B + W)
+                x0, y0 = load_complex(S, A, 0)
+                x1, y1 = load_complex(S, B, 0)
                 if not imaginary:
                     some = some + (x0 * x1 + y0 * y1)
                 else:
@@ -186,10 +190,7 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
         for k in range(n_span):
             A, B = (rep + k) * 4 * W, (rep + k) * stride
             x, y, w = factor * load(psi, B), factor * load(psi, B + W), load(P, k * W)
-            store(S, A, x)
-            store(S, A + W, y)
-            store(S, A + 2 * W, w * x)
-            store(S, A + 3 * W, w * y)
+            store_both(S, A, 0, x, y, w * x, w * y)
     for t in range(len(others)):
         out, x, z, imaginary, lo, n_some, hi, n_hi = others[t]
         g = splat(S.dtype.type(_signed(_signed(numbers[weight + len(diagonal) + t], flip[0] & z), flip[1] & x)))
@@ -200,21 +201,16 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
             for k in range(lo, lo + n_some):
                 i = base ^ places[k]
                 A, B = i * 4 * W, (i ^ x) * 4 * W
-                x0, y0, x1, y1 = load(S, A), load(S, A + W), load(S, B), load(S, B + W)
-                u0, v0, u1, v1 = (
-                    load(S, A + 2 * W),
-                    load(S, A + 3 * W),
-                    load(S, B + 2 * W),
-                    load(S, B + 3 * W),
-                )
+                x0, y0 = load_complex(S, A, 0)
+                x1, y1 = load_complex(S, B, 0)
+                u0, v0 = load_complex(S, A + 2 * W, 0)
+                u1, v1 = load_complex(S, B + 2 * W, 0)
                 if not imaginary:
                     u0, v0, u1, v1 = u0 + sg * x1, v0 + sg * y1, u1 + sg * x0, v1 + sg * y0
                 else:
                     u0, v0, u1, v1 = u0 + sg * y1, v0 - sg * x1, u1 - sg * y0, v1 + sg * x0
-                store(S, A + 2 * W, u0)
-                store(S, A + 3 * W, v0)
-                store(S, B + 2 * W, u1)
-                store(S, B + 3 * W, v1)
+                store_complex(S, A + 2 * W, 0, u0, v0)
+                store_complex(S, B + 2 * W, 0, u1, v1)
 
 
 # ---- chunks ----------------------------------------------------------------------------------------------------------

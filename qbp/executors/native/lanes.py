@@ -29,11 +29,15 @@ __all__ = [
     "hsum",
     "lanes_of",
     "load",
+    "load_both",
+    "load_complex",
     "n_lanes",
     "parity",
     "restore_denormals",
     "splat",
     "store",
+    "store_both",
+    "store_complex",
     "swapped",
     "turns_in",
     "wait_a_little",
@@ -139,6 +143,64 @@ def store(typing, array, index, vec):
     return types.void(array, types.int64, vec), generate
 
 
+def _load_parts(n_parts: int):
+    """A function that loads consecutive registers."""
+
+    def typed(typing, array, index, by):
+        vec = Vec(array.dtype)
+
+        def generate(context, builder, sig, args):
+            at = _pointer(context, builder, sig.args[0], args[0], args[1], context.get_value_type(vec))
+            parts = []
+            for part in range(n_parts):
+                instruction = builder.load(builder.gep(at, [ir.Constant(_INT, part)]))
+                instruction.align = array.dtype.bitwidth // 8
+                parts.append(_swap(builder, vec, instruction, args[2]))
+            return context.make_tuple(builder, sig.return_type, parts)
+
+        return types.UniTuple(vec, n_parts)(array, types.int64, types.int64), generate
+
+    return typed
+
+
+def _store_parts(n_parts: int):
+    """A function that stores consecutive registers."""
+
+    def generate(context, builder, sig, args):
+        vec = sig.args[3]
+        at = _pointer(context, builder, sig.args[0], args[0], args[1], context.get_value_type(vec))
+        for part in range(n_parts):
+            swapped = _swap(builder, vec, args[3 + part], args[2])
+            builder.store(swapped, builder.gep(at, [ir.Constant(_INT, part)])).align = vec.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return generate
+
+
+@intrinsic
+def load_complex(typing, S, at, by):
+    """Two registers, a real and an imaginary part, of which lane l gets what lane ``l ^ by`` of the array holds."""
+    return _load_parts(2)(typing, S, at, by)
+
+
+@intrinsic
+def load_both(typing, S, at, by):
+    """Re psi, Im psi, Re lambda and Im lambda of a place, likewise."""
+    return _load_parts(4)(typing, S, at, by)
+
+
+@intrinsic
+def store_complex(typing, S, at, by, x, y):
+    """Write two registers, a real and an imaginary part, lane l into lane ``l ^ by``."""
+    return types.void(S, types.int64, types.int64, x, y), _store_parts(2)
+
+
+@intrinsic
+def store_both(typing, S, at, by, x, y, u, v):
+    """Write Re psi, Im psi, Re lambda and Im lambda of a place, likewise."""
+    return types.void(S, types.int64, types.int64, x, y, u, v), _store_parts(4)
+
+
 @intrinsic
 def splat(typing, number):
     """The same number in every lane."""
@@ -178,26 +240,29 @@ def swapped(typing, vec, by):
     """The lanes in another order: lane l of the result is lane ``l ^ by``."""
 
     def generate(context, builder, sig, args):
-        vector, by = args
-        width, bits = vec.width, vec.dtype.bitwidth
-        name, index = _PERMUTATIONS.get((_BYTES, bits), (None, 32))
-        if name is not None:
-            lanes = ir.VectorType(ir.IntType(index), width)
-            number = builder.trunc(by, lanes.element) if index < 64 else by
-            first = builder.insert_element(ir.Constant(lanes, ir.Undefined), number, ir.Constant(_INT, 0))
-            zeros = ir.Constant(ir.VectorType(_INT, width), [0] * width)
-            order = builder.xor(builder.shuffle_vector(first, first, zeros), ir.Constant(lanes, list(range(width))))
-            function = ir.FunctionType(vector.type, [vector.type, lanes])
-            return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [vector, order])
-        step = 1
-        while step < width:  # one bit of `by` after the other
-            order = ir.Constant(ir.VectorType(_INT, width), [lane ^ step for lane in range(width)])
-            bit = builder.icmp_unsigned("!=", builder.and_(by, ir.Constant(by.type, step)), ir.Constant(by.type, 0))
-            vector = builder.select(bit, builder.shuffle_vector(vector, vector, order), vector)
-            step *= 2
-        return vector
+        return _swap(builder, vec, *args)
 
     return vec(vec, types.int64), generate
+
+
+def _swap(builder, vec, vector, by):
+    width, bits = vec.width, vec.dtype.bitwidth
+    name, index = _PERMUTATIONS.get((_BYTES, bits), (None, 32))
+    if name is not None:
+        lanes = ir.VectorType(ir.IntType(index), width)
+        number = builder.trunc(by, lanes.element) if index < 64 else by
+        first = builder.insert_element(ir.Constant(lanes, ir.Undefined), number, ir.Constant(_INT, 0))
+        zeros = ir.Constant(ir.VectorType(_INT, width), [0] * width)
+        order = builder.xor(builder.shuffle_vector(first, first, zeros), ir.Constant(lanes, list(range(width))))
+        function = ir.FunctionType(vector.type, [vector.type, lanes])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [vector, order])
+    step = 1
+    while step < width:  # one bit of `by` after the other
+        order = ir.Constant(ir.VectorType(_INT, width), [lane ^ step for lane in range(width)])
+        bit = builder.icmp_unsigned("!=", builder.and_(by, ir.Constant(by.type, step)), ir.Constant(by.type, 0))
+        vector = builder.select(bit, builder.shuffle_vector(vector, vector, order), vector)
+        step *= 2
+    return vector
 
 
 # Registers' bytes, a number's bits: the instruction for any order of lanes, and the bits of its indices.

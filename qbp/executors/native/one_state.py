@@ -23,12 +23,15 @@ from qbp.executors.native.lanes import (
     flush_denormals,
     hsum,
     load,
+    load_both,
+    load_complex,
     n_lanes,
     parity,
     restore_denormals,
     splat,
     store,
-    swapped,
+    store_both,
+    store_complex,
     turns_in,
     wait_a_little,
 )
@@ -125,13 +128,12 @@ def _fill(S, stride, n_registers, parts, amplitudes, row, task, n_tasks):
     a, b = load(lane, 4 * W * W), load(lane, 4 * W * W + W)
     for h in range(first, last):
         at = place(h) * 4 * W
-        x, y = load(high, at), load(high, at + W)
+        x, y = load_complex(high, at, 0)
         x, y = a * x - b * y, a * y + b * x
         for k in range(n_low):
             at, A = place(k) * 4 * W, place(h * n_low + k) * stride
-            p, q = load(low, at), load(low, at + W)
-            store(S, A, p * x - q * y)
-            store(S, A + W, p * y + q * x)
+            p, q = load_complex(low, at, 0)
+            store_complex(S, A, 0, p * x - q * y, p * y + q * x)
 
 
 # ---- measurements ----------------------------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ def _measure(S, stride, n_registers, n_span, tables, common, signs, task, n_task
     first, last = _share(n_registers // n_span, task, n_tasks)
     for rep in range(first * n_span, last * n_span if len(diagonal) else 0, n_span):
         for k in range(n_span):
-            x, y = load(S, (rep + k) * stride), load(S, (rep + k) * stride + W)
+            x, y = load_complex(S, (rep + k) * stride, 0)
             store(P, k * W, square * (x * x + y * y))
         hadamard(P, n_span)
         for d in range(len(diagonal)):
@@ -185,7 +187,8 @@ def _measure(S, stride, n_registers, n_span, tables, common, signs, task, n_task
             for k in range(lo, lo + n_some):
                 i = base ^ places[k]
                 A, B = i * stride, (i ^ x >> bits) * stride
-                x0, y0, x1, y1 = load(S, A), load(S, A + W), swapped(load(S, B), by), swapped(load(S, B + W), by)
+                x0, y0 = load_complex(S, A, 0)
+                x1, y1 = load_complex(S, B, by)
                 if not imaginary:
                     some = some + (x0 * x1 + y0 * y1)
                 else:
@@ -243,10 +246,7 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, common, signs, grad, ro
         for k in range(n_span):
             A, B = (rep + k) * 4 * W, (rep + k) * stride
             x, y, w = factor * load(psi, B), factor * load(psi, B + W), load(P, k * W)
-            store(S, A, x)
-            store(S, A + W, y)
-            store(S, A + 2 * W, w * x)
-            store(S, A + 3 * W, w * y)
+            store_both(S, A, 0, x, y, w * x, w * y)
 
 
 @jit
@@ -267,18 +267,15 @@ def _unmeasure_other(t, S, tables, common, signs, grad, row, task, n_tasks):
         for k in range(lo, lo + n_some):
             i = base ^ places[k]
             A, B = i * 4 * W, (i ^ x >> bits) * 4 * W
-            x0, y0, x1, y1 = load(S, A), load(S, A + W), swapped(load(S, B), by), swapped(load(S, B + W), by)
-            u0, v0 = load(S, A + 2 * W), load(S, A + 3 * W)
-            u1, v1 = swapped(load(S, B + 2 * W), by), swapped(load(S, B + 3 * W), by)
+            x0, y0, u0, v0 = load_both(S, A, 0)
+            x1, y1, u1, v1 = load_both(S, B, by)
             if not imaginary:
                 u0, v0, u1, v1 = u0 + sg * x1, v0 + sg * y1, u1 + sg * x0, v1 + sg * y0
             else:
                 u0, v0, u1, v1 = u0 + sg * y1, v0 - sg * x1, u1 - sg * y0, v1 + sg * x0
             if not within:
-                store(S, B + 2 * W, swapped(u1, by))
-                store(S, B + 3 * W, swapped(v1, by))
-            store(S, A + 2 * W, u0)
-            store(S, A + 3 * W, v0)
+                store_complex(S, B + 2 * W, by, u1, v1)
+            store_complex(S, A + 2 * W, 0, u0, v0)
 
 
 # ---- the last stages of going back -----------------------------------------------------------------------------------
@@ -310,11 +307,11 @@ def _unfill(S, parts, scales, g_amps, row, n_registers, task, n_tasks):
     a, b = load(lane, 4 * W * W), load(lane, 4 * W * W + W)
     for h in range(first, last):
         at = place(h) * 4 * W
-        x, y = load(high, at), load(high, at + W)
+        x, y = load_complex(high, at, 0)
         real = imaginary = zero
         for k in range(n_low):
             A, B, C = place(h * n_low + k) * 4 * W, place(k) * 4 * W, mine + k * 2 * W
-            u, v, p, q = load(S, A + 2 * W), load(S, A + 3 * W), load(low, B), load(low, B + W)
+            (u, v), (p, q) = load_complex(S, A + 2 * W, 0), load_complex(low, B, 0)
             real, imaginary = real + (p * u + q * v), imaginary + (p * v - q * u)
             store(sums, C, load(sums, C) + (x * u + y * v))
             store(sums, C + W, load(sums, C + W) + (x * v - y * u))
@@ -335,7 +332,7 @@ def _unproduct(parts, tables, n_tasks, E):
             C = (task * n_low + k) * 2 * W
             u, v = u + load(sums, C), v + load(sums, C + W)
         at = place(k) * 4 * W
-        p, q = load(low, at), load(low, at + W)
+        p, q = load_complex(low, at, 0)
         real, imaginary = real + (p * u + q * v), imaginary + (p * v - q * u)
         store(low, at + 2 * W, splat(hsum(a * u + b * v)))
         store(low, at + 3 * W, splat(hsum(a * v - b * u)))

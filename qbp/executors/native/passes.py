@@ -17,7 +17,20 @@ import math
 import numpy as np
 
 from qbp.executors.native.jit import exact, inline, jit, kernel
-from qbp.executors.native.lanes import as_turns, cos_sin_of_turns, load, n_lanes, parity, splat, store, swapped
+from qbp.executors.native.lanes import (
+    as_turns,
+    cos_sin_of_turns,
+    load,
+    load_both,
+    load_complex,
+    n_lanes,
+    parity,
+    splat,
+    store,
+    store_both,
+    store_complex,
+    swapped,
+)
 
 __all__ = [
     "FLIP_1",
@@ -232,16 +245,14 @@ def _pass(kind, bits, S, stride, q, items, places, rep, T):
             i = base ^ places[k]
             A, B = i * stride, (i ^ x) * stride
             if kind == PHASE:
-                x0, y0 = load(S, A), load(S, A + W)
-                store(S, A, c * x0 + s * y0)
-                store(S, A + W, c * y0 - s * x0)
+                x0, y0 = load_complex(S, A, 0)
+                store_complex(S, A, 0, c * x0 + s * y0, c * y0 - s * x0)
             else:
-                x0, y0, x1, y1 = load(S, A), load(S, A + W), swapped(load(S, B), by), swapped(load(S, B + W), by)
+                x0, y0 = load_complex(S, A, 0)
+                x1, y1 = load_complex(S, B, by)
                 x0, y0, x1, y1 = _turn(kind, x0, y0, x1, y1, c, s)
-                store(S, A, x0)
-                store(S, A + W, y0)
-                store(S, B, swapped(x1, by))
-                store(S, B + W, swapped(y1, by))
+                store_complex(S, A, 0, x0, y0)
+                store_complex(S, B, by, x1, y1)
 
 
 @inline
@@ -263,27 +274,17 @@ def _unpass(kind, bits, S, q, items, places, rep, T, E):
         for k in range(items[q, 7], items[q, 7] + items[q, 8]):
             i = base ^ places[k]
             A, B = i * 4 * W, (i ^ x) * 4 * W
-            x0, y0, u0, v0 = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
+            x0, y0, u0, v0 = load_both(S, A, 0)
             if kind == PHASE:
                 some = some + (u0 * y0 - v0 * x0)
-                store(S, A, c * x0 + s * y0)
-                store(S, A + W, c * y0 - s * x0)
-                store(S, A + 2 * W, c * u0 + s * v0)
-                store(S, A + 3 * W, c * v0 - s * u0)
+                store_both(S, A, 0, c * x0 + s * y0, c * y0 - s * x0, c * u0 + s * v0, c * v0 - s * u0)
             else:
-                x1, y1 = swapped(load(S, B), by), swapped(load(S, B + W), by)
-                u1, v1 = swapped(load(S, B + 2 * W), by), swapped(load(S, B + 3 * W), by)
+                x1, y1, u1, v1 = load_both(S, B, by)
                 some = _overlap(kind, some, x0, y0, u0, v0, x1, y1, u1, v1)
                 x0, y0, x1, y1 = _turn(kind, x0, y0, x1, y1, c, s)
                 u0, v0, u1, v1 = _turn(kind, u0, v0, u1, v1, c, s)
-                store(S, A, x0)
-                store(S, A + W, y0)
-                store(S, A + 2 * W, u0)
-                store(S, A + 3 * W, v0)
-                store(S, B, swapped(x1, by))
-                store(S, B + W, swapped(y1, by))
-                store(S, B + 2 * W, swapped(u1, by))
-                store(S, B + 3 * W, swapped(v1, by))
+                store_both(S, A, 0, x0, y0, u0, v0)
+                store_both(S, B, by, x1, y1, u1, v1)
         total = total - some if flip else total + some
     store(E, a * W, total)
 
@@ -308,21 +309,18 @@ def _two(kind_1, kind_2, bits, S, stride, q, items, places, rep, T):
         for k in range(items[q, 7], items[q, 7] + items[q, 8]):
             i = base ^ places[k]
             A, B, C, D = i * stride, (i ^ x_1) * stride, (i ^ x_2) * stride, (i ^ x_1 ^ x_2) * stride
-            x0, y0, x1, y1 = load(S, A), load(S, A + W), swapped(load(S, B), by_1), swapped(load(S, B + W), by_1)
-            x2, y2 = swapped(load(S, C), by_2), swapped(load(S, C + W), by_2)
-            x3, y3 = swapped(load(S, D), by_3), swapped(load(S, D + W), by_3)
+            x0, y0 = load_complex(S, A, 0)
+            x1, y1 = load_complex(S, B, by_1)
+            x2, y2 = load_complex(S, C, by_2)
+            x3, y3 = load_complex(S, D, by_3)
             x0, y0, x1, y1 = _turn_undivided(kind_1, x0, y0, x1, y1, s_01)
             x2, y2, x3, y3 = _turn_undivided(kind_1, x2, y2, x3, y3, s_23)
             x0, y0, x2, y2 = _turn_undivided(kind_2, x0, y0, x2, y2, s_02)
             x1, y1, x3, y3 = _turn_undivided(kind_2, x1, y1, x3, y3, s_13)
-            store(S, A, x0)
-            store(S, A + W, y0)
-            store(S, B, swapped(x1, by_1))
-            store(S, B + W, swapped(y1, by_1))
-            store(S, C, swapped(x2, by_2))
-            store(S, C + W, swapped(y2, by_2))
-            store(S, D, swapped(x3, by_3))
-            store(S, D + W, swapped(y3, by_3))
+            store_complex(S, A, 0, x0, y0)
+            store_complex(S, B, by_1, x1, y1)
+            store_complex(S, C, by_2, x2, y2)
+            store_complex(S, D, by_3, x3, y3)
 
 
 @inline
@@ -347,13 +345,10 @@ def _untwo(kind_1, kind_2, bits, S, q, items, places, rep, T, E):
         for k in range(items[q, 7], items[q, 7] + items[q, 8]):
             i = base ^ places[k]
             A, B, C, D = i * 4 * W, (i ^ x_1) * 4 * W, (i ^ x_2) * 4 * W, (i ^ x_1 ^ x_2) * 4 * W
-            x0, y0, u0, v0 = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
-            x1, y1 = swapped(load(S, B), by_1), swapped(load(S, B + W), by_1)
-            u1, v1 = swapped(load(S, B + 2 * W), by_1), swapped(load(S, B + 3 * W), by_1)
-            x2, y2 = swapped(load(S, C), by_2), swapped(load(S, C + W), by_2)
-            u2, v2 = swapped(load(S, C + 2 * W), by_2), swapped(load(S, C + 3 * W), by_2)
-            x3, y3 = swapped(load(S, D), by_3), swapped(load(S, D + W), by_3)
-            u3, v3 = swapped(load(S, D + 2 * W), by_3), swapped(load(S, D + 3 * W), by_3)
+            x0, y0, u0, v0 = load_both(S, A, 0)
+            x1, y1, u1, v1 = load_both(S, B, by_1)
+            x2, y2, u2, v2 = load_both(S, C, by_2)
+            x3, y3, u3, v3 = load_both(S, D, by_3)
             g_02 = _overlap(kind_2, g_02, x0, y0, u0, v0, x2, y2, u2, v2)
             g_13 = _overlap(kind_2, g_13, x1, y1, u1, v1, x3, y3, u3, v3)
             x0, y0, x2, y2 = _turn_undivided(kind_2, x0, y0, x2, y2, s_02)
@@ -366,22 +361,10 @@ def _untwo(kind_1, kind_2, bits, S, q, items, places, rep, T, E):
             u0, v0, u1, v1 = _turn_undivided(kind_1, u0, v0, u1, v1, s_01)
             x2, y2, x3, y3 = _turn_undivided(kind_1, x2, y2, x3, y3, s_23)
             u2, v2, u3, v3 = _turn_undivided(kind_1, u2, v2, u3, v3, s_23)
-            store(S, A, x0)
-            store(S, A + W, y0)
-            store(S, A + 2 * W, u0)
-            store(S, A + 3 * W, v0)
-            store(S, B, swapped(x1, by_1))
-            store(S, B + W, swapped(y1, by_1))
-            store(S, B + 2 * W, swapped(u1, by_1))
-            store(S, B + 3 * W, swapped(v1, by_1))
-            store(S, C, swapped(x2, by_2))
-            store(S, C + W, swapped(y2, by_2))
-            store(S, C + 2 * W, swapped(u2, by_2))
-            store(S, C + 3 * W, swapped(v2, by_2))
-            store(S, D, swapped(x3, by_3))
-            store(S, D + W, swapped(y3, by_3))
-            store(S, D + 2 * W, swapped(u3, by_3))
-            store(S, D + 3 * W, swapped(v3, by_3))
+            store_both(S, A, 0, x0, y0, u0, v0)
+            store_both(S, B, by_1, x1, y1, u1, v1)
+            store_both(S, C, by_2, x2, y2, u2, v2)
+            store_both(S, D, by_3, x3, y3, u3, v3)
         total_1 = total_1 - g_01 if flip_1 else total_1 + g_01
         total_1 = total_1 - g_23 if flip_1 ^ cross_1 else total_1 + g_23
         total_2 = total_2 - g_02 if flip_2 else total_2 + g_02
@@ -400,10 +383,9 @@ def _within(kind, bits, S, stride, q, items, n_span, places, span, rep, T):
     for k in range(span, span + n_span):
         i = rep ^ places[k]
         A, s = i * stride, minus if parity(i & z) else plus
-        x, y = load(S, A), load(S, A + W)
+        x, y = load_complex(S, A, 0)
         x, y, _, _ = _turn(kind, x, y, swapped(x, by), swapped(y, by), c, s)
-        store(S, A, x)
-        store(S, A + W, y)
+        store_complex(S, A, 0, x, y)
 
 
 @inline
@@ -419,16 +401,13 @@ def _unwithin(kind, bits, S, q, items, n_span, places, span, rep, T, E):
         i = rep ^ places[k]
         A, odd = i * 4 * W, parity(i & z)
         s = minus if odd else plus
-        x0, y0, u0, v0 = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
+        x0, y0, u0, v0 = load_both(S, A, 0)
         x1, y1, u1, v1 = swapped(x0, by), swapped(y0, by), swapped(u0, by), swapped(v0, by)
         some = half * _overlap(kind, zero, x0, y0, u0, v0, x1, y1, u1, v1)  # both lanes of a pair have it
         total = total - some if odd else total + some
         x0, y0, _, _ = _turn(kind, x0, y0, x1, y1, c, s)
         u0, v0, _, _ = _turn(kind, u0, v0, u1, v1, c, s)
-        store(S, A, x0)
-        store(S, A + W, y0)
-        store(S, A + 2 * W, u0)
-        store(S, A + 3 * W, v0)
+        store_both(S, A, 0, x0, y0, u0, v0)
     store(E, a * W, total)
 
 
@@ -460,16 +439,15 @@ def _phase(swept, k, i, f, factor, phases, R):
 def _diagonal(swept, bits, S, stride, q, items, words, n_span, places, span, rep, common, T, R):
     """All diagonal rotations of a level at once: ``c - i s`` at each place."""
     _, factors, phases, _, _ = common
-    W, f, factor = n_lanes(S), items[q, 1], splat(factors[q])
+    f, factor = items[q, 1], splat(factors[q])
     if swept:
         _angles(bits, q, items, words, n_span, rep, T, R)
     for k in range(n_span):
         i = rep ^ places[span + k]
         A = i * stride
         c, s = _phase(swept, k, i, f, factor, phases, R)
-        x, y = load(S, A), load(S, A + W)
-        store(S, A, c * x + s * y)
-        store(S, A + W, c * y - s * x)
+        x, y = load_complex(S, A, 0)
+        store_complex(S, A, 0, c * x + s * y, c * y - s * x)
 
 
 @inline
@@ -483,12 +461,9 @@ def _undiagonal(swept, bits, S, q, items, words, n_span, places, span, rep, comm
         i = rep ^ places[span + k]
         A = i * 4 * W
         c, s = _phase(swept, k, i, f, factor, phases, R)
-        x, y, u, v = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
+        x, y, u, v = load_both(S, A, 0)
         store(P, k * W, u * y - v * x)
-        store(S, A, c * x - s * y)
-        store(S, A + W, c * y + s * x)
-        store(S, A + 2 * W, c * u - s * v)
-        store(S, A + 3 * W, c * v + s * u)
+        store_both(S, A, 0, c * x - s * y, c * y + s * x, c * u - s * v, c * v + s * u)
     if items[q, 2] < items[q, 3]:
         hadamard(P, n_span)
     for v in range(items[q, 2], items[q, 3]):
@@ -637,11 +612,9 @@ def product(S, stride, first, n_bits, M):
         ar, ai, br, bi = load(M, at), load(M, at + W), load(M, at + 2 * W), load(M, at + 3 * W)
         for i in range(1 << q):
             A, B = place(i) * stride, place(i + (1 << q)) * stride
-            x, y = load(S, A), load(S, A + W)
-            store(S, A, ar * x - ai * y)
-            store(S, A + W, ar * y + ai * x)
-            store(S, B, zero - br * x - bi * y)
-            store(S, B + W, bi * x - br * y)
+            x, y = load_complex(S, A, 0)
+            store_complex(S, A, 0, ar * x - ai * y, ar * y + ai * x)
+            store_complex(S, B, 0, zero - br * x - bi * y, bi * x - br * y)
 
 
 @jit
@@ -661,13 +634,10 @@ def unproduct(S, first, n_bits, tables, T, M, E):
         r0 = s0 = r1 = s1 = zero  # <lambda_b | psi of the lower bits>
         for i in range(1 << q):
             A, B = place(i) * 4 * W, place(i + (1 << q)) * 4 * W
-            x0, y0, u0, v0 = load(S, A), load(S, A + W), load(S, A + 2 * W), load(S, A + 3 * W)
-            x1, y1, u1, v1 = load(S, B), load(S, B + W), load(S, B + 2 * W), load(S, B + 3 * W)
+            x0, y0, u0, v0 = load_both(S, A, 0)
+            x1, y1, u1, v1 = load_both(S, B, 0)
             x, y = p0 * x0 + q0 * y0 + p1 * x1 + q1 * y1, p0 * y0 - q0 * x0 + p1 * y1 - q1 * x1
-            store(S, A, x)
-            store(S, A + W, y)
-            store(S, A + 2 * W, p0 * u0 + q0 * v0 + p1 * u1 + q1 * v1)
-            store(S, A + 3 * W, p0 * v0 - q0 * u0 + p1 * v1 - q1 * u1)
+            store_both(S, A, 0, x, y, p0 * u0 + q0 * v0 + p1 * u1 + q1 * v1, p0 * v0 - q0 * u0 + p1 * v1 - q1 * u1)
             r0, s0 = r0 + (u0 * x + v0 * y), s0 + (u0 * y - v0 * x)
             r1, s1 = r1 + (u1 * x + v1 * y), s1 + (u1 * y - v1 * x)
         gx = r0 * q1 + s0 * p1 + r1 * q0 + s1 * p0
