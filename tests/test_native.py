@@ -173,6 +173,122 @@ def test_unnormalised_states_are_linear_algebra():
     assert_equals_dense(program, Angles(torch.tensor([[0.3]]).double(), torch.zeros(0).double()), amplitudes)
 
 
+# ---- lanes that are amplitudes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_state_each(monkeypatch):
+    """All states one after the other, with amplitudes in lanes, where there are enough."""
+    monkeypatch.setattr(native, "lanes_are_amplitudes", lambda n, samples, dtype, threads: n >= 6)
+
+
+def random_case(rng, program, batch, dtype):
+    """Angles, and amplitudes where the program starts from some."""
+    angles = random_angles(rng, program, batch, n_batched=int(rng.integers(0, program.n_angles + 1)), dtype=dtype)
+    if not program.amplitudes:
+        return angles, None
+    amplitudes = torch.tensor(rng.normal(size=(batch, 2**program.n_qubits)), dtype=dtype)
+    return angles, torch.complex(amplitudes, amplitudes.flip(0)) if rng.random() < 0.5 else amplitudes
+
+
+@pytest.mark.parametrize(("dtype", "tol"), DTYPES)
+@pytest.mark.parametrize(("seed", "n_qubits", "n_programs"), [(0, (6, 7), 60), (1, (8, 10), 20), (2, (11, 13), 4)])
+def test_one_state_random_programs(seed, n_qubits, n_programs, dtype, tol, one_state_each):
+    rng = np.random.default_rng(seed)
+    for _ in range(n_programs):
+        program = random_program(rng, n_qubits=n_qubits, n_ops=(0, 40), amplitudes=bool(rng.random() < 0.3))
+        batch = int(rng.integers(1, 4))
+        assert_equals_dense(program, *random_case(rng, program, batch, dtype), tol)
+
+
+@pytest.mark.parametrize("batch", [1, 3, W - 1, W, W + 1])
+@pytest.mark.parametrize(("dtype", "tol"), DTYPES)
+def test_one_state_batch_sizes(batch, dtype, tol, one_state_each):
+    program = layers(6, 2, (Expval.word("Z", 0), Expval.word("XY", 1, 4), Expval.word("YY", 2, 3), Probs((5, 0))))
+    assert_equals_dense(
+        program, random_angles(np.random.default_rng(0), program, batch, n_batched=6, dtype=dtype), tol=tol
+    )
+
+
+LARGE = [(14, 3, ()), (16, 1, ()), (18, 1, pytest.mark.slow), (20, 1, pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("n_qubits", "batch"), [pytest.param(n, batch, marks=marks) for n, batch, marks in LARGE])
+@pytest.mark.parametrize(("dtype", "tol"), DTYPES)
+def test_large_states(n_qubits, batch, dtype, tol):
+    words = [Expval.word("Z", 0), Expval.word("ZZ", 3, n_qubits - 1), Expval.word("XYX", 0, 7, n_qubits - 1)]
+    program = layers(n_qubits, 1, (*words, Probs((3, 1))))
+    assert native.lanes_are_amplitudes(n_qubits, batch, np.dtype(str(dtype)[6:]), 1)
+    angles = random_angles(np.random.default_rng(0), program, batch, n_batched=n_qubits, dtype=dtype)
+    assert_equals_dense(program, angles, tol=tol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_threads_on_one_state_do_not_change_bits(dtype, batch, monkeypatch):
+    """Threads that share a state, and threads that each have states of their own."""
+    program = layers(14, 2, (Expval.word("Z", 0), Expval.word("XX", 2, 13), Probs((1, 2))))
+    angles = random_angles(np.random.default_rng(0), program, batch, n_batched=14, dtype=dtype)
+    monkeypatch.setattr(native, "lanes_are_amplitudes", lambda *_: True)
+    one = run(program, angles)
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (2, 3, 8):
+            torch.set_num_threads(n_threads)
+            assert all(same(one, run(program, angles)) for _ in range(3))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_both_layouts_agree(monkeypatch):
+    """The rule may choose either for any size; phases that sum up, and half turns, are where they differ most."""
+    rng = np.random.default_rng(4)
+    for _ in range(10):
+        program = random_program(rng, n_qubits=(6, 8), n_ops=(20, 60))
+        angles = random_angles(rng, program, 5, n_batched=3)
+        angles = Angles(angles.batched * 20, angles.shared * 20)
+        results = []
+        for alone in (False, True):
+            monkeypatch.setattr(native, "lanes_are_amplitudes", lambda *_, alone=alone: alone)
+            results.append(run(program, angles))
+        for mine, other in zip(
+            (results[0][1], results[0][2].shared), (results[1][1], results[1][2].shared), strict=True
+        ):
+            torch.testing.assert_close(mine, other, rtol=0, atol=1e-11)
+
+
+def test_the_rule_for_lanes():
+    float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
+    assert not native.lanes_are_amplitudes(3, 1, float32, 1)
+    for dtype in (float32, float64):
+        assert native.lanes_are_amplitudes(12, 1, dtype, 1)
+        assert native.lanes_are_amplitudes(20, 4096, dtype, 1)
+        assert not native.lanes_are_amplitudes(10, 128, dtype, 1)
+    assert native.lanes_are_amplitudes(14, lanes_of(float32) + 1, float32, 1)  # the last chunk is nearly empty
+
+
+# ---- diagonal words that differ between samples ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tol"), DTYPES)
+@pytest.mark.parametrize("n_batched", [15, 18, 21])
+def test_feature_maps_of_phases(n_batched, dtype, tol):
+    """All ZZ of a level in one sweep, also where some of its angles are shared."""
+    n = 6
+    pairs = [(a, b) for a in range(n) for b in range(a)]
+    ops = [Clifford("Hadamard", (w,)) for w in range(n)]
+    ops += [Rotation("ZZ", pair, k) for k, pair in enumerate(pairs)]
+    ops += [Rotation("Z", (w,), 15 + w) for w in range(n)]
+    ops += [Clifford("Hadamard", (w,)) for w in range(n)]
+    ops += [Rotation("ZZ", pair, k) for k, pair in enumerate(pairs)] + [Rotation("Y", (w,), 15 + w) for w in range(n)]
+    program = Program(n, tuple(ops), tuple(Expval.word("Z", w) for w in range(n)), 21)
+    kinds = plan.compile_program(program, n_batched).tables.items[:, 0]
+    assert schedule.SWEEP in kinds and schedule.PHASE not in kinds
+    assert_equals_dense(
+        program, random_angles(np.random.default_rng(0), program, W + 3, n_batched=n_batched, dtype=dtype), tol=tol
+    )
+
+
 # ---- the same bits ---------------------------------------------------------------------------------------------------
 
 
@@ -316,10 +432,13 @@ def test_bad_arguments():
 
 
 def test_too_many_qubits_are_refused(monkeypatch):
-    monkeypatch.setattr(native, "_memory", lambda: 2**30)
+    monkeypatch.setattr(native, "memory", lambda: 2**30)
     program = Program(26, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
-    with pytest.raises(ArgumentError, match=r"26 qubits takes \d+\.\d GiB"):
+    with pytest.raises(ArgumentError, match=r"26 qubits .* take 1\.5 GiB in float32, but there are 1\.0 GiB"):
         Native()(program, Angles(torch.zeros(1, 0), torch.zeros(1)))
+    everything = Program(14, (Rotation("Y", (0,), 0),), (Probs(tuple(range(14))),), 1)
+    with pytest.raises(ArgumentError, match=r"14 qubits with 16384 outputs and a batch of 100000 take"):
+        Native()(everything, Angles(torch.zeros(100_000, 0), torch.zeros(1)))
 
 
 # ---- the compiler ----------------------------------------------------------------------------------------------------

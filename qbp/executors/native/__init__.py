@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,29 +14,29 @@ from torch import Tensor
 from qbp.angles import Angles
 from qbp.errors import ArgumentError, check_shape
 from qbp.executors import Gradients
-from qbp.executors.native import kernels, states
+from qbp.executors.native import samples, states
 from qbp.executors.native.lanes import lanes_of
-from qbp.executors.native.memory import MAX_BUFFER, buffer, empty, memory
-from qbp.executors.native.passes import prepare
+from qbp.executors.native.memory import empty, memory
 from qbp.executors.native.plan import Plan, compile_program
-from qbp.executors.native.threads import run_on_threads
-from qbp.program import Program
+from qbp.program import Expval, Program
 
-__all__ = ["Native"]
+__all__ = ["Native", "lanes_are_amplitudes"]
 
 SAVE_LIMIT = 2**30
-"""Final states up to this many bytes are kept for the backward pass; beyond, they are computed again."""
+"""Final states up to this many bytes are kept for the backward pass; beyond, they are computed again, part by part."""
 
 THREADS_FROM = 100_000
 """Registers of amplitudes times items of a call from which on several threads are worth it (0.2 ms)."""
+
+CHUNK_LIMIT = 2**24
+"""Bytes of psi and lambda of a register of samples that are more than caches hold."""
 
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Program, int, int], Plan] = OrderedDict()
 _RECENT: dict[tuple[int, int, int], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
 _LOCK = threading.Lock()
 _DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-_TORCH = {dtype: name for name, dtype in _DTYPES.items()}
-_WIDTHS = {dtype: lanes_of(dtype) for dtype in _TORCH}
+_WIDTHS = {dtype: lanes_of(dtype) for dtype in _DTYPES.values()}
 _NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
 
 
@@ -43,14 +44,15 @@ class Saved(NamedTuple):
     """What the forward pass leaves to the backward pass: what all samples share, and the final states (or none)."""
 
     common: tuple[np.ndarray, ...]
-    states: np.ndarray
+    states: np.ndarray | None
 
 
 class Native:
     """Exact expectation values, probabilities and their adjoint gradients, on the CPU, in the dtype of the angles.
 
-    Memory: ``2 * 2^N * B`` numbers for the final states while training (at most `SAVE_LIMIT` bytes), and for each
-    thread ``4 * 2^N`` numbers for as many samples as a vector register holds (16 float32 with AVX-512).
+    Either a vector register holds one amplitude of as many samples as it has lanes, or some amplitudes of one sample:
+    see `lanes_are_amplitudes`. Memory: ``2 * 2^N * B`` numbers for the final states while training (at most
+    `SAVE_LIMIT` bytes), and for each thread ``4 * 2^N`` for each of the samples that it has at work.
     """
 
     name = "native"
@@ -63,7 +65,8 @@ class Native:
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Saved]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        return _forward(_Call(program, angles, amplitudes), keep=True)
+        call = _Call(program, angles, amplitudes)
+        return _forward(call, keep=call.n_chunks * call.chunk_bytes <= SAVE_LIMIT)
 
     def vjp(
         self,
@@ -79,11 +82,44 @@ class Native:
         check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
         return _backward(call, saved, _numpy(grad, call.dtype), needs)
 
+    def frame_states(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+        """The final states (B, 2^N), complex, in a basis that all samples of one call share.
+
+        That is: without the circuit's Clifford gates (`frame`), and wherever the kernels put the amplitudes. So
+        overlaps between samples are those of the states themselves; amplitudes, and overlaps between calls, are not.
+        """
+        everything = tuple(Expval.word(p, w) for w in range(program.n_qubits) for p in "XZ")  # no rotation is left out
+        call = _Call(replace(program, measurements=everything), angles, amplitudes, of_samples=True)
+        saved = _forward(call, keep=True)[1]
+        assert saved.states is not None
+        size = 1 << program.n_qubits
+        lanes = saved.states.reshape(call.n_chunks, size, 2, call.width).transpose(0, 3, 1, 2)
+        found = np.ascontiguousarray(lanes).reshape(-1, size, 2)[: len(call.batched)]
+        found *= samples.norm(saved.common)
+        return call.tensor(found.view(np.result_type(call.dtype, np.complex64))[..., 0])
+
+
+def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype, n_threads: int) -> bool:
+    """Whether the lanes of a register are some amplitudes of one sample, rather than one of each of several samples.
+
+    By a measured rule (`benchmarks/layouts.py`): a sample alone takes ``(1 + 5 * 2^(-3 (n - 4) / 4)) / W`` as long as a
+    chunk of W samples, with n the qubits that are not lanes; and all threads can work on it.
+    """
+    width = _WIDTHS[dtype]
+    free = n_qubits - (width.bit_length() - 1)
+    if free < 2:
+        return False
+    if 4 * width * dtype.itemsize << n_qubits >= CHUNK_LIMIT:
+        return True
+    alone = (1 + 5 * 2 ** (-0.75 * (free - 4))) / width
+    rounds = -(-n_samples // width)
+    return -(-n_samples // n_threads) * alone < -(-rounds // n_threads)
+
 
 class _Call:
     """The arguments of one call, checked, as arrays: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2)."""
 
-    def __init__(self, program: Program, angles: Angles, amplitudes: Tensor | None):
+    def __init__(self, program: Program, angles: Angles, amplitudes: Tensor | None, of_samples: bool = False):
         dtype = _DTYPES.get(angles.batched.dtype)
         if dtype is None:
             raise ArgumentError(f"Argument `angles` must be float32 or float64, but is {angles.batched.dtype}")
@@ -105,116 +141,75 @@ class _Call:
                 torch.view_as_real(amplitudes.resolve_conj()) if complex_ else amplitudes[..., None], dtype
             )
         self.batched, self.shared, self.dtype, self.device = batched, shared, dtype, angles.batched.device
-        width = _WIDTHS[dtype]
-        self.alone = _one_state_each(program.n_qubits, len(batched), width)
-        self.plan = _plan(program, 0, width.bit_length() - 1) if self.alone else _plan(program, batched.shape[1], 0)
-        self.width = 1 if self.alone else width  # samples in a chunk
+        width, n_threads = _WIDTHS[dtype], torch.get_num_threads()
+        alone = not of_samples and lanes_are_amplitudes(program.n_qubits, len(batched), dtype, n_threads)
+        self.layout: Any = states if alone else samples
+        self.width = 1 if alone else width  # samples in a chunk
         self.n_chunks = -(-len(batched) // self.width)
-        self.state = 2 * self.width << program.n_qubits  # numbers in the states of one chunk
+        self.chunk_bytes = 2 * self.width * dtype.itemsize << program.n_qubits  # of psi
+        self.n_threads = self._check_memory(program, n_threads)
+        self.plan = _plan(program, 0, width.bit_length() - 1) if alone else _plan(program, batched.shape[1], 0)
+        if (self.n_chunks * self.chunk_bytes >> 7) * (8 + self.plan.n_items) < THREADS_FROM:
+            self.n_threads = 1
 
-    @property
-    def inputs(self) -> states.Inputs:
-        return self.batched, self.shared, self.parts
+    def _check_memory(self, program: Program, n_threads: int) -> int:
+        """How many threads there is memory for, all of which work on states of their own, before anything is made."""
+        fixed = 2 * program.n_outputs * len(self.batched) * self.dtype.itemsize + 2 * self.parts.nbytes
+        fixed += min(self.n_chunks * self.chunk_bytes, max(SAVE_LIMIT, self.chunk_bytes))
+        each = 2 * self.chunk_bytes + self.width * program.n_outputs * self.dtype.itemsize
+        if fixed + each < 2**26:  # not worth looking
+            return n_threads
+        if fixed + each > memory():
+            raise ArgumentError(
+                f"{program.n_qubits} qubits with {program.n_outputs} outputs and a batch of {len(self.batched)} take "
+                f"{(fixed + each) / 2**30:.1f} GiB in {self.dtype}, but there are {memory() / 2**30:.1f} GiB"
+            )
+        return max(1, min(n_threads, (memory() - fixed) // (2 * each)))
+
+    def inputs(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Batched angles, shared angles and amplitudes of some samples."""
+        return self.batched[first:last], self.shared, self.parts[first:last]
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """The array as a tensor on the device of the angles."""
         tensor = torch.from_numpy(array)
         return tensor if self.device.type == "cpu" else tensor.to(self.device)
 
-    def n_threads(self, n_states: int) -> int:
-        """How many threads to use, each of which needs so many states of one chunk."""
-        registers = (self.n_chunks << self.plan.n_qubits - self.plan.bits) * (8 + self.plan.n_items)
-        most = self.n_chunks * states.n_tasks(self.plan) if self.alone else self.n_chunks
-        n_threads = min(torch.get_num_threads(), most) if registers >= THREADS_FROM else 1
-        one = n_states * self.state * self.dtype.itemsize
-        if one > MAX_BUFFER:
-            there = memory() - (self.plan.n_phases * self.dtype.itemsize << self.plan.n_qubits + 1)
-            if one > there:
-                raise ArgumentError(
-                    f"A state of {self.plan.n_qubits} qubits takes {one / 2**30:.1f} GiB here ({self.width} samples "
-                    f"at once), but there are {max(there, 0) / 2**30:.1f} GiB"
-                )
-            n_threads = max(1, min(n_threads, there // (2 * one)))
-        return n_threads
-
-
-def _one_state_each(n_qubits: int, n_samples: int, width: int) -> bool:
-    """Whether lanes are amplitudes rather than samples."""
-    n_bits = width.bit_length() - 1
-    if n_qubits < n_bits + 2:
-        return False
-    return FORCE if FORCE is not None else n_samples < width // 2
-
-
-FORCE: bool | None = None
-
 
 def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
-    plan, dtype = call.plan, call.dtype
-    out = np.empty((len(call.batched), plan.n_outputs), dtype)
-    keep = keep and call.n_chunks * call.state * dtype.itemsize <= SAVE_LIMIT
-    kept = empty(call.n_chunks * call.state if keep else 0, dtype)
-    if call.alone:
-        states.forward(plan, call.inputs, out, kept if keep else None, call.n_threads(1))
-        return call.tensor(out), Saved((), kept)
-    common = _prepare(plan, call.shared)
-    n_work = plan.work(2) * call.width
-    next_chunk = np.zeros(1, np.int64)
-
-    def run() -> None:
-        work = buffer(n_work + (0 if keep else call.state), dtype)
-        kernels.forward(
-            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, common, call.batched, call.parts),
-            *(out, kept if keep else work[n_work:], keep, work),
-        )
-
-    run_on_threads(run, call.n_threads(1))
-    return call.tensor(out), Saved(common, kept)
+    out = np.empty((len(call.batched), call.plan.n_outputs), call.dtype)
+    common = call.layout.prepare(call.plan, call.shared)
+    final = empty(call.n_chunks * call.chunk_bytes // call.dtype.itemsize, call.dtype) if keep else None
+    call.layout.forward(call.plan, common, call.inputs(0, len(out)), out, final, call.n_threads)
+    return call.tensor(out), Saved(common, final)
 
 
 def _backward(call: _Call, saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
-    plan, dtype = call.plan, call.dtype
+    plan, dtype, width, n_samples = call.plan, call.dtype, call.width, len(call.batched)
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)), dtype)
     g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
-    if call.alone:
-        kept = saved.states if len(saved.states) else None
-        states.backward(plan, call.inputs, (grad, g_batched, g_shared, g_amps), kept, call.n_threads(2))
-        return _gradients(call, g_batched, g_shared, g_amps, needs)
-    n_work = plan.work(3) * call.width + 2 * call.state
-    next_chunk = np.zeros(1, np.int64)
 
-    def run() -> None:
-        kernels.backward(
-            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, saved.common, call.batched, call.parts),
-            *(grad, saved.states, buffer(n_work, dtype), g_batched, g_shared, g_amps),
-        )
+    def go_back(first: int, last: int, final: np.ndarray) -> None:
+        """The gradients of some samples, of which `first` is the first of a chunk."""
+        chunks = slice(first // width, -(-last // width))
+        grads = grad[first:last], g_batched[first:last], g_shared[chunks], g_amps[first:last]
+        call.layout.backward(plan, saved.common, call.inputs(first, last), grads, final, call.n_threads)
 
-    run_on_threads(run, call.n_threads(2))
-    return _gradients(call, g_batched, g_shared, g_amps, needs)
-
-
-def _gradients(
-    call: _Call, g_batched: np.ndarray, g_shared: np.ndarray, g_amps: np.ndarray, needs: tuple[bool, bool, bool]
-) -> Gradients:
+    if saved.states is not None:
+        go_back(0, n_samples, saved.states)
+    else:
+        step = width * max(1, SAVE_LIMIT // call.chunk_bytes)
+        final = empty(min(step // width, call.n_chunks) * call.chunk_bytes // dtype.itemsize, dtype)
+        for first in range(0, n_samples, step):
+            last = min(first + step, n_samples)
+            out = np.empty((last - first, plan.n_outputs), dtype)
+            call.layout.forward(plan, saved.common, call.inputs(first, last), out, final, call.n_threads)
+            go_back(first, last, final)
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
-        call.tensor(g_shared.sum(0, np.float64).astype(call.dtype)) if needs[1] else None,
+        call.tensor(g_shared.sum(0, np.float64).astype(dtype)) if needs[1] else None,
         _amplitude_gradient(g_amps, call.amplitudes) if needs[2] and call.amplitudes is not None else None,
     )
-
-
-def _prepare(plan: Plan, shared: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What all samples share; see `passes.prepare`."""
-    dtype = shared.dtype
-    common = (
-        np.empty((plan.n_arguments, 3), dtype),
-        np.empty(plan.n_items, dtype),
-        np.empty((plan.n_phases, 2, 1 << plan.n_qubits), dtype),
-        np.empty(2, dtype),
-        np.empty(2, np.int64),
-    )
-    prepare(plan.arrays, plan.n_batched, shared, *common)
-    return common
 
 
 def _amplitude_gradient(gradient: np.ndarray, amplitudes: Tensor) -> Tensor:

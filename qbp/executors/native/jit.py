@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from numba import njit
 from numba.core.event import Listener, register
 
 __all__ = ["exact", "inline", "jit", "kernel"]
 
-_PARTS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_PARTS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 jit = njit(fastmath=True, **_PARTS)
 inline = njit(fastmath=True, forceinline=True, **_PARTS)
 exact = njit(fastmath=False, forceinline=True, **_PARTS)
 """For sums whose order matters; said explicitly, since callees inherit what they leave open."""
 
-_KERNELS = set()
+_KERNELS: set[Any] = set()
 
 
 def kernel(function):

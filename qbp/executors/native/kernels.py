@@ -163,7 +163,7 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
 
 
 @jit
-def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
+def _unmeasure(S, psi, n_qubits, n_span, tables, flip, scale, P, Y):
     """psi into S, and ``lambda = sum_m g_m O_m psi`` with the gradients g in Y[m, W]."""
     W = n_lanes(S)
     _, _, numbers, _, _, _, _, places, diagonal, others, probs = tables
@@ -188,7 +188,7 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
                 at = (out + (places[hi + (i >> n_lo)] ^ places[lo + (i & (1 << n_lo) - 1)])) * W
                 store(P, k * W, load(P, k * W) + load(Y, at))
         for k in range(n_span):
-            A, B = (rep + k) * 4 * W, (rep + k) * stride
+            A, B = (rep + k) * 4 * W, (rep + k) * 2 * W
             x, y, w = factor * load(psi, B), factor * load(psi, B + W), load(P, k * W)
             store_both(S, A, 0, x, y, w * x, w * y)
     for t in range(len(others)):
@@ -214,19 +214,6 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, flip, scale, P, Y):
 
 
 # ---- chunks ----------------------------------------------------------------------------------------------------------
-
-
-@jit
-def _evolve(S, stride, n_qubits, n_span, tables, common, T, M, amplitudes, row, rows, R):
-    """The final states of one chunk, from the start."""
-    n_cosets = (1 << n_qubits) // n_span
-    if len(amplitudes):
-        _load_amplitudes(S, stride, amplitudes, row, rows)
-    else:
-        matrices(tables, T, M)
-        product(S, stride, 0, n_qubits, M)
-    for b in range(len(tables[4])):
-        run_block(BITS, b, 0, n_cosets, S, stride, tables, n_span, common, T, R)
 
 
 @kernel
@@ -256,7 +243,13 @@ def forward(next_chunk, n_qubits, n_span, tables, common, batched, amplitudes, o
             break
         S = states[chunk * 2 * size : (chunk + 1) * 2 * size] if keep else states
         _half_angles(tables, batched, row, rows, table, T)
-        _evolve(S, 2 * W, n_qubits, n_span, tables, common, T, M, amplitudes, row, rows, R)
+        if len(amplitudes):
+            _load_amplitudes(S, 2 * W, amplitudes, row, rows)
+        else:
+            matrices(tables, T, M)
+            product(S, 2 * W, 0, n_qubits, M)
+        for b in range(len(tables[4])):
+            run_block(BITS, b, 0, (1 << n_qubits) // n_span, S, 2 * W, tables, n_span, common, T, R)
         _measure(S, 2 * W, n_qubits, n_span, tables, flip, scales[0], P, Y)
         for w in range(rows):
             for m in range(n_out):
@@ -272,19 +265,18 @@ def backward(
     tables,
     common,
     batched,
-    amplitudes,
     grad,
-    states,
-    work,
     g_batched,
     g_shared,
     g_amps,
+    states,
+    work,
 ):
     """Chunks of the vector-Jacobian product, until none is left.
 
     Args:
         grad: (B, M).
-        states: the final states that `forward` kept; if empty, they are computed again.
+        states: the final states that `forward` kept.
         work: flat, `2 n_span + M + 4 N + 3 A + 4 * 2^N` times W numbers.
         g_batched: (B, Kb), written.
         g_shared: (chunks, Ks), written: a sum over the samples of each chunk.
@@ -309,12 +301,8 @@ def backward(
         for m in range(n_out):
             for w in range(W):
                 Y[m * W + w] = grad[row + w, m] if w < rows else 0
-        if len(states):
-            psi = states[chunk * 2 * size : (chunk + 1) * 2 * size]
-            _unmeasure(S, psi, 2 * W, n_qubits, n_span, tables, flip, scales[0], P, Y)
-        else:
-            _evolve(S, 4 * W, n_qubits, n_span, tables, common, T, M, amplitudes, row, rows, R)
-            _unmeasure(S, S, 4 * W, n_qubits, n_span, tables, flip, scales[0], P, Y)
+        psi = states[chunk * 2 * size : (chunk + 1) * 2 * size]
+        _unmeasure(S, psi, n_qubits, n_span, tables, flip, scales[0], P, Y)
         for b in range(len(blocks) - 1, -1, -1):
             undo_block(BITS, b, 0, (1 << n_qubits) // n_span, S, tables, n_span, common, T, R, P, E)
         for i in range(g_amps.shape[1] if len(g_amps) else 0):

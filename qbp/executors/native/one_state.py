@@ -221,7 +221,7 @@ def _outputs(S, stride, n_qubits, tables, common, Y, n_tasks, out, row):
 
 
 @jit
-def _unmeasure(S, psi, stride, n_qubits, n_span, tables, common, signs, grad, row, task, n_tasks, P):
+def _unmeasure(S, psi, n_qubits, n_span, tables, common, signs, grad, row, task, n_tasks, P):
     """A task's part of psi into S, and of ``lambda = sum_m g_m O_m psi`` without the words that have an x-mask."""
     _, _, _, _, _, _, _, places, diagonal, _, probs = tables
     _, _, _, scales, flip = common
@@ -244,7 +244,7 @@ def _unmeasure(S, psi, stride, n_qubits, n_span, tables, common, signs, grad, ro
                 j = (rep * W + i) ^ flip[0]
                 P[i] += grad[row, out + (places[hi + (j >> n_lo)] ^ places[lo + (j & (1 << n_lo) - 1)])]
         for k in range(n_span):
-            A, B = (rep + k) * 4 * W, (rep + k) * stride
+            A, B = (rep + k) * 4 * W, (rep + k) * 2 * W
             x, y, w = factor * load(psi, B), factor * load(psi, B + W), load(P, k * W)
             store_both(S, A, 0, x, y, w * x, w * y)
 
@@ -378,12 +378,12 @@ def _finish(tables, common, parts, n_tasks, row, g_batched, g_shared):
 
 
 @jit
-def _forward_stage(stage, task, n_tasks, n_qubits, n_span, tables, S, stride, parts, common, inputs, row, out, P, R):
+def _forward_stage(stage, task, n_tasks, n_qubits, n_span, tables, S, parts, common, inputs, row, out, P, R):
     """One task of going forward: begin, fill, blocks, measure, outputs."""
     batched, shared, amplitudes = inputs
     T, signs, _, _, _, _, _, Y, _, _ = parts
     W, n_blocks, n_words = n_lanes(S), len(tables[4]), len(tables[8]) + len(tables[9])
-    n_registers = (1 << n_qubits) // W
+    n_registers, stride = (1 << n_qubits) // W, 2 * W
     if stage == 0:
         _begin(tables, batched, shared, row, parts, common)
     elif stage == 1:
@@ -399,21 +399,25 @@ def _forward_stage(stage, task, n_tasks, n_qubits, n_span, tables, S, stride, pa
 
 
 @jit
-def _backward_stage(stage, task, n_tasks, n_qubits, n_span, tables, S, psi, stride, parts, common, grads, row, P, R):
-    """One task of going back: lambda, word after word, blocks, the start, the angles."""
+def _backward_stage(stage, task, n_tasks, n_qubits, n_span, tables, S, psi, parts, common, inputs, grads, row, P, R):
+    """One task of going back: begin, lambda, word after word, blocks, the start, the angles."""
+    batched, shared, _ = inputs
     grad, g_batched, g_shared, g_amps = grads
     T, signs, _, _, _, _, _, _, E, _ = parts
     W, n_blocks, n_others = n_lanes(S), len(tables[4]), len(tables[9])
     n_registers = (1 << n_qubits) // W
     if stage == 0:
-        _unmeasure(S, psi, stride, n_qubits, n_span, tables, common, signs, grad, row, task, n_tasks, P)
-    elif stage < 1 + n_others:
-        _unmeasure_other(stage - 1, S, tables, common, signs, grad, row, task, n_tasks)
-    elif stage < 1 + n_others + n_blocks:
+        _begin(tables, batched, shared, row, parts, common)
+        E[:] = 0
+    elif stage == 1:
+        _unmeasure(S, psi, n_qubits, n_span, tables, common, signs, grad, row, task, n_tasks, P)
+    elif stage < 2 + n_others:
+        _unmeasure_other(stage - 2, S, tables, common, signs, grad, row, task, n_tasks)
+    elif stage < 2 + n_others + n_blocks:
         first, last = _share(n_registers // n_span, task, n_tasks)
-        b, mine = n_blocks + n_others - stage, E[task * len(tables[0]) * W :]
+        b, mine = 1 + n_others + n_blocks - stage, E[task * len(tables[0]) * W :]
         undo_block(_bits(S), b, first, last - first, S, tables, n_span, common, T, R, P, mine)
-    elif stage == 1 + n_others + n_blocks:
+    elif stage == 2 + n_others + n_blocks:
         _unfill(S, parts, common[3], g_amps, row, n_registers, task, n_tasks)
     else:
         _finish(tables, common, parts, n_tasks, row, g_batched, g_shared)
@@ -480,7 +484,7 @@ def forward(
                     break
                 _wait(counters, mine, stage, last, n_tasks)
                 _forward_stage(
-                    *(stage, task, n_tasks, n_qubits, n_span, tables, S, 2 * W, parts, common, inputs, row, out, P, R)
+                    *(stage, task, n_tasks, n_qubits, n_span, tables, S, parts, common, inputs, row, out, P, R)
                 )
                 count_up(counters[mine, stage, 1:])
     restore_denormals(before)
@@ -508,13 +512,12 @@ def backward(
     Args:
         grads: gradient of the outputs (B, M); to be written: those of batched (B, Kb) and shared angles, of the latter
             for each sample, (B, Ks), and of the amplitudes, (B, 2^N, 1 or 2) if it has rows.
-        states: the final states that `forward` kept; if empty, they are computed again.
+        states: the final states that `forward` kept.
         S: flat, 4 * 2^N numbers.
     """
     W, size = n_lanes(S), 2 << n_qubits
     P, R = scratch[: n_span * W], scratch[n_span * W :]
-    n_forward = 1 if len(states) else 2 + len(tables[4])  # stages that begin a sample, and that compute it again
-    row, last = -1, n_forward + 2 + len(tables[9]) + len(tables[4])
+    row, last = -1, 3 + len(tables[9]) + len(tables[4])
     before = flush_denormals()
     while True:
         row = fetch_add(next_row) if alone else row + 1
@@ -523,24 +526,15 @@ def backward(
         mine = 0 if alone else row
         if alone:
             counters[0] = 0
-        psi, stride = (states[row * size : (row + 1) * size], 2 * W) if len(states) else (S, 4 * W)
+        psi = states[row * size : (row + 1) * size]
         for stage in range(last + 1):
             while True:
                 task = fetch_add(counters[mine, stage])
                 if task >= (1 if stage in (0, last) else n_tasks):
                     break
                 _wait(counters, mine, stage, last, n_tasks)
-                if stage == 0:
-                    parts[8][:] = 0
-                if stage < n_forward:
-                    _forward_stage(
-                        *(stage, task, n_tasks, n_qubits, n_span, tables, S, 4 * W, parts, common, inputs, row),
-                        *(grads[0], P, R),
-                    )
-                else:
-                    _backward_stage(
-                        *(stage - n_forward, task, n_tasks, n_qubits, n_span, tables, S, psi, stride, parts, common),
-                        *(grads, row, P, R),
-                    )
+                _backward_stage(
+                    *(stage, task, n_tasks, n_qubits, n_span, tables, S, psi, parts, common, inputs, grads, row, P, R)
+                )
                 count_up(counters[mine, stage, 1:])
     restore_denormals(before)

@@ -12,14 +12,14 @@ from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.plan import Plan
 from qbp.executors.native.threads import run_on_threads
 
-__all__ = ["backward", "forward", "n_tasks"]
+__all__ = ["backward", "forward", "n_tasks", "prepare"]
 
 MAX_TASKS = 64
 """Tasks of a stage; the same for any number of threads, since sums are over tasks."""
 
 COSETS_A_TASK = 8
 
-Inputs = tuple[np.ndarray, np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray, ...]
 
 
 def n_tasks(plan: Plan) -> int:
@@ -27,8 +27,15 @@ def n_tasks(plan: Plan) -> int:
     return max(1, min(MAX_TASKS, plan.n_cosets // COSETS_A_TASK))
 
 
-def forward(plan: Plan, inputs: Inputs, out: np.ndarray, states: np.ndarray | None, n_threads: int) -> None:
-    """Outputs of a batch, and final states; see `one_state.forward`."""
+def prepare(plan: Plan, shared: np.ndarray) -> Arrays:
+    """Nothing: what samples share is computed with each of them."""
+    return ()
+
+
+def forward(
+    plan: Plan, common: Arrays, inputs: Arrays, out: np.ndarray, states: np.ndarray | None, n_threads: int
+) -> None:
+    """Outputs of a batch, and final states if they are to be kept; see `one_state.forward`."""
     dtype = inputs[0].dtype
 
     def run(alone: bool, next_row: np.ndarray, counters: np.ndarray, state: np.ndarray, team: tuple) -> None:
@@ -40,20 +47,17 @@ def forward(plan: Plan, inputs: Inputs, out: np.ndarray, states: np.ndarray | No
     _run(run, plan, dtype, len(out), n_threads, 4 + len(plan.tables.blocks), 0 if states is not None else 2)
 
 
-def backward(
-    plan: Plan, inputs: Inputs, grads: tuple[np.ndarray, ...], states: np.ndarray | None, n_threads: int
-) -> None:
+def backward(plan: Plan, common: Arrays, inputs: Arrays, grads: Arrays, states: np.ndarray, n_threads: int) -> None:
     """Gradients of a batch; see `one_state.backward`."""
     dtype = inputs[0].dtype
-    saved = empty(0, dtype) if states is None else states
 
     def run(alone: bool, next_row: np.ndarray, counters: np.ndarray, state: np.ndarray, team: tuple) -> None:
         one_state.backward(
             *(next_row, counters, alone, n_tasks(plan), plan.n_qubits, plan.n_span, plan.arrays, inputs, grads),
-            *(saved, state, *team, _scratch(plan, dtype)),
+            *(states, state, *team, _scratch(plan, dtype)),
         )
 
-    stages = 5 + len(plan.tables.others) + 2 * len(plan.tables.blocks)
+    stages = 4 + len(plan.tables.others) + len(plan.tables.blocks)
     _run(run, plan, dtype, len(grads[0]), n_threads, stages, 4)
 
 
@@ -61,6 +65,7 @@ def _run(run: Callable, plan: Plan, dtype: np.dtype, n_rows: int, n_threads: int
     """A kernel on threads: each takes samples of its own where there are many, else all share every sample."""
     next_row = np.zeros(1, np.int64)
     n_numbers = n_parts << plan.n_qubits
+    n_threads = min(n_threads, n_rows * n_tasks(plan))
     if n_threads == 1 or n_tasks(plan) == 1 or n_rows >= 2 * n_threads:
 
         def work() -> None:
