@@ -16,7 +16,7 @@ import torch
 from qbp.angles import Angles
 from qbp.executors.native import Native
 from qbp.executors.native.plan import compile_program
-from qbp.executors.native.schedule import DIAGONAL, TWO
+from qbp.executors.native.schedule import DIAGONAL, SWEEP, TWO
 from qbp.gates import GATES
 from qbp.program import Expval, Op, Program, gate_ops
 
@@ -86,7 +86,7 @@ def flops(program: Program, n_batched: int) -> tuple[int, int]:
     for kind in plan.tables.items[:, 0]:
         if kind >= TWO:  # two rotations of pairs, divided by the cosine
             forward, backward = forward + 8 * size, backward + 24 * size
-        elif kind == DIAGONAL:
+        elif kind in (DIAGONAL, SWEEP):
             span = plan.n_span.bit_length() - 1
             forward, backward = forward + 6 * size, backward + (15 + span) * size
         else:

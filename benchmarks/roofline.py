@@ -27,7 +27,7 @@ from numba import njit
 from qbp.executors.native import Native
 from qbp.executors.native.lanes import hsum, lanes_of, load, n_lanes, splat, store
 from qbp.executors.native.plan import Plan, compile_program
-from qbp.executors.native.schedule import DIAGONAL, TWO
+from qbp.executors.native.schedule import DIAGONAL, SWEEP, TWO
 
 LOOPS = {"registers": 0, "first level": 2**14, "second level": 2**20}
 """Bytes that each loop goes over."""
@@ -49,7 +49,7 @@ def work(plan: Plan) -> tuple[Work, Work]:
         if kind >= TWO:
             forward += 8, 4
             backward += 24, 8
-        elif kind == DIAGONAL:
+        elif kind in (DIAGONAL, SWEEP):
             forward += 6, 4
             backward += np.array([15, 9]) + (hadamard if last > first else 0)
         else:

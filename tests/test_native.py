@@ -12,12 +12,13 @@ from functools import reduce
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from qbp.angles import Angles
 from qbp.errors import ArgumentError
 from qbp.executors import AdjointExecutor, native
 from qbp.executors.dense import Dense
-from qbp.executors.native import Native, passes, plan, schedule, threads
+from qbp.executors.native import Native, lanes, passes, plan, schedule, threads
 from qbp.executors.native.frame import Frame, Word
 from qbp.executors.native.lanes import lanes_of
 from qbp.gates import GATES
@@ -472,9 +473,40 @@ def test_frame_conjugates_words():
 def test_cos_and_sin():
     angles = np.concatenate([np.linspace(-20, 20, 4001), np.pi / 4 * np.arange(-40, 41), [1e6, -123456.789, 0.0]])
     Native()(layers(1, 1), Angles(torch.zeros(1, 1), torch.zeros(3)))  # compiled as part of a kernel
-    got = np.array([passes.cos_sin(t) for t in angles])
+    cos_sin = njit(lambda t: passes.cos_sin(t))  # part of a kernel: Python itself must not call it
+    got = np.array([cos_sin(t) for t in angles])
     np.testing.assert_allclose(got, np.stack([np.cos(angles), np.sin(angles)], 1), rtol=0, atol=4e-16)
-    assert np.isnan(passes.cos_sin(np.nan)).all()
+    assert np.isnan(cos_sin(np.nan)).all()
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(np.float64, 1e-14), (np.float32, 1.5e-7)])
+def test_angles_as_integers(dtype, tol):
+    angles = np.concatenate([np.linspace(-20, 20, 2001), np.pi / 4 * np.arange(-40, 41), [0.0]])
+
+    @njit
+    def cos_sin(angle, array):
+        c, s = lanes.cos_sin_of_turns(lanes.splat(lanes.turns_in(angle, array)))
+        return lanes.hsum(c) / lanes.n_lanes(array), lanes.hsum(s) / lanes.n_lanes(array)
+
+    got = np.array([cos_sin(t, np.zeros(W, dtype)) for t in angles])
+    np.testing.assert_allclose(got, np.stack([np.cos(angles), np.sin(angles)], 1), rtol=0, atol=tol)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("with_instruction", [True, False])
+def test_lanes_are_swapped(dtype, with_instruction, monkeypatch):
+    if not with_instruction:
+        monkeypatch.setattr(lanes, "_PERMUTATIONS", {})
+    width = lanes_of(dtype)
+
+    @njit
+    def swap(numbers, by, result):
+        lanes.store(result, 0, lanes.swapped(lanes.load(numbers, 0), by))
+
+    for by in range(width):
+        result = np.zeros(width, dtype)
+        swap(np.arange(width).astype(dtype), by, result)
+        assert (result == np.arange(width) ^ by).all()
 
 
 def test_products_of_words():
@@ -490,7 +522,8 @@ def test_places_are_a_linear_permutation():
     n = 11
     places = [schedule.place(i) for i in range(2**n)]
     assert sorted(places) == list(range(2**n))
-    assert places == [int(passes.place(i)) for i in range(2**n)]
+    placed = njit(lambda i: passes.place(i))
+    assert places == [int(placed(i)) for i in range(2**n)]
     for z in (0b1011, 0b11010110101, 2**n - 1):
         placed = schedule.placed_z(z, n)
         assert all((i & z).bit_count() % 2 == (places[i] & placed).bit_count() % 2 for i in range(2**n))
