@@ -164,6 +164,7 @@ class AngleMap:
             amplitudes_graph,
         )
         self._graphs: dict[tuple[GraphModule, torch.dtype, torch.device], GraphModule] = {}
+        self._needs: dict[tuple[bool, bool], tuple[bool, ...]] = {}
         self._inputs = _Affine(inputs, n_inputs)
         self._weights = _Affine(weights, n_weights) if weights.any() else None
         self._shared = _Affine(shared, n_weights)
@@ -226,6 +227,11 @@ class AngleMap:
 
     def needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         """For each angle (K,) whether it is a function of what wants a gradient: of the inputs, of the weights."""
+        if (inputs, weights) not in self._needs:
+            self._needs[inputs, weights] = self._find_needs(inputs, weights)
+        return self._needs[inputs, weights]
+
+    def _find_needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         mixed = [bool(any(row)) for row in self.weights.scale]
         reads_weights = self.batched_graph is not None and graphs.reads(self.batched_graph, 1)
         batched = [inputs or (weights and m) for m in mixed]

@@ -18,7 +18,7 @@ from qbp.angles import Angles
 from qbp.errors import ArgumentError
 from qbp.executors import AdjointExecutor, native
 from qbp.executors.dense import Dense
-from qbp.executors.native import Native, lanes, passes, plan, schedule, threads
+from qbp.executors.native import Native, lanes, passes, plan, schedule, threads, turns
 from qbp.executors.native.frame import Frame, Word
 from qbp.executors.native.lanes import lanes_of
 from qbp.gates import GATES
@@ -147,8 +147,8 @@ def test_half_turns_of_shared_angles():
     for _ in range(20):
         program = random_program(rng, n_qubits=(2, 4), n_ops=(8, 20), n_angles=(8, 12))
         angles = random_angles(rng, program, 2, n_batched=int(rng.integers(0, 4)))
-        turns = torch.tensor(rng.integers(-3, 4, size=angles.shared.shape)) * torch.pi
-        assert_equals_dense(program, Angles(angles.batched, turns + 0.1 * angles.shared))
+        halves = torch.tensor(rng.integers(-3, 4, size=angles.shared.shape)) * torch.pi
+        assert_equals_dense(program, Angles(angles.batched, halves + 0.1 * angles.shared))
 
 
 def test_large_angles():
@@ -485,7 +485,7 @@ def test_angles_as_integers(dtype, tol):
 
     @njit
     def cos_sin(angle, array):
-        c, s = lanes.cos_sin_of_turns(lanes.splat(lanes.turns_in(angle, array)))
+        c, s = turns.cos_sin_of_turns(lanes.splat(turns.turns_in(angle, array)))
         return lanes.hsum(c) / lanes.n_lanes(array), lanes.hsum(s) / lanes.n_lanes(array)
 
     got = np.array([cos_sin(t, np.zeros(W, dtype)) for t in angles])

@@ -41,8 +41,10 @@ _NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values(
 
 
 class Saved(NamedTuple):
-    """What the forward pass leaves to the backward pass: what all samples share, and the final states (or none)."""
+    """What the forward pass leaves to the backward pass: the call, what all samples share, and the final states (or
+    none)."""
 
+    call: _Call
     common: tuple[np.ndarray, ...]
     states: np.ndarray | None
 
@@ -78,9 +80,9 @@ class Native:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)`` by the adjoint method (arXiv 2009.02823); see `AdjointExecutor`."""
-        call = _Call(program, angles, amplitudes)
+        call = saved.call
         check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
-        return _backward(call, saved, _numpy(grad, call.dtype), needs)
+        return _backward(saved, _numpy(grad, call.dtype), needs)
 
     def frame_states(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """The final states (B, 2^N), complex, in a basis that all samples of one call share.
@@ -181,10 +183,11 @@ def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
     common = call.layout.prepare(call.plan, call.shared)
     final = empty(call.n_chunks * call.chunk_bytes // call.dtype.itemsize, call.dtype) if keep else None
     call.layout.forward(call.plan, common, call.inputs(0, len(out)), out, final, call.n_threads)
-    return call.tensor(out), Saved(common, final)
+    return call.tensor(out), Saved(call, common, final)
 
 
-def _backward(call: _Call, saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
+def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
+    call = saved.call
     plan, dtype, width, n_samples = call.plan, call.dtype, call.width, len(call.batched)
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)), dtype)
     g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
@@ -238,5 +241,6 @@ def _plan(program: Program, n_batched: int, bits: int) -> Plan:
 
 def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
     """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
-    array = tensor.detach().cpu().numpy()
+    tensor = tensor.detach()
+    array = (tensor if tensor.is_cpu else tensor.cpu()).numpy()
     return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)

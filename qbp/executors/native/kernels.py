@@ -7,22 +7,18 @@ give equal bits, whatever the batch, the chunks and the threads.
 
 from __future__ import annotations
 
+from qbp.executors.native.atomics import fetch_add, flush_denormals, restore_denormals
 from qbp.executors.native.jit import inline, jit, kernel
 from qbp.executors.native.lanes import (
-    as_turns,
-    fetch_add,
-    flush_denormals,
     hsum,
     load,
     load_complex,
     n_lanes,
     parity,
-    restore_denormals,
     splat,
     store,
     store_both,
     store_complex,
-    turns_in,
 )
 from qbp.executors.native.passes import (
     FLIP_1,
@@ -37,6 +33,7 @@ from qbp.executors.native.passes import (
     undo_block,
     unproduct,
 )
+from qbp.executors.native.turns import as_turns, turns_in
 
 __all__ = ["backward", "forward"]
 

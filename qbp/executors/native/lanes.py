@@ -7,10 +7,7 @@ third of the speed: there the compiler checks at every loop whether the rows ove
 
 from __future__ import annotations
 
-import math
 import operator
-import os
-import platform
 
 import numpy as np
 from llvmlite import binding, ir
@@ -20,12 +17,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
 __all__ = [
-    "as_turns",
-    "cos_sin_of_turns",
-    "count",
-    "count_up",
-    "fetch_add",
-    "flush_denormals",
+    "FUSE",
+    "Vec",
     "hsum",
     "lanes_of",
     "load",
@@ -33,14 +26,11 @@ __all__ = [
     "load_complex",
     "n_lanes",
     "parity",
-    "restore_denormals",
     "splat",
     "store",
     "store_both",
     "store_complex",
     "swapped",
-    "turns_in",
-    "wait_a_little",
 ]
 
 
@@ -53,7 +43,7 @@ def _register_bytes() -> int:
 
 
 _BYTES = _register_bytes()
-_FUSE = ("contract",)  # lets LLVM fuse multiply and add, but not reorder sums
+FUSE = ("contract",)  # lets LLVM fuse multiply and add, but not reorder sums
 _INT = ir.IntType(32)
 
 
@@ -102,7 +92,7 @@ def _binary(op, instruction: str, of_integers: str | None = None) -> None:
     def _lower(context, builder, sig, args):
         if isinstance(sig.return_type.dtype, types.Integer):
             return getattr(builder, of_integers)(*args)
-        return getattr(builder, instruction)(*args, flags=_FUSE)
+        return getattr(builder, instruction)(*args, flags=FUSE)
 
 
 for _op, *_instructions in (
@@ -273,84 +263,6 @@ _PERMUTATIONS = {
 }
 
 
-# Angles as integers: a whole turn is 2^32 in float32, 2^64 in float64, so that sums wrap around as angles do, exactly.
-
-
-def as_turns(array):
-    """The same memory as integers."""
-    return array.view(_integer(array.dtype))
-
-
-@overload(as_turns)
-def _as_turns(array):
-    integer = _integer(array.dtype)
-    return lambda array: array.view(integer)
-
-
-def _integer(dtype):
-    return np.int32 if dtype in (types.float32, np.float32) else np.int64
-
-
-@intrinsic
-def turns_in(typing, angle, array):
-    """An angle in radians, a double, as an integer as wide as the numbers of an array."""
-    bits = array.dtype.bitwidth
-
-    def generate(context, builder, sig, args):
-        double = args[0].type
-        turns = builder.fmul(args[0], ir.Constant(double, 1 / (2 * math.pi)))
-        floor = builder.module.declare_intrinsic("llvm.floor", [double])
-        turns = builder.fsub(turns, builder.call(floor, [turns]))  # from 0 to 1
-        whole = builder.fptosi(builder.fmul(turns, ir.Constant(double, 2.0**62)), ir.IntType(64))
-        whole = builder.shl(whole, ir.Constant(whole.type, 2))  # 2^64, a whole turn, is nothing
-        if bits < 64:
-            whole = builder.add(whole, ir.Constant(whole.type, 1 << 63 - bits))  # to the nearest
-            whole = builder.trunc(builder.lshr(whole, ir.Constant(whole.type, 64 - bits)), ir.IntType(bits))
-        return whole
-
-    return types.Integer.from_bitwidth(bits)(types.float64, array), generate
-
-
-@intrinsic
-def cos_sin_of_turns(typing, turns):
-    """cos and sin of angles as integers: ``a = k 2^(b-2) + r``, quarter turns and a rest of at most pi/4, which goes
-    through Taylor series as long as the dtype sees their terms."""
-    bits = turns.dtype.bitwidth
-    vec = Vec(types.float32 if bits == 32 else types.float64)
-    n_terms = 5 if bits == 32 else 9
-
-    def generate(context, builder, sig, args):
-        real, integer = context.get_value_type(vec), args[0].type
-
-        def constant(number):
-            kind = integer if isinstance(number, int) else real
-            return ir.Constant(kind, [number] * vec.width)
-
-        def series(square, coefficients):
-            total = constant(coefficients[-1])
-            for coefficient in coefficients[-2::-1]:
-                total = builder.fadd(builder.fmul(total, square, flags=_FUSE), constant(coefficient), flags=_FUSE)
-            return total
-
-        def bit_of(number, bit):
-            return builder.icmp_signed("!=", builder.and_(number, constant(bit)), constant(0))
-
-        quarter = builder.ashr(builder.add(args[0], constant(1 << bits - 3)), constant(bits - 2))
-        rest = builder.sub(args[0], builder.shl(quarter, constant(bits - 2)))
-        r = builder.fmul(builder.sitofp(rest, real), constant(2 * math.pi / 2**bits))
-        square = builder.fmul(r, r)
-        s = builder.fmul(r, series(square, [(-1) ** k / math.factorial(2 * k + 1) for k in range(n_terms)]))
-        c = series(square, [(-1) ** k / math.factorial(2 * k) for k in range(n_terms + 1)])
-        swap = bit_of(quarter, 1)
-        cos, sin = builder.select(swap, s, c), builder.select(swap, c, s)
-        zero = constant(0.0)
-        cos = builder.select(bit_of(builder.add(quarter, constant(1)), 2), builder.fsub(zero, cos), cos)
-        sin = builder.select(bit_of(quarter, 2), builder.fsub(zero, sin), sin)
-        return context.make_tuple(builder, sig.return_type, (cos, sin))
-
-    return types.UniTuple(vec, 2)(turns), generate
-
-
 @intrinsic
 def parity(typing, mask):
     """The parity of the bits of an integer: 0 or 1."""
@@ -359,106 +271,3 @@ def parity(typing, mask):
         return builder.and_(builder.ctpop(args[0]), ir.Constant(args[0].type, 1))
 
     return mask(mask), generate
-
-
-@intrinsic
-def fetch_add(typing, counter):
-    """Add 1 to the first number of an array of integers and return what it was, in one step for all threads."""
-
-    def generate(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
-
-    return types.int64(counter), generate
-
-
-@intrinsic
-def count_up(typing, counter):
-    """Add 1 to the first number of an array of integers, after all that this thread has written before."""
-
-    def generate(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "release")
-        return context.get_dummy_value()
-
-    return types.void(counter), generate
-
-
-@intrinsic
-def count(typing, counter):
-    """The first number of an array of integers; what others wrote before they counted up to it can then be read."""
-
-    def generate(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        return builder.load_atomic(data, "acquire", 8)
-
-    return types.int64(counter), generate
-
-
-@intrinsic
-def wait_a_little(typing):
-    """Let other threads of this machine run, while this one waits for one of them."""
-
-    def generate(context, builder, sig, args):
-        if os.name == "posix":
-            function = ir.FunctionType(_INT, [])
-            builder.call(cgutils.get_or_insert_function(builder.module, function, "sched_yield"), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
-def flush_denormals(typing):
-    """Let this thread treat the tiniest numbers (below 1e-38 in float32), which cost a hundred times as much as others,
-    as zeros; returns what `restore_denormals` wants."""
-
-    def generate(context, builder, sig, args):
-        before = _float_control(builder)
-        _set_float_control(builder, builder.or_(before, ir.Constant(before.type, _FLUSH)))
-        return builder.zext(before, ir.IntType(64))
-
-    return types.int64(), generate
-
-
-@intrinsic
-def restore_denormals(typing, before):
-    """Undo `flush_denormals`."""
-
-    def generate(context, builder, sig, args):
-        width = _float_control(builder).type
-        _set_float_control(builder, builder.trunc(args[0], width) if width.width < 64 else args[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
-# The floating point control register: flush-to-zero and denormals-are-zero.
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
-_ARM = platform.machine().lower() in ("aarch64", "arm64")
-_FLUSH = 0x8040 if _X86 else 1 << 24
-
-
-def _float_control(builder):
-    if _X86:
-        slot = cgutils.alloca_once(builder, _INT)
-        _call_x86(builder, "llvm.x86.sse.stmxcsr", slot)
-        return builder.load(slot)
-    if _ARM:
-        return builder.asm(ir.FunctionType(ir.IntType(64), []), "mrs $0, fpcr", "=r", [], True)
-    return ir.Constant(_INT, 0)
-
-
-def _set_float_control(builder, value) -> None:
-    if _X86:
-        slot = cgutils.alloca_once(builder, _INT)
-        builder.store(value, slot)
-        _call_x86(builder, "llvm.x86.sse.ldmxcsr", slot)
-    elif _ARM:
-        builder.asm(ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "msr fpcr, $0", "r", [value], True)
-
-
-def _call_x86(builder, name: str, slot) -> None:
-    pointer = ir.IntType(8).as_pointer()
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [pointer]), name)
-    builder.call(function, [builder.bitcast(slot, pointer)])

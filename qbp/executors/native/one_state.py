@@ -14,26 +14,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from qbp.executors.native.atomics import count, count_up, fetch_add, flush_denormals, restore_denormals, wait_a_little
 from qbp.executors.native.jit import inline, jit, kernel
 from qbp.executors.native.lanes import (
-    as_turns,
-    count,
-    count_up,
-    fetch_add,
-    flush_denormals,
     hsum,
     load,
     load_both,
     load_complex,
     n_lanes,
     parity,
-    restore_denormals,
     splat,
     store,
     store_both,
     store_complex,
-    turns_in,
-    wait_a_little,
 )
 from qbp.executors.native.passes import (
     FLIP_1,
@@ -48,6 +41,7 @@ from qbp.executors.native.passes import (
     undo_block,
     unproduct,
 )
+from qbp.executors.native.turns import as_turns, turns_in
 
 __all__ = ["backward", "forward"]
 

@@ -18,8 +18,6 @@ import numpy as np
 
 from qbp.executors.native.jit import exact, inline, jit, kernel
 from qbp.executors.native.lanes import (
-    as_turns,
-    cos_sin_of_turns,
     load,
     load_both,
     load_complex,
@@ -31,6 +29,7 @@ from qbp.executors.native.lanes import (
     store_complex,
     swapped,
 )
+from qbp.executors.native.turns import as_turns, cos_sin_of_turns
 
 __all__ = [
     "FLIP_1",

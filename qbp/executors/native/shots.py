@@ -15,7 +15,7 @@ import torch
 from numba import njit, uint64
 from torch import Tensor
 
-from qbp.executors.native.lanes import fetch_add
+from qbp.executors.native.atomics import fetch_add
 from qbp.executors.native.threads import run_on_threads
 
 __all__ = ["draw"]

@@ -61,11 +61,13 @@ def run_on_threads(function: Callable[[], None], n_threads: int) -> None:
     The function finds its share of the work itself and returns when nothing is left.
     """
     global _workers
-    if n_threads > 1:
-        with _lock:
-            while _workers < n_threads - 1:
-                threading.Thread(target=_work, args=(_tasks,), name="qbp", daemon=True).start()
-                _workers += 1
+    if n_threads <= 1:
+        function()
+        return
+    with _lock:
+        while _workers < n_threads - 1:
+            threading.Thread(target=_work, args=(_tasks,), name="qbp", daemon=True).start()
+            _workers += 1
     task = _Task(function, n_threads - 1)
     for _ in range(task.helpers):
         _tasks.put(task)
