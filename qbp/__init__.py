@@ -23,6 +23,7 @@ from qbp.hardware import on_backend, plan
 from qbp.information import gradient_variance, jacobian, quantum_fisher
 from qbp.layer import QuantumLayer
 from qbp.models import hybrid, mlp
+from qbp.noise import error_bars, noise_table
 from qbp.prune import prune
 from qbp.store import load_model, save_model
 from qbp.testing import gradcheck
@@ -46,6 +47,7 @@ __all__ = [
     "data",
     "diagnose",
     "distill",
+    "error_bars",
     "evaluate",
     "fit",
     "gradcheck",
@@ -57,6 +59,7 @@ __all__ = [
     "load_model",
     "lr_range_test",
     "mlp",
+    "noise_table",
     "on_backend",
     "plan",
     "prune",

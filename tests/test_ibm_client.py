@@ -38,8 +38,25 @@ def server():
         yield ibm
 
 
+@pytest.fixture(scope="module")
+def service(server):
+    """One service for most tests: making one takes longer than they do."""
+    from qiskit_ibm_runtime import QiskitRuntimeService
+
+    return QiskitRuntimeService()
+
+
 @pytest.fixture
-def ibm(server):
+def ibm(server, service, monkeypatch):
+    server.reset()
+    monkeypatch.setattr(IBM, "service", service)
+    yield server
+    server.reset()
+
+
+@pytest.fixture
+def bare(server):
+    """The server for what makes its own service."""
     server.reset()
     yield server
     server.reset()
@@ -142,7 +159,7 @@ def test_jobs_are_found_by_tag_and_told_their_usage(ibm):
     assert runs.primitive.usage(runs.runner.ids[0]) == pytest.approx(50.7424)
 
 
-def test_another_process_fetches_the_same(ibm):
+def test_another_process_fetches_the_same(bare):
     """By id alone: with a new service, and the work made again from the same model."""
     runs = executor()
     step(runs)
@@ -208,7 +225,7 @@ def test_without_a_ledger_nothing_paid_runs(ibm):
     assert ibm.stats()["jobs"]["accepted"] == 0
 
 
-def test_an_unknown_device(ibm):
+def test_an_unknown_device(bare):
     with pytest.raises(ArgumentError, match="'ibm:' and one of fake_manila, but is 'ibm:nowhere'"):
         _ = IBM("nowhere").backend
     with pytest.raises(ArgumentError, match="must name the device"):
@@ -304,16 +321,6 @@ def test_which_errors_pass(ibm, fault, passes):
     runs.primitive.submit(work, ())
 
 
-def test_a_token_that_expires_is_renewed(ibm):
-    runs = executor()
-    work = work_of(runs)
-    ibm.revoke_tokens()
-    with pytest.raises(Exception) as caught:
-        runs.primitive.submit(work, ())
-    assert runs.primitive.transient(caught.value)
-    assert done(runs.primitive, work)
-
-
 def test_a_failed_job_does_not_pass(ibm):
     runs = executor()
     work = work_of(runs)
@@ -350,3 +357,16 @@ def test_nothing_here_warns_of_what_is_deprecated(ibm):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(EstimatorV2|SamplerV2) class is deprecated")
         step(executor())
+
+
+# last, since it ends the tokens of all
+
+
+def test_a_token_that_expires_is_renewed(bare):
+    runs = executor()
+    work = work_of(runs)
+    bare.revoke_tokens()
+    with pytest.raises(Exception) as caught:
+        runs.primitive.submit(work, ())
+    assert runs.primitive.transient(caught.value)
+    assert done(runs.primitive, work)
