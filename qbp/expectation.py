@@ -123,6 +123,7 @@ class Ahead:
     def vjp(self, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
         """The rule's gradients, and their variances as the task's error bars."""
         variance = VARIANCES.get(self.task.diff_method)
+        self.task.errors.gradients = None
         if self.variances is not None and variance is not None:
             self.task.errors.gradients = variance(
                 _replay(self.variances), self.task.program, angles, amplitudes, grad, self.needs
