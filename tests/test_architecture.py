@@ -18,8 +18,8 @@ LAYERS = (
     "errors files graphs gates program angles expression listing qasm_reader qasm drawing cost ledger patience jobs",
     "trace executors gradients onchip expectation qnode weights layer testing",
     "ansatz gallery models backprop data families metrics checkpoint train store information capability provenance",
-    "hardware groups edit importance redundancy exact transpiled prune structured lesson distill compress controls "
-    "trial statistics verdicts sweep grid compare diagnose",
+    "hardware noise groups edit importance redundancy exact transpiled prune structured lesson distill compress "
+    "controls trial statistics verdicts sweep grid compare diagnose",
     "report pictures page sections config runs submission pipeline cli __main__",
 )
 LAYER = {name: i for i, line in enumerate(LAYERS) for name in line.split()}

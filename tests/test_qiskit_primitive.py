@@ -316,6 +316,13 @@ def test_splitting_changes_no_bit(name: str):
     assert len({w.fingerprint for w in parts}) == 3
 
 
+def test_parts_do_not_err_alike():
+    executor = backend("qiskit", shots=100, options=Options(max_executions=100))
+    program = Program(1, (Rotation("X", (0,), 0),), (Expval.word("Z", 0),), 1)
+    outputs = executor(program, Angles.of(torch.linspace(1.5, 1.501, 20, dtype=torch.float64)[:, None]))
+    assert len(outputs.unique()) > 8
+
+
 def test_fingerprints_tell_work_apart():
     def fingerprint(x=X, shots=100, name="aer", **options):
         executor, works = recorded(name, shots=shots, options=Options(**options))

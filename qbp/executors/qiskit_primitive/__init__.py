@@ -47,7 +47,9 @@ class QiskitPrimitive:
     """Executor on one of Qiskit's primitives.
 
     Args:
-        primitive: what runs the work; see `qbp.jobs.Primitive`.
+        primitive: what runs the work, a `qbp.jobs.Primitive`. It says besides which `backend` (Qiskit's, or None)
+            circuits are transpiled for, when its `calibration` was, which options it `ignores`, and how many quantum
+            `seconds` a job takes.
         shots: how many times each circuit is sampled; None for what simulators give without sampling.
         options: how circuits are transpiled, measured and mitigated.
         generator: source of the seeds of what simulators sample; None for torch's global one.
@@ -152,7 +154,12 @@ class QiskitPrimitive:
         per_job = max(1, self.options.max_executions // per_set)
         seed = None if self.shots is None else int(torch.randint(2**31, (), generator=self.generator))
         payload = Payload(compiled, self.options, self.shots, seed)
-        return [self._work(payload, values[i : i + per_job]) for i in range(0, len(values), per_job)]
+        works = []
+        for start in range(0, len(values), per_job):
+            if seed is not None:  # parts that sampled alike would err alike
+                payload = replace(payload, seed=seed + start)
+            works.append(self._work(payload, values[start : start + per_job]))
+        return works
 
     def _work(self, payload: Payload, values: np.ndarray) -> Work:
         values = np.ascontiguousarray(values)

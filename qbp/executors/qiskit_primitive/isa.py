@@ -68,11 +68,9 @@ class Compiled:
         return len(observables(self.program)) < len(self.program.measurements)
 
     @cached_property
-    def measured(self) -> list[Any]:
-        """For each group of `measurement_groups` the circuit that measures its wires into the register `meas`, whose
-        first bit is the last wire."""
+    def rotated(self) -> list[Any]:
+        """For each group the circuit, turned to the basis of the group's words."""
         from qiskit import QuantumCircuit
-        from qiskit.circuit import ClassicalRegister
         from qiskit.transpiler import PassManager
         from qiskit.transpiler.passes import Optimize1qGatesDecomposition
 
@@ -83,8 +81,17 @@ class Compiled:
                 append(turns, op, {}, self.layout)
             if self.backend is not None:
                 turns = PassManager([Optimize1qGatesDecomposition(target=self.backend.target)]).run(turns)
-            circuit = self.circuit.compose(turns)
-            register = ClassicalRegister(len(group.wires), "meas")
+            circuits.append(self.circuit.compose(turns))
+        return circuits
+
+    @cached_property
+    def measured(self) -> list[Any]:
+        """The same, measuring the group's wires into the register `meas`, whose first bit is the last wire."""
+        from qiskit.circuit import ClassicalRegister
+
+        circuits = []
+        for group, rotated in zip(self.groups, self.rotated, strict=True):
+            circuit, register = rotated.copy(), ClassicalRegister(len(group.wires), "meas")
             circuit.add_register(register)
             circuit.measure([self.layout[w] for w in reversed(group.wires)], register)
             circuits.append(circuit)

@@ -93,7 +93,7 @@ class Statevector(_Local):
             return Results(values, np.zeros_like(values))
         outcomes = [
             np.concatenate([_probabilities(_states(circuit, block), group.wires) for block in blocks])
-            for group, circuit in zip(compiled.groups, compiled.measured, strict=True)
+            for group, circuit in zip(compiled.groups, compiled.rotated, strict=True)
         ]
         return _results(work, outcomes)
 
@@ -116,7 +116,7 @@ def _results(work: Work, probabilities: list[np.ndarray]) -> Results:
 
 
 def _states(circuit: Any, values: np.ndarray) -> np.ndarray:
-    """Final states (S, 2^n) in Qiskit's order of basis states; measurements are passed over."""
+    """Final states (S, 2^n) in Qiskit's order of basis states."""
     from qiskit.circuit import ParameterExpression
     from qiskit.quantum_info import Operator
 
@@ -126,8 +126,6 @@ def _states(circuit: Any, values: np.ndarray) -> np.ndarray:
     parameters = list(circuit.parameters)
     for instruction in circuit.data:
         gate = instruction.operation
-        if gate.name in ("measure", "barrier"):
-            continue
         axes = [n - circuit.find_bit(q).index for q in reversed(instruction.qubits)]
         if any(isinstance(p, ParameterExpression) for p in gate.params):
             (turn,) = gate.params  # rotations have one
@@ -213,10 +211,10 @@ class Aer(_Local):
         """For each group the probabilities of what is read, (S, 2^wires): of the final state, after readout errors."""
         import_module("qiskit_aer.library")
         circuits = []
-        for group, circuit in zip(compiled.groups, compiled.measured, strict=True):
-            bare = circuit.remove_final_measurements(inplace=False)
-            bare.save_probabilities([compiled.layout[w] for w in reversed(group.wires)], label="p")
-            circuits.append(bare)
+        for group, rotated in zip(compiled.groups, compiled.rotated, strict=True):
+            circuit = rotated.copy()
+            circuit.save_probabilities([compiled.layout[w] for w in reversed(group.wires)], label="p")
+            circuits.append(circuit)
         flips = self._noise(_active(compiled))[1] if self.noise else {}
         results = self._aer(compiled, circuits, values, "density_matrix" if self.noise else "statevector")
         outcomes = []
