@@ -32,7 +32,7 @@ CONFINED = {
     "numba": {"executors/native"},
     "pennylane": {"trace/pennylane", "executors/pennylane_device", "qnode", "cli"},
     "qiskit": {"trace/qiskit", "executors/qiskit_primitive", "gallery", "qasm", "cli"},
-    "matplotlib": {"report", "page/charts"},
+    "matplotlib": {"report", "pictures", "page/charts"},
 }
 LAZY_ONLY = (
     "pennylane",

@@ -303,3 +303,14 @@ def test_a_wrong_comparison_is_told_by_key_and_line(qbp: Run, line: str, said: s
     Path("wrong.yaml").write_text("\n".join([*kept, line]))
     done = qbp("compare", "wrong.yaml")
     assert done.code == 2 and said in done.err and "wrong.yaml, line" in done.err
+
+
+def test_prune_prints_what_it_saves_beside_random_choice(qbp: Run) -> None:
+    assert qbp("train", "small.yaml", "-q").code == 0
+    done = qbp("prune", "runs/small", "--what=gates", "--amount=0.5", "--epochs=1")
+    assert done.code == 0, done.err
+    assert all(name in done.out for name in ("full", "pruned", "random", "circuits a step", "accuracy"))
+    assert Path("runs/small/pruned.safetensors").exists() and Path("runs/small/pruned.png").exists()
+    done = qbp("prune", "runs/small", "--by=exact")
+    assert done.code == 0 and "random" not in done.out
+    assert qbp("prune", "runs/small", "--by=magnitude").code == 2

@@ -28,6 +28,7 @@ for _command in (
     report.report,
     report.diagnose,
     compress.run,
+    compress.prune,
     compress.distill,
     jobs.submit,
     jobs.collect,

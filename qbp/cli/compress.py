@@ -1,4 +1,4 @@
-"""`qbp run` and `distill`: smaller models."""
+"""`qbp run`, `prune` and `distill`: smaller models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from qbp.cli.console import ConfigArgument, SetOption, err, load_config, out, table
 
-__all__ = ["distill", "run"]
+__all__ = ["distill", "prune", "run"]
 
 NameOption = Annotated[str | None, typer.Option(help="Name of the run; by default the config's.")]
 RunsOption = Annotated[Path, typer.Option(help="Where runs are kept.")]
@@ -33,6 +33,55 @@ def run(
 
     folder = runs_dir / chosen.name
     _show("stages", folder, lambda: pipeline.run(chosen, folder, resume=resume, progress=not quiet))
+
+
+def prune(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
+    amount: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the groups of each kind to remove.")] = 0.5,
+    by: Annotated[str, typer.Option(help="l1, l2, identity, taylor, fisher, random; or exact.")] = "fisher",
+    what: Annotated[str, typer.Option(help="neurons, gates or both; or one kind, as entangler.")] = "both",
+    schedule: Annotated[str, typer.Option(help="one-shot, iterative or cubic.")] = "one-shot",
+    steps: Annotated[int | None, typer.Option(min=1, help="Rounds of the schedule.")] = None,
+    epochs: Annotated[int, typer.Option(min=0, help="Fine-tuning after each round, with the run's settings.")] = 5,
+    backend: Annotated[str | None, typer.Option(help="A device to spare two-qubit gates, as fake:quito.")] = None,
+    seed: Annotated[int, typer.Option(help="Of random choice and fine-tuning.")] = 0,
+) -> None:
+    """Prune the model of a run, and print what that saves and costs beside pruning as much at random."""
+    from qbp import compress, pictures, runs
+    from qbp.layer import QuantumLayer
+    from qbp.prune import prune as pruned_by
+    from qbp.store import save_model
+
+    config, model, (train, test) = runs.restore(run)
+    options: dict[str, Any] = {"amount": amount, "what": what, "schedule": schedule, "steps": steps, "seed": seed}
+    if epochs:
+        options["finetune"] = {
+            **config.train.model_dump(),
+            "epochs": epochs,
+            "early_stopping": None,
+            "validation": None,
+        }
+    with runs.threads(config.threads):
+        models = {"full": model, "pruned": pruned_by(model, train, by=by, backend=backend, **options)}
+        if by not in ("random", "exact"):
+            models["random"] = pruned_by(model, train, by="random", **options)
+        found = {
+            name: compress.cost_of(each, backend=backend) | compress.quality_of(each, test, shots=None)
+            for name, each in models.items()
+        }
+    save_model(models["pruned"], run / "pruned.safetensors")
+    layers = {name: [m for m in each.modules() if isinstance(m, QuantumLayer)] for name, each in models.items()}
+    if layers["pruned"]:
+        drawn = {name: layers[name][0].circuit.program for name in ("full", "pruned")}
+        pictures.circuits(drawn, run / "pruned.png")
+    device = {"device_two_qubit": f"2-qubit on {backend}"} if backend is not None else {}
+    counts = {"parameters": "weights", "live": "live", "rotations": "rotations", "two_qubit": "2-qubit", **device}
+    counts |= {"circuits": "circuits a step", "ideal": "accuracy" if test.n_classes else "r2"}
+    rows = table(f"{run}: {by}", "model", *counts.values())
+    for name, row in found.items():
+        rows.add_row(name, *(f"{row[key]:.4f}" if key == "ideal" else str(row[key]) for key in counts))
+    out().print(rows)
+    out().print(f"Saved in {run / 'pruned.safetensors'}", markup=False)
 
 
 def distill(
