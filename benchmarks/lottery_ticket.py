@@ -1,6 +1,6 @@
 """Lottery tickets of variational circuits on Iris and Wine (arXiv 2509.11190), with networks of the same size beside.
 
-    python benchmarks/lottery_ticket.py [SEEDS]
+    python benchmarks/lottery_ticket.py [SEEDS ["DATA, MODEL, SCORE" ...]]     (other rows are kept)
 
 In every round a fifth of what is left goes (rotations, or neurons, of smallest magnitude), the rest starts again from
 its first weights and is trained anew. The published claim: weak tickets with 26.0 % of the weights keep the accuracy.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
+from qbp.files import write_atomic
 from qbp.groups import groups_of
 from qbp.models import matched_mlp
 
@@ -63,33 +65,31 @@ def tickets(model, kinds, by: str, train, test, seed: int) -> list[tuple[float, 
     return rows
 
 
-def main(seeds: int) -> None:
+def main(seeds: int, asked: list[str]) -> None:
     path = Path(__file__).parent / "results" / "lottery_ticket.json"
-    result: dict = {"published: smallest share (percent)": PUBLISHED, "seeds": seeds, "rows": {}}
-    for name in ("iris", "wine"):
-        for kind in ("circuit", "mlp"):
-            for by in ("l1", "random"):
-                runs = []
-                for seed in range(seeds):
-                    options = {"features": 4} if name == "wine" else {}
-                    train, test = qbp.data.load(name, scale="standard", test_size=0.4, seed=seed, **options)
-                    model, kinds = models(train.n_classes, seed)[kind]
-                    runs.append(tickets(model, kinds, by, train, test, seed))
-                left = [100 * runs[0][r][0] for r in range(ROUNDS + 1)]
-                accuracy = 100 * np.array([[a for _, a in run] for run in runs])
-                mean, std = accuracy.mean(0), accuracy.std(0, ddof=1)
-                kept = [share for share, value in zip(left, mean, strict=True) if value >= mean[0] - std[0]]
-                result["rows"][f"{name}, {kind}, {by}"] = {
-                    "left": [round(share, 1) for share in left],
-                    "accuracy": [round(float(value), 2) for value in mean],
-                    "std": [round(float(value), 2) for value in std],
-                    "smallest share": round(min(kept), 1),
-                }
-                print(
-                    f"{name}, {kind}, {by}: {mean[0]:.1f} +- {std[0]:.1f}; smallest share {min(kept):.1f} %", flush=True
-                )
-                path.write_text(json.dumps(result, indent=1) + "\n")
+    every = [", ".join(parts) for parts in product(("iris", "wine"), ("circuit", "mlp"), ("l1", "random"))]
+    for case in asked or every:
+        name, kind, by = case.split(", ")
+        runs = []
+        for seed in range(seeds):
+            options = {"features": 4} if name == "wine" else {}
+            train, test = qbp.data.load(name, scale="standard", test_size=0.4, seed=seed, **options)
+            model, kinds = models(train.n_classes, seed)[kind]
+            runs.append(tickets(model, kinds, by, train, test, seed))
+        left = [100 * share for share, _ in runs[0]]
+        accuracy = 100 * np.array([[value for _, value in run] for run in runs])
+        mean, std = accuracy.mean(0), accuracy.std(0, ddof=1)
+        smallest = min(share for share, value in zip(left, mean, strict=True) if value >= mean[0] - std[0])
+        row = {"left": left, "accuracy": mean.tolist(), "std": std.tolist(), "smallest share": smallest}
+        rounded = {
+            key: [round(v, 2) for v in value] if isinstance(value, list) else value for key, value in row.items()
+        }
+        before = json.loads(path.read_text())["rows"] if path.exists() else {}
+        rows = {key: value for key, value in {**before, case: rounded}.items() if key in every}
+        result = {"published: smallest share (percent)": PUBLISHED, "seeds": seeds, "rows": dict(sorted(rows.items()))}
+        print(f"{case}: {mean[0]:.1f} +- {std[0]:.1f}; smallest share {smallest:.1f} %", flush=True)
+        write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, sys.argv[2:])

@@ -1,6 +1,6 @@
 """Two-qubit gates of a hybrid model on MNIST-4 after transpilation to a fake IBM device: half of them for one point?
 
-    python benchmarks/two_qubit_gates.py [SEEDS]
+    python benchmarks/two_qubit_gates.py [SEEDS | SEED,SEED,...]     (rows of other seeds are kept)
 
 A hybrid model (16 principal components, 4 qubits, 3 strongly entangling layers, 4 classes) is trained, pruned of what
 its outputs do not need, then of entanglers by their Fisher score for each two-qubit gate that the device is spared, in
@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
 from qbp.compress import compression, summary
+from qbp.files import write_atomic
 
 DEVICE = "fake:quito"
 TRAINING = {"epochs": 20, "lr": 0.02, "batch_size": 32}
@@ -29,33 +30,42 @@ def build(seed: int):
     return qbp.hybrid(16, 4, n_qubits=4, n_layers=3, seed=seed)
 
 
-def main(seeds: int) -> None:
+def main(seeds: list[int]) -> None:
     train, test = qbp.data.load("mnist", classes=(0, 1, 2, 3), features=16, test_size=0.5, seed=0)
     pruning = {"amount": {"entangler": 0.6}, "by": "fisher", "schedule": "cubic", "steps": 3, "finetune": TUNING}
-    rows = compression(
-        build,
-        train,
-        test,
-        training=TRAINING,
-        pruning=pruning,
-        after=lambda model: qbp.prune(model, by="exact"),
-        seeds=seeds,
-        backend=DEVICE,
-    )
+    path = Path(__file__).parent / "results" / "two_qubit_gates.json"
+    for seed in seeds:
+        rows = compression(
+            build,
+            train,
+            test,
+            training=TRAINING,
+            pruning=pruning,
+            after=lambda model: qbp.prune(model, by="exact"),
+            seeds=[seed],
+            backend=DEVICE,
+        )
+        before = json.loads(path.read_text())["rows"] if path.exists() else []
+        rows = sorted([row for row in before if row["run"] != seed] + rows, key=lambda row: row["run"])
+        report(rows, path)
+
+
+def report(rows: list[dict], path: Path) -> None:
     found = summary(rows)
     for name, values in found.items():
         counts = "  ".join(f"{key} {values[key][0]:.1f}" for key in KEYS)
         scores = "  ".join(f"{key} {100 * values[key][0]:.2f} +- {100 * values[key][1]:.2f}" for key in SCORES)
-        print(f"{name:10} {counts}  {scores}", flush=True)
+        print(f"{name:10} {counts}  {scores}")
     gates = {name: values["device_two_qubit"][0] for name, values in found.items()}
     spared = 1 - gates["pruned"] / gates["full"]
     lost = 100 * (found["full"]["ideal"][0] - found["pruned"]["ideal"][0])
     verdict = f"{100 * spared:.0f} % of the two-qubit gates go, for {lost:.2f} points of accuracy"
-    print(verdict)
-    result = {"device": DEVICE, "seeds": seeds, "verdict": verdict, "mean and std": found, "rows": rows}
-    path = Path(__file__).parent / "results" / "two_qubit_gates.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(verdict, flush=True)
+    n_seeds = len({row["run"] for row in rows})
+    result = {"device": DEVICE, "seeds": n_seeds, "verdict": verdict, "mean and std": found, "rows": rows}
+    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    asked = sys.argv[1] if len(sys.argv) > 1 else "10"
+    main([int(seed) for seed in asked.split(",")] if "," in asked else list(range(int(asked))))

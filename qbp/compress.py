@@ -146,7 +146,7 @@ def compression(
     training: Mapping[str, Any],
     pruning: Mapping[str, Any],
     after: Callable[[nn.Module], nn.Module] | None = None,
-    seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
     shots: int | None = 1000,
     backend: str | Executor | None = None,
 ) -> list[Row]:
@@ -159,7 +159,7 @@ def compression(
         training: arguments of `qbp.fit`, as in ``{"epochs": 20, "lr": 0.01}``.
         pruning: arguments of `qbp.prune`, with `finetune` as a mapping.
         after: what else makes the pruned model smaller, as `qbp.transpiled.snap`; the random one too.
-        seeds: how many, at least 5 for a statement.
+        seeds: how many, at least 5 for a statement; or which.
         shots, backend: as in `quality_of`; the device is also what circuits are transpiled for.
 
     Returns:
@@ -168,8 +168,8 @@ def compression(
     Raises:
         ArgumentError: an argument does not fit.
     """
-    if not isinstance(seeds, int) or seeds < 1:
-        raise ArgumentError(f"Argument `seeds` must be a positive integer, but is {seeds!r}")
+    if not seeds or (isinstance(seeds, int) and seeds < 1):
+        raise ArgumentError(f"Argument `seeds` must be a positive integer, or seeds, but is {seeds!r}")
     if isinstance(backend, str):
         backend = executor_named(backend, shots=shots)
     rows: list[Row] = []
@@ -177,7 +177,7 @@ def compression(
     tuned = dict(pruning.get("finetune") or {})
     epochs = training.get("epochs", 20) + rounds * (tuned.get("epochs", 20) if tuned else 0)
     finish = after or (lambda model: model)
-    for seed in range(seeds):
+    for seed in range(seeds) if isinstance(seeds, int) else seeds:
         full = build(seed)
         fit(full, train, **{"seed": seed, **training})
         options = {"seed": seed, "backend": backend, **pruning}
