@@ -10,7 +10,7 @@ from qbp.compress import summary
 from qbp.errors import ArgumentError
 from qbp.gates import GATES
 from qbp.program import Clifford, Op, Program
-from qbp.report import COLOURS, INK, _figure, _label, _save
+from qbp.report import COLOURS, INK, _figure, _save, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def pareto(
         axes.plot([r[cost] for r in own], [r[score] for r in own], ".", color=colour, alpha=0.35, markersize=5)
         (x, wide), (y, high) = values[cost], values[score]
         axes.errorbar(x, y, xerr=wide, yerr=high, fmt="o", color=colour, capsize=2, label=name)
-    _label(axes, TITLES.get(cost, cost), TITLES.get(score, score))
+    label(axes, TITLES.get(cost, cost), TITLES.get(score, score))
     axes.legend(frameon=False, fontsize=8)
     return _save(drawn, path)
 
