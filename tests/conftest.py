@@ -20,7 +20,7 @@ def compiled() -> None:
     import qbp
 
     for dtype in (torch.float32, torch.float64):
-        for n_qubits in (1, 7):  # lanes that are samples, and that are amplitudes
+        for n_qubits in (1, 10):  # lanes that are samples, and that are amplitudes
             layer = qbp.QuantumLayer("basic_entangler", n_qubits=n_qubits, n_layers=1)
             layer(torch.zeros(1, n_qubits, dtype=dtype)).sum().backward()
 

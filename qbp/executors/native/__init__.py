@@ -104,17 +104,20 @@ class Native:
 def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype, n_threads: int) -> bool:
     """Whether the lanes of a register are some amplitudes of one sample, rather than one of each of several samples.
 
-    By a measured rule (`benchmarks/layouts.py`): a sample alone takes ``(1 + 5 * 2^(-3 (n - 4) / 4)) / W`` as long as a
-    chunk of W samples, with n the qubits that are not lanes; and all threads can work on it.
+    By a measured rule (`benchmarks/choices.py`): a sample alone takes at most ``(1.5 + 5 * 2^(-3 (n - 4) / 4)) / W`` as
+    long as a chunk of W samples, with n the qubits that are not lanes, and several threads help where there is much to
+    do. A chunk that no cache holds is slower, a small state not worth the trouble.
     """
     width = _WIDTHS[dtype]
     free = n_qubits - (width.bit_length() - 1)
-    if free < 2:
+    if free < 6:
         return False
     if 4 * width * dtype.itemsize << n_qubits >= CHUNK_LIMIT:
         return True
-    alone = (1 + 5 * 2 ** (-0.75 * (free - 4))) / width
+    alone = (1.5 + 5 * 2 ** (-0.75 * (free - 4))) / width
     rounds = -(-n_samples // width)
+    if n_samples << free < 2**14:
+        n_threads = 1
     return -(-n_samples // n_threads) * alone < -(-rounds // n_threads)
 
 
