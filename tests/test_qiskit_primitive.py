@@ -87,7 +87,8 @@ def test_without_noise_the_transpiled_circuit_gives_the_same(device: str):
 def test_conformance_in_full(name: str):
     executor = EXACT[name]()
     size = getattr(executor.primitive.backend, "num_qubits", 99)
-    check_executor(executor, atol=1e-9, n_programs=100, accepts=lambda p: p.n_qubits <= size)
+    atol = 1e-9 if executor.primitive.backend is None else 1e-8  # a transpiler drops fixed angles of 1e-9
+    check_executor(executor, atol=atol, n_programs=100, accepts=lambda p: p.n_qubits <= size)
 
 
 @pytest.mark.slow
