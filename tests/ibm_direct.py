@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import warnings
 
 import numpy as np
@@ -72,7 +73,7 @@ class Direct:
         return float(self.service.job(job_id).metrics()["usage"]["qpu_charge_time_seconds"])
 
     def transient(self, error):
-        return not any(word in str(error) for word in ("401", "not authorized", "409", "1352", "400"))
+        return not re.search(r"\b(400|401|409)\b|not authorized", str(error))
 
 
 def work_for(values, shots=100):

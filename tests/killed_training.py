@@ -1,8 +1,8 @@
 """Train on the loopback server, be killed at a chosen point, resume: the program that `test_killed_jobs.py` runs.
 
-``python killed_training.py CONTROL_URL DIRECTORY REPEATS SEED POINT...`` prints a line of JSON for each repeat. Every
-training is a process of its own, forked when everything is imported, and killed by SIGKILL. The server is told over
-its control routes what to spoil, so that one repeat knows nothing of another.
+``python killed_training.py CONTROL_URL DIRECTORY REPEATS SEED EPOCHS POINT...`` prints a line of JSON for each repeat.
+Every training is a process of its own, forked when everything is imported, and killed by SIGKILL. The server is told
+over its control routes what to spoil, so that one repeat knows nothing of another.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from qbp.patience import Patience
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 POINTS = ("before submit", "after submit", "while queued", "after result")
-STEPS = 4
+STEPS = 2  # an epoch
 STOPPED = 3
 QUICK = Patience(answer=30.0, tries=6, pause=0.1, poll=0.05, settle=0.3, rate=1000)
 
@@ -60,15 +60,15 @@ def control(url, path, body=None):
     return json.loads(text) if text else None
 
 
-def train(directory):
-    """Two epochs of two steps, a job each; returns a hash of the weights."""
+def train(directory, epochs):
+    """Epochs of two steps, a job each; returns a hash of the weights."""
     torch.manual_seed(0)  # only of the first epoch's first attempt: afterwards the checkpoint's weights count
     layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1)
     model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), layer, nn.Linear(2, 2))
     x = torch.rand(6, 3, generator=torch.Generator().manual_seed(1))
     rows = qbp.data.Dataset(x, torch.tensor([0, 1, 0, 1, 0, 1]))
     moved = hardware.on_backend(model, "ibm:fake_manila", shots=64, budget=1000, run_dir=directory, patience=QUICK)
-    qbp.fit(moved, rows, epochs=2, batch_size=3, seed=5, run_dir=directory, resume=True)
+    qbp.fit(moved, rows, epochs=epochs, batch_size=3, seed=5, run_dir=directory, resume=True)
     return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in moved.parameters())).hexdigest()
 
 
@@ -121,7 +121,7 @@ def plant(point, at, late):
         Ledger.note = note_and_die
 
 
-def attempt(directory, point=None, at=1, late=False):
+def attempt(directory, epochs, point=None, at=1, late=False):
     """Run the training in a process of its own; returns (how it ended, what it wrote)."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -129,7 +129,7 @@ def attempt(directory, point=None, at=1, late=False):
         code = 1
         try:
             plant(point, at, late)
-            os.write(writer, train(directory).encode())
+            os.write(writer, train(directory, epochs).encode())
             code = 0
         except JobError as error:
             os.write(writer, f"{type(error).__name__}: {error}".encode())
@@ -145,19 +145,19 @@ def attempt(directory, point=None, at=1, late=False):
     return (-signal.SIGKILL if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)), said
 
 
-def repeat(url, directory, point, number, seed):
+def repeat(url, directory, epochs, point, number, seed):
     """One training that is killed once, with faults, and resumed until it ends."""
     rng = random.Random(f"{seed} {point} {number}")
     control(url, "/reset", {})
     faults = []
     for group in rng.sample(FAULTS, 2):
-        skip = rng.randrange(3)  # of a group together
+        skip = rng.randrange(STEPS * epochs - 1)  # of a group together
         faults += [rule | {"skip": skip} for rule in group]
     control(url, "/faults", faults)
     ends, said = [], ""
     while 0 not in ends and len(ends) < 8:
-        kill = (point, rng.randint(1, STEPS), rng.random() < 0.5) if not ends else (None,)
-        end, said = attempt(directory, *kill)
+        kill = (point, rng.randint(1, STEPS * epochs), rng.random() < 0.5) if not ends else (None,)
+        end, said = attempt(directory, epochs, *kill)
         ends.append(end)
     books = control(url, "/stats")
     ledger = Ledger(directory / "jobs")
@@ -177,14 +177,15 @@ def repeat(url, directory, point, number, seed):
     }
 
 
-def main(url, directory, repeats, seed, *points):
+def main(url, directory, repeats, seed, epochs, *points):
+    epochs = int(epochs)
     control(url, "/reset", {})
-    end, weights = attempt(Path(directory, "undisturbed"))
+    end, weights = attempt(Path(directory, "undisturbed"), epochs)
     print(json.dumps({"point": None, "ends": [end], "weights": weights}), flush=True)
     for point in points:
         for number in range(int(repeats)):
             folder = Path(directory, f"{point.replace(' ', '-')}-{number}")
-            print(json.dumps(repeat(url, folder, point, number, seed)), flush=True)
+            print(json.dumps(repeat(url, folder, epochs, point, number, seed)), flush=True)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def test_noisy_engine_is_biased():
         assert 0.8 < float(job.result()[0].data.evs[0]) < 0.975  # cos(0)=1 without noise; Rx(0)
 
 
+@pytest.mark.slow
 def test_samples_differ_from_job_to_job_or_depend_on_the_work_only():
     for seed_by in ("number", "work"):
         with IBMServer(seed=5, seed_by=seed_by) as ibm, ibm.client_environment():
@@ -184,6 +185,7 @@ def test_same_seed_same_numbers():
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 def test_retrieve_by_id_and_by_tag(backend, ibm):
     job = submit(backend, tags=["run-7", "step-3"])
     first = job.result()[0].data.evs
@@ -204,6 +206,7 @@ def test_inputs_come_back(backend):
     assert job.inputs["pubs"][0][2].shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_status_usage_metrics(backend, ibm):
     job = submit(backend, shots=1000)
     job.result()
@@ -226,6 +229,7 @@ def test_queue_then_cancel(backend, ibm):
     assert ibm.stats()["quantum_seconds"] == 0
 
 
+@pytest.mark.slow
 def test_batch_and_session(backend, ibm):
     with Batch(backend=backend) as batch:
         jobs = [submit(backend, value=0.1 * k, mode=batch) for k in range(3)]
@@ -240,6 +244,7 @@ def test_batch_and_session(backend, ibm):
     assert ibm.stats()["sessions"] == {"batch": 1, "dedicated": 1}
 
 
+@pytest.mark.slow
 def test_open_plan_refuses_sessions_and_stops_at_its_limit():
     with IBMServer(plan="open", usage_limit=5.0, engine="exact") as ibm, ibm.client_environment():
         backend = QiskitRuntimeService().backend("fake_manila")
@@ -344,6 +349,7 @@ def test_result_fetch_failing_n_times(backend, ibm, times, ok, monkeypatch):
     assert ibm.stats()["paid_but_unread"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "outcome,error,billed",
     [
@@ -367,6 +373,7 @@ def test_max_execution_time_is_honoured(backend, ibm):
     assert ibm.stats()["quantum_seconds"] == 3
 
 
+@pytest.mark.slow
 def test_nan_empty_corrupt_truncated(backend, ibm):
     ibm.set_faults(
         {"action": "job", "outcome": "nan"},
