@@ -2,11 +2,12 @@
 
     python benchmarks/fewer_circuits.py [SEEDS]
 
-The task is that of onchip_pruning.py: digits 0 to 3 as 16 angles on 4 qubits, 36 weights, batches of 25 of 500 images,
+The task is that of arXiv 2202.13239: digits 0 to 3 as 16 angles on 4 qubits, 36 weights, batches of 25 of 500 images,
 Adam 0.05 with weight decay 1e-4, a cosine over 15 epochs. After every fifth step the test accuracy is taken with exact
 expectation values on 1,500 images; training stops at 65 %, or after the 15 epochs. Circuits and shots are counted where
 they are executed, forward passes included. arXiv 2404.15751 reports 15 to 25 % fewer circuits for Guided-SPSA than for
-the shift rule. Writes results/fewer_circuits.json.
+the shift rule. Writes results/fewer_circuits.json, and goes on where it was stopped: 4 of 10 seeds have run, too few to
+say more than that every rule but SPSA (2 of 4) reached 65 % each time.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import pennylane as qml
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-from onchip_pruning import circuit, data  # puts the checkout on the path
-
+sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
 from qbp.angles import Angles
+from qbp.data import Dataset
 from qbp.executors.native import Native
 from qbp.executors.sampled import Sampled
 from qbp.files import write_atomic
@@ -48,6 +49,30 @@ METHODS: dict[str, tuple[Any, int]] = {
 }
 
 
+def circuit(inputs: Tensor, weights: Tensor) -> list[Any]:
+    for k, gate in enumerate([qml.RY, qml.RZ, qml.RX, qml.RY]):
+        for wire in range(4):
+            gate(inputs[4 * k + wire], wires=wire)
+    for wire in range(4):  # sqrt(H): a quarter turn about (X + Z) / sqrt(2)
+        qml.RY(-math.pi / 4, wires=wire)
+        qml.RZ(math.pi / 2, wires=wire)
+        qml.RY(math.pi / 4, wires=wire)
+    for block in range(3):
+        for k, gate in enumerate([qml.RX, qml.RY, qml.RZ]):
+            for wire in range(4):
+                gate(weights[block, k, wire], wires=wire)
+        for wire in range(3):
+            qml.CZ([wire, wire + 1])
+    return [qml.expval(qml.Z(wire)) for wire in range(4)]
+
+
+def data(seed: int) -> list[Dataset]:
+    """Images pooled 6 x 6 to 4 x 4 pixels, 500 to train and 1,500 to test."""
+    parts = qbp.data.load("mnist", classes=(0, 1, 2, 3), test_size=0.75, scale=None, seed=seed)
+    pixels = [nn.functional.avg_pool2d(part.x.reshape(-1, 1, 28, 28), 6).flatten(1) for part in parts]
+    return [Dataset((x - 0.1307) / 0.3081, part.y, part.name) for x, part in zip(pixels, parts, strict=True)]
+
+
 class Counted(Sampled):
     """Counts the circuits that are executed, and their shots."""
 
@@ -67,7 +92,6 @@ class Counted(Sampled):
 def until_good(name: str, seed: int) -> dict[str, Any]:
     rule, shots = METHODS[name]
     train, test = data(seed)
-    train = train.subset(range(SIZE))
     spent = {"circuits": 0, "shots": 0}
     executor = Counted(shots, torch.Generator().manual_seed(seed), spent)
     shape = {"weights": (3, 3, 4)}
