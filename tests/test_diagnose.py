@@ -206,13 +206,13 @@ def test_a_stalled_run_diagnoses_itself_and_another_does_not(tmp_path: Path, mon
     (tmp_path / "stuck.yaml").write_text("data: {name: moons}\ntrain: {epochs: 2, lr: 1.0e-7}\ntwin: false\n")
     main_ok(["train", str(tmp_path / "stuck.yaml"), "-q", "--runs-dir", str(tmp_path / "runs")])
     said = capsys.readouterr().out
-    assert "The hybrid model did not learn. Training took 0% off the loss" in " ".join(said.split())
+    assert "The hybrid model did not learn. Training took 0.0% off the loss" in " ".join(said.split())
     folder = tmp_path / "runs/stuck"
     kept = [Finding.from_json(f) for f in json.loads((folder / runs.DIAGNOSIS).read_text())["findings"]]
     assert "LOSS_STALLED" in {finding.code for finding in kept if finding.warns}
     assert kept == list(runs.diagnose(folder)) and (folder / "diagnosis.png").stat().st_size > 10_000
     main_ok(["diagnose", str(folder)])
-    assert "LOSS_STALLED: Training took 0% off" in " ".join(capsys.readouterr().out.split())
+    assert "LOSS_STALLED: Training took 0.0% off" in " ".join(capsys.readouterr().out.split())
 
     monkeypatch.setattr(runs, "diagnose_model", None)  # a run that learns never gets there
     result = runs.train(config.load("xor", ["train.epochs=40"]), tmp_path / "xor")

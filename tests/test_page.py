@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from qbp import config, page, runs
+from qbp import config, page, pipeline, runs
 from qbp.cli import main
 from qbp.compare import COLUMNS, Comparison, load_comparison, save_tables, sorted_rows
 from qbp.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
@@ -330,6 +330,18 @@ def test_the_page_of_a_run(pages: dict[str, Document], run_folder: Path) -> None
     assert train.hash() in written and "name: small" in written and f"qbp train {run_folder}" in written
     assert "BARREN\\_PLATEAU" in written and "| fake\\_torino | 0.91 | 1,000 |" in written
     assert "Circuit of 2 qubits: 2 RX" in html(document)
+
+
+def test_the_page_of_a_smaller_model(tmp_path: Path) -> None:
+    overrides = ["data={name: iris, features: 2}", "train.epochs=2", "twin=false", "name=tiny", "prune={amount: 0.5}"]
+    pipeline.run(config.load("xor", overrides), tmp_path / "tiny")
+    document = page.document(tmp_path / "tiny")
+    stages = json.loads((tmp_path / "tiny/result.json").read_text())["stages"]
+    written = text.markdown(document)
+    for name, row in zip(("trained", "pruned"), stages.values(), strict=True):
+        assert re.search(rf"\| {name} \| {100 * row['accuracy']:.1f} % .* {row['parameters']} \|", written)
+    assert document.verdicts[0].heading.startswith("Pruned: ") and "fewer parameters" in document.verdicts[0].sentence
+    assert html(document).count('class="circuit"') == 2
 
 
 def test_warnings_of_a_diagnosis_stand_above_what_passes() -> None:

@@ -220,7 +220,7 @@ def loss(probe: Probe) -> Iterator[Finding]:
     losses = probe.history.column("loss")
     value = 1 - min(losses) / probe.constant
     warns = value < LEARNT
-    said = f"Training took {max(value, 0):.0%} off the loss of the best constant prediction, {probe.constant:.3g}"
+    said = f"Training took {max(value, 0):.1%} off the loss of the best constant prediction, {probe.constant:.3g}"
     if warns:
         said += (
             ": it has learnt nothing. Where nothing else warns, try `qbp lr` for the learning rate, more epochs, "

@@ -18,7 +18,7 @@ FORMATS: dict[str, Callable[[Document], str]] = {"html": html, "md": markdown, "
 
 
 def document(directory: str | Path) -> Document:
-    """Tell what a run of `qbp train` or a comparison of `qbp compare` came to.
+    """Tell what a run of `qbp train` or `qbp run`, or a comparison of `qbp compare` came to.
 
     Args:
         directory: where it was written.
@@ -33,6 +33,13 @@ def document(directory: str | Path) -> Document:
         from qbp.page.comparison import comparison_document
 
         return comparison_document(directory)
+    from qbp import runs
+
+    runs.read_config(Path(directory))  # says so where there is no run
+    if "stages" in runs.read_result(Path(directory)):
+        from qbp.page.stages import stages_document
+
+        return stages_document(directory)
     from qbp.page.run import run_document
 
     return run_document(directory)

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
+from qbp import data, models
 from qbp.compare import Comparison, load_comparison
+from qbp.diagnose import diagnose
 from qbp.page import charts, parts
 from qbp.page.dataset import TITLES, dataset_sections
-from qbp.page.document import Badge, Block, Code, Column, Document, Grid, Paragraph, Section, Table, Verdict, number
+from qbp.page.document import (
+    Badge,
+    Block,
+    Code,
+    Column,
+    Document,
+    Grid,
+    Heading,
+    Paragraph,
+    Section,
+    Table,
+    Verdict,
+    number,
+)
 
 __all__ = ["comparison_document"]
 
@@ -53,7 +70,8 @@ def comparison_document(directory: str | Path | Comparison) -> Document:
         sections.append(Section("ranks", "Ranks over all data sets", tuple(_ranks(found.ranks))))
     if found.directory is not None:
         sections += parts.tables_of(found.directory)
-    sections.append(Section("circuit", "The circuits", tuple(_circuits(found))))
+    sections.append(Section("circuit", "The circuits", tuple(_circuits(config))))
+    sections.append(Section("diagnosis", "Diagnosis", tuple(_diagnosis(config))))
     sections.append(Section("method", "Method", (Paragraph(_method(found, config, metric)),)))
     sections.append(Section("provenance", "Run it again", tuple(_provenance(found, config))))
     subjects = list(dict.fromkeys(row["model"] for row in found.rows if row["role"] == "subject"))
@@ -130,8 +148,36 @@ def _ranks(ranks: Mapping[str, Any]) -> Iterator[Block]:
     yield charts.ranks(names, ranks["mean_ranks"], distance, caption, f"Mean ranks: {order}. {caption}")
 
 
-def _circuits(found: Comparison) -> Iterator[Block]:
-    return iter(())
+def _hybrids(config: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The subjects with a circuit, built anew from what the config says of them, for two inputs and outputs."""
+    made: dict[str, nn.Module] = {}
+    for name, about in dict(config.get("subjects") or {}).items():
+        if about.get("kind") == "hybrid":
+            made[name] = models.hybrid(2, 2, seed=0, **{key: value for key, value in about.items() if key != "kind"})
+    return made
+
+
+def _circuits(config: Mapping[str, Any]) -> Iterator[Block]:
+    hybrids = _hybrids(config)
+    for name, model in hybrids.items():
+        if len(hybrids) > 1:
+            yield Heading(name)
+        for layer in parts.quantum_layers(model):
+            yield from parts.circuit_blocks(layer)
+
+
+def _diagnosis(config: Mapping[str, Any]) -> Iterator[Block]:
+    """Of every subject as it is before training, on the data of the first seed."""
+    for (name, about), (dataset, recipe) in product(
+        dict(config.get("subjects") or {}).items(), dict(config.get("data") or {}).items()
+    ):
+        if about.get("kind") != "hybrid" or not isinstance(recipe, Mapping) or "name" not in recipe:
+            continue
+        train, _ = data.load(**{**recipe, "seed": config["seeds"][0]})
+        options = {key: value for key, value in about.items() if key != "kind"}
+        model = models.hybrid(train.x.shape[1], train.n_classes or 1, seed=config["seeds"][0], **options)
+        yield Heading(f"{name} on {dataset}, before training")
+        yield from parts.diagnosis(diagnose(model, train, seed=config["seeds"][0]))
 
 
 def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
@@ -151,7 +197,7 @@ def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
 
 def _provenance(found: Comparison, config: Mapping[str, Any]) -> Iterator[Block]:
     if found.directory is not None:
-        yield Code("Command", f"qbp compare {found.directory}/comparison.yaml")
+        yield Code("Command", f"qbp compare {config.get('name', 'CONFIG.yaml')}")
     splits = {
         f"{row['dataset']}, seed {row['seed']}": row["split"][:16]
         for row in found.rows

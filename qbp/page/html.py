@@ -78,7 +78,7 @@ def html(document: Document) -> str:
 
 def _verdict(verdict: Verdict) -> str:
     return (
-        f'<section class="verdict {verdict.word.lower()}" aria-label="Verdict: {escape(verdict.about, quote=True)}">'
+        f'<section class="verdict {_kind(verdict.word)}" aria-label="Verdict: {escape(verdict.about, quote=True)}">'
         f'<p class="word">{_badge(verdict.word)} <span>{escape(verdict.about)}</span></p>'
         f'<p class="heading">{escape(verdict.heading)}</p><p>{escape(verdict.sentence)}</p></section>'
     )
@@ -166,7 +166,12 @@ def _cell(cell: Cell, scale: Scale | None) -> str:
 
 def _badge(word: str) -> str:
     mark = f'<span aria-hidden="true">{MARKS[word]}</span> ' if word in MARKS else ""
-    return f'<span class="badge {word.lower()}">{mark}{escape(word)}</span>'
+    return f'<span class="badge {_kind(word)}">{mark}{escape(word)}</span>'
+
+
+def _kind(word: str) -> str:
+    """A word as the style sheet calls it."""
+    return word.lower().replace(" ", "-")
 
 
 def _dot(dot: Dot, scale: Scale) -> str:

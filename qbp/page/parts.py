@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,30 @@ from typing import Any
 
 from torch import nn
 
+from qbp import config as configs
+from qbp import runs
+from qbp.config import Config
+from qbp.data import Dataset
 from qbp.diagnose import Finding
 from qbp.layer import QuantumLayer
 from qbp.listing import format_observables
 from qbp.page import charts
 from qbp.page.circuit import circuit
-from qbp.page.document import Badge, Block, Cell, Column, Details, Grid, Heat, Paragraph, Scale, Section, Table, number
+from qbp.page.document import (
+    Badge,
+    Block,
+    Cell,
+    Code,
+    Column,
+    Details,
+    Grid,
+    Heat,
+    Paragraph,
+    Scale,
+    Section,
+    Table,
+    number,
+)
 
 __all__ = [
     "circuit_blocks",
@@ -23,10 +42,14 @@ __all__ = [
     "diagnosis",
     "pairs",
     "points",
+    "provenance",
     "quantum_layers",
     "scale_of",
     "tables_of",
     "whole_percent",
+    "whole_points",
+    "wilson",
+    "within",
 ]
 
 # Tables that other commands leave in a directory, as tidy CSV, and what a page calls them.
@@ -110,6 +133,29 @@ def pairs(caption: str, values: Mapping[str, Any]) -> Table:
     """A table of names and values."""
     rows = tuple((name, "-" if value is None else str(value)) for name, value in values.items())
     return Table(caption, (Column("", "text"), Column("value", "text")), rows)
+
+
+def provenance(folder: Path, command: str, config: Config, split: tuple[Dataset, Dataset]) -> Iterator[Block]:
+    """What a run can be done again from."""
+    yield Paragraph("The same versions, seed and machine give the same bits.")
+    yield Code("Command", f"qbp {command} {folder / runs.CONFIG} --name again")
+    versions = json.loads((folder / runs.VERSIONS).read_text(encoding="utf-8"))
+    hashes = {"train rows, SHA-256": split[0].hash(), "test rows, SHA-256": split[1].hash()}
+    table = pairs("Versions, machine, data", {**versions, **hashes})
+    yield Grid((Code(runs.CONFIG, configs.dump(config).rstrip()), table))
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(248, 250)]
+        [0.971, 0.998]
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def tables_of(folder: Path) -> Iterator[Section]:

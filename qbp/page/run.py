@@ -9,21 +9,17 @@ from typing import Any
 
 import torch
 
-from qbp import config as configs
 from qbp import runs
 from qbp.checkpoint import METRICS, History
-from qbp.config import Config
 from qbp.data import Dataset
 from qbp.diagnose import Finding
 from qbp.page import charts, parts
 from qbp.page.document import (
     Block,
-    Code,
     Column,
     Document,
     Dot,
     Grid,
-    Paragraph,
     Section,
     Strong,
     Table,
@@ -64,7 +60,7 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         Section("circuit", "The circuit", tuple(_circuits(model))),
         *parts.tables_of(folder),
         Section("diagnosis", "Diagnosis", parts.diagnosis(found)),
-        Section("provenance", "Run it again", tuple(_provenance(folder, config, split))),
+        Section("provenance", "Run it again", tuple(parts.provenance(folder, "train", config, split))),
     ]
     return Document(
         title=result["name"],
@@ -118,7 +114,7 @@ def _scores(result: dict[str, Any]) -> Iterator[Block]:
     best = max(score[metric] for score in result["models"].values())
     columns = [Column("model", "text")]
     drawn = metric == "accuracy"
-    intervals = {name: wilson(round(score[metric] * n), n) for name, score in result["models"].items() if drawn}
+    intervals = {name: parts.wilson(round(score[metric] * n), n) for name, score in result["models"].items() if drawn}
     columns += [Column("95 % interval", "dots")] * drawn
     columns += [Column(f"test {metric}"), Column("test loss"), Column("parameters"), Column("epochs")]
     columns += [Column("seconds of training")]
@@ -137,19 +133,6 @@ def _scores(result: dict[str, Any]) -> Iterator[Block]:
     )
     note = f"Intervals: Wilson's, of {n} test rows; they say nothing about other seeds." if drawn else ""
     yield Table("Scores on held-out rows", tuple(columns), tuple(rows), note, scale)
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share.
-
-    Example:
-        >>> [round(end, 3) for end in wilson(248, 250)]
-        [0.971, 0.998]
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _training(folder: Path, result: dict[str, Any]) -> Block:
@@ -177,12 +160,3 @@ def _confusion(result: dict[str, Any], test: Dataset) -> Iterator[Block]:
 def _circuits(model: torch.nn.Module) -> Iterator[Block]:
     for layer in parts.quantum_layers(model):
         yield from parts.circuit_blocks(layer)
-
-
-def _provenance(folder: Path, config: Config, split: tuple[Dataset, Dataset]) -> Iterator[Block]:
-    yield Paragraph("The same versions, seed and machine give the same bits.")
-    yield Code("Command", f"qbp train {folder / runs.CONFIG} --name again")
-    versions = json.loads((folder / runs.VERSIONS).read_text(encoding="utf-8"))
-    hashes = {"train rows, SHA-256": split[0].hash(), "test rows, SHA-256": split[1].hash()}
-    table = parts.pairs("Versions, machine, data", {**versions, **hashes})
-    yield Grid((Code(runs.CONFIG, configs.dump(config).rstrip()), table))
