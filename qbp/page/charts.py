@@ -49,33 +49,26 @@ Points = Mapping[str, Sequence[tuple[float, float, float, float]]]  # name -> (x
 
 
 def scatter(points: Points, named: Sequence[str], x: str, y: str, caption: str, alt: str) -> Figure:
-    """Draw a point (x, y) for each name, x logarithmically; named are `named` (blue) and what nothing cheaper beats."""
+    """Draw a point (x, y) for each name, x logarithmically; those `named` with name and interval, the first in blue."""
     places = {name: rows[0] for name, rows in points.items()}
-    front = [
-        name
-        for name, (at, value, _, _) in places.items()
-        if not any(other[0] <= at and other[1] > value for other in places.values())
-    ]
 
     def draw(axes: Axes) -> None:
         for name, (at, value, low, high) in places.items():
-            shown = name in named or name in front
-            colour = report.COLOURS[0] if name in named else report.INK
+            shown = name in named
+            colour = report.COLOURS[0] if name == named[0] else report.INK
             if shown:
                 axes.plot([at, at], [low, high], color=colour, linewidth=1.2)
             axes.plot([at], [value], "o", color=colour, markersize=6 if shown else 4, alpha=1 if shown else 0.45)
         axes.set_xscale("log")
         axes.margins(x=0.12)
-        _name_points(
-            axes, {name: places[name][:2] for name in dict.fromkeys([*named, *front]) if name in places}, named
-        )
+        _name_points(axes, {name: places[name][:2] for name in named}, named[0])
         _plain(axes, [p[0] for p in places.values()])
         report.label(axes, x, y)
 
     return _figure(draw, caption, alt)
 
 
-def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]], named: Sequence[str]) -> None:
+def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]], first: str) -> None:
     """Write names beside their points, from the lowest up, none nearer to the one below it than a line of text."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     line, last, aside = (high - low) / 13, low, (right / left) ** 0.022
@@ -88,7 +81,7 @@ def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]], named: S
             (x / aside if before else x * aside, last),
             ha="right" if before else "left",
             va="center",
-            color=report.COLOURS[0] if name in named else report.INK,
+            color=report.COLOURS[0] if name == first else report.INK,
             annotation_clip=False,
         )
 

@@ -39,9 +39,9 @@ SCOPES = {
 }
 PLAIN = {
     "BEATS": "The quantum part helps: {subject} beats them all.",
-    "TIES": "The quantum part does not help: as good is {control}.",
-    "LOSES": "The quantum part does not help: better is {control}.",
-    "INCONCLUSIVE": "It is not shown that the quantum part helps: {control} may be as good.",
+    "TIES": "The quantum part does not help. As good: {control}.",
+    "LOSES": "The quantum part does not help. Better: {control}.",
+    "INCONCLUSIVE": "It is not shown that the quantum part helps. Perhaps as good: {control}.",
 }
 
 

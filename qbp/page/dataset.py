@@ -238,13 +238,16 @@ def _costs(models: Sequence[Model], metric: str) -> Iterator[Block]:
             cost = model.mean(column)
             if cost:
                 points[model.title] = [(cost, *model.interval(metric))]
-        if len(points) < 2:
+        if len(points) < 2 or not any(subject in points for subject in subjects):
             continue
         alt = f"{name} against {title}: " + "; ".join(
             f"{key} {percent(rows[0][1])} at {number(rows[0][0])}" for key, rows in points.items()
         )
-        caption = f"{name.capitalize()} against {title}. Named: the subjects, and what nothing cheaper beats."
-        figures.append(charts.scatter(points, subjects, title, name, caption, f"{alt}."))
+        caption = f"{name.capitalize()} against {title}."
+        named = _named(points, subjects)
+        if len(named) > len(subjects):
+            caption += f" Named: {', '.join(subjects)}, the best, and the cheapest that is as good as {subjects[0]}."
+        figures.append(charts.scatter(points, named, title, name, caption, f"{alt}."))
     if figures:
         yield Grid(tuple(figures))
     columns = (
@@ -262,7 +265,7 @@ def _costs(models: Sequence[Model], metric: str) -> Iterator[Block]:
     rows = tuple(
         (
             model.title,
-            *(number(_round(model.mean(key))) for key in keys),
+            *(number(round(model.mean(key) or 0) or None) for key in keys),
             _seconds(model.mean("train_seconds")),
             _seconds(model.mean("tune_seconds")),
         )
@@ -274,9 +277,13 @@ def _costs(models: Sequence[Model], metric: str) -> Iterator[Block]:
     yield Table("What each model costs, mean over seeds", columns, rows, note)
 
 
-def _round(value: float | None) -> float | int | None:
-    """A whole number as such, and nothing for 0."""
-    return round(value) if value and value == round(value) else value or None
+def _named(points: charts.Points, subjects: Sequence[str]) -> list[str]:
+    """The subjects, the best model, and the cheapest that is as good as the first subject."""
+    places = {name: rows[0] for name, rows in points.items()}
+    best = max(places, key=lambda name: places[name][1])
+    goal = min(places[subject][1] for subject in subjects if subject in places)
+    cheapest = min((name for name in places if places[name][1] >= goal), key=lambda name: places[name][0])
+    return list(dict.fromkeys([*(s for s in subjects if s in places), best, cheapest]))
 
 
 def _effect(value: float | None) -> str:
