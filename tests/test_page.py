@@ -190,6 +190,16 @@ def test_needs_no_network_and_runs_nothing(pages: dict[str, Document], trees: di
     assert set(named) <= set(ids)
 
 
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("docs/examples/*.html")), ids=lambda path: path.stem
+)
+def test_committed_pages_are_as_pages_are_now(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    Tree(source)
+    assert STYLE.read_text(encoding="utf-8") in source, f"write it again: qbp report runs/{path.stem}"
+    assert not re.search(r"https?:|<script|/tmp/|/home/|/root/", source)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_is_labelled(trees: dict[str, Tree], name: str) -> None:
     tree = trees[name]

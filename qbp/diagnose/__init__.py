@@ -45,7 +45,7 @@ def diagnose(
             by what goes in and out.
         data: what it is trained on.
         history: what `fit` returned; without it the model counts as not yet trained, and neither a stalled loss nor a
-            collapse to one class is a warning.
+            collapse to one class is looked for.
         loss: as in `fit`.
         seed: of the random weights that the circuits are tried with.
 

@@ -194,15 +194,15 @@ def _redrawn(probe: Probe) -> Iterator[nn.Module]:
 
 
 def classes(probe: Probe) -> Iterator[Finding]:
-    """Collapse to one class."""
-    if probe.data.n_classes is None:
+    """Collapse to one class, of a model that is trained: initial weights may well prefer one."""
+    if probe.data.n_classes is None or probe.history is None:
         return
     names = probe.data.classes
     said_rows = torch.bincount(predicted(probe.outputs), minlength=len(names)) / len(probe.data)
     true_rows = torch.bincount(probe.data.y, minlength=len(names)) / len(probe.data)
     top = int(said_rows.argmax())
     value = float(said_rows[top])
-    warns = probe.history is not None and value > 0.95 and float(true_rows[top]) < 0.9 * value
+    warns = value > 0.95 and float(true_rows[top]) < 0.9 * value
     said = f"Class {names[top]} is predicted for {value:.0%} of the rows, and true of {float(true_rows[top]):.0%}"
     if warns:
         said += (
