@@ -52,6 +52,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: zipfile.ZipFile) 
     licences = {f"{about}/licenses/LICENSE", f"{about}/licenses/qbp/datasets/README.md"}
     assert names == modules | circuits | configs | licences | {
         "qbp/py.typed",
+        "qbp/page/style.css",
         "qbp/datasets/mnist5k.npz",
         "qbp/datasets/README.md",
         f"{about}/METADATA",
