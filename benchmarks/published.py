@@ -275,8 +275,8 @@ NETS = ("dressed", "tanh", "sine")
 def mari(kind: str, init: str, seed: int) -> nn.Sequential:
     """Five qubits of depth 5, or a dense layer in their place, between dense layers with biases.
 
-    Their init: everything 0.001 N(0, 1). "scaled": weights N(0, 1) / sqrt(fan in), biases and phases 0, angles
-    of the circuit uniform.
+    Their init: everything 0.001 N(0, 1). "scaled": weights (and the sine layer's phases) N(0, 1) / sqrt(fan
+    in), biases 0, angles of the circuit uniform.
     """
 
     def circuit(inputs: Tensor, weights: Tensor) -> Any:
@@ -305,7 +305,7 @@ def mari(kind: str, init: str, seed: int) -> nn.Sequential:
         for name, parameter in model.named_parameters():
             if init == "theirs":
                 parameter.normal_(std=0.001)
-            elif name.endswith("weight"):
+            elif parameter.ndim == 2 and "weights" not in name:
                 parameter.normal_(std=1 / math.sqrt(parameter.shape[1]))
             elif "weights" not in name:
                 parameter.zero_()
