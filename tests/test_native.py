@@ -180,7 +180,7 @@ def test_unnormalised_states_are_linear_algebra():
 @pytest.fixture
 def one_state_each(monkeypatch):
     """All states one after the other, with amplitudes in lanes, where there are enough."""
-    monkeypatch.setattr(native, "lanes_are_amplitudes", lambda n, samples, dtype, threads: n >= 6)
+    monkeypatch.setattr(native, "lanes_are_amplitudes", lambda n, samples, dtype: n >= 6)
 
 
 def random_case(rng, program, batch, dtype):
@@ -219,7 +219,7 @@ LARGE = [(14, 3, ()), (16, 1, ()), (18, 1, pytest.mark.slow), (20, 1, pytest.mar
 def test_large_states(n_qubits, batch, dtype, tol):
     words = [Expval.word("Z", 0), Expval.word("ZZ", 3, n_qubits - 1), Expval.word("XYX", 0, 7, n_qubits - 1)]
     program = layers(n_qubits, 1, (*words, Probs((3, 1))))
-    assert native.lanes_are_amplitudes(n_qubits, batch, np.dtype(str(dtype)[6:]), 1)
+    assert native.lanes_are_amplitudes(n_qubits, batch, np.dtype(str(dtype)[6:]))
     angles = random_angles(np.random.default_rng(0), program, batch, n_batched=n_qubits, dtype=dtype)
     assert_equals_dense(program, angles, tol=tol)
 
@@ -260,12 +260,12 @@ def test_both_layouts_agree(monkeypatch):
 
 def test_the_rule_for_lanes():
     float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
-    assert not native.lanes_are_amplitudes(3, 1, float32, 1)
+    assert not native.lanes_are_amplitudes(3, 1, float32)
     for dtype in (float32, float64):
-        assert native.lanes_are_amplitudes(12, 1, dtype, 1)
-        assert native.lanes_are_amplitudes(20, 4096, dtype, 1)
-        assert not native.lanes_are_amplitudes(10, 128, dtype, 1)
-    assert native.lanes_are_amplitudes(14, lanes_of(float32) + 1, float32, 1)  # the last chunk is nearly empty
+        assert native.lanes_are_amplitudes(12, 1, dtype)
+        assert native.lanes_are_amplitudes(20, 4096, dtype)
+        assert not native.lanes_are_amplitudes(10, 128, dtype)
+    assert native.lanes_are_amplitudes(14, lanes_of(float32) + 1, float32)  # the last chunk is nearly empty
 
 
 # ---- diagonal words that differ between samples ----------------------------------------------------------------------

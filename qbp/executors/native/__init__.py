@@ -101,12 +101,13 @@ class Native:
         return call.tensor(found.view(np.result_type(call.dtype, np.complex64))[..., 0])
 
 
-def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype, n_threads: int) -> bool:
+def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype) -> bool:
     """Whether the lanes of a register are some amplitudes of one sample, rather than one of each of several samples.
 
     By a measured rule (`benchmarks/choices.py`): a sample alone takes at most ``(1.5 + 5 * 2^(-3 (n - 4) / 4)) / W`` as
-    long as a chunk of W samples, with n the qubits that are not lanes, and several threads help where there is much to
-    do. A chunk that no cache holds is slower, a small state not worth the trouble.
+    long as a chunk of W samples, with n the qubits that are not lanes. It may take a quarter more where there are few
+    chunks and much to do: threads can only share the work on one state. A chunk that no cache holds is slower. How many
+    threads there are does not count, since the two layouts round differently.
     """
     width = _WIDTHS[dtype]
     free = n_qubits - (width.bit_length() - 1)
@@ -115,10 +116,8 @@ def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype, n_threa
     if 4 * width * dtype.itemsize << n_qubits >= CHUNK_LIMIT:
         return True
     alone = (1.5 + 5 * 2 ** (-0.75 * (free - 4))) / width
-    rounds = -(-n_samples // width)
-    if n_samples << free < 2**14:
-        n_threads = 1
-    return -(-n_samples // n_threads) * alone < -(-rounds // n_threads)
+    chunks = -(-n_samples // width)
+    return n_samples * alone < chunks * (1.25 if chunks < 4 and n_samples << free >= 2**14 else 1)
 
 
 class _Call:
@@ -147,7 +146,7 @@ class _Call:
             )
         self.batched, self.shared, self.dtype, self.device = batched, shared, dtype, angles.batched.device
         width, n_threads = _WIDTHS[dtype], torch.get_num_threads()
-        alone = not of_samples and lanes_are_amplitudes(program.n_qubits, len(batched), dtype, n_threads)
+        alone = not of_samples and lanes_are_amplitudes(program.n_qubits, len(batched), dtype)
         self.layout: Any = states if alone else samples
         self.width = 1 if alone else width  # samples in a chunk
         self.n_chunks = -(-len(batched) // self.width)
