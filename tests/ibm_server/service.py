@@ -270,9 +270,10 @@ class Service:
             job.cancel_asked = True
             if job.status == "Queued":
                 self._finish(job, "Cancelled", None, None)
-            for other in self.jobs.values():  # what was held together with it is let go
-                if other.outcome is not None and other.outcome.hold and other.tags == job.tags:
-                    other.queue_until = min(other.queue_until, time.time())
+            held = [j for j in self.jobs.values() if j.outcome and j.outcome.hold and not j.final]
+            alike = [j for j in held if j.tags == job.tags]
+            if len(alike) == 1:  # the last of those that were held together is let go
+                alike[0].queue_until = min(alike[0].queue_until, time.time())
             self.wake.notify_all()
 
     def _finish(self, job: Job, status: str, reason=None, code=None, billed: float = 0.0) -> None:
