@@ -6,6 +6,10 @@ In every round a fifth of what is left goes (rotations, or neurons, of smallest 
 its first weights and is trained anew. The published claim: weak tickets with 26.0 % of the weights keep the accuracy.
 Here: the smallest share whose mean accuracy is at least the unpruned mean less one standard deviation, for magnitudes
 and for random choice. Writes results/lottery_ticket.json.
+
+Found, 10 seeds: circuits keep their accuracy with 33 % (Iris) and 40 % (Wine) of the rotations, less far down than the
+published 26.0 %; networks of the same size with 18 % of the neurons. Magnitudes of angles are no better than random
+choice, and on Wine worse below a third: the tickets are no evidence for the magnitude of an angle as a score.
 """
 
 from __future__ import annotations

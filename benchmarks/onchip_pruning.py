@@ -6,6 +6,11 @@ Their notebook: digits 0 to 3, 500 images to train, 4 x 4 pixels as angles, 3 bl
 (36 weights), 8192 shots, batch 25, 15 epochs, Adam 0.05 with weight decay 1e-4 and a cosine; test accuracy of the last
 epoch, one seed: 68.0 without and 69.0 with their gradient pruning. Here: 10 seeds, 1,500 test images, and what every
 method executes, counted where circuits run. Writes results/onchip_pruning.json.
+
+Found: 69.6 +- 1.3 without (547,500 circuits) and 69.8 +- 1.0 with gradient pruning (367,500): both published figures
+are within the spread over seeds, which is larger than what separates the methods. Uniformly random pruning, the largest
+half, and no pruning for 10 epochs are as good within that spread. Exact pruning executes the same 367,500 circuits,
+skips no gradient and has three CZ less: 69.2 +- 1.3.
 """
 
 from __future__ import annotations
