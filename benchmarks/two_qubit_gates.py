@@ -4,8 +4,8 @@
 
 A hybrid model (16 principal components, 4 qubits, 3 strongly entangling layers, 4 classes) is trained, pruned of
 entanglers by their Fisher score for each two-qubit gate that the device is spared, in rounds with fine-tuning, and then
-of what its outputs do not need. Beside it: as many entanglers at random, all of them, and the small model trained from scratch.
-Accuracy exactly, with 1,000 shots, and with the device's noise. Writes results/two_qubit_gates.json.
+of what its outputs do not need. Beside it: as many entanglers at random, all of them, and the small model trained from
+scratch. Accuracy exactly, with 1,000 shots, and with the device's noise. Writes results/two_qubit_gates.json.
 
 Found, 10 seeds: 21 gates become 6.0 (71 % less) for 0.1 points of accuracy (94.7 +- 0.8 to 94.6 +- 0.7), and under the
 device's noise the pruned model is better (94.6 against 93.2). But the same small model trained from scratch is as good
