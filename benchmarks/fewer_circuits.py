@@ -19,14 +19,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import pennylane as qml
 import torch
+from onchip_pruning import circuit, data
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
 from qbp.angles import Angles
-from qbp.data import Dataset
 from qbp.executors.native import Native
 from qbp.executors.sampled import Sampled
 from qbp.files import write_atomic
@@ -47,30 +46,6 @@ METHODS: dict[str, tuple[Any, int]] = {
     "guided-spsa, 64 shots": (GuidedSPSA(), 64),
     "gcans, from 4 shots": (GCANS(lr=0.05, min_shots=4), 16),
 }
-
-
-def circuit(inputs: Tensor, weights: Tensor) -> list[Any]:
-    for k, gate in enumerate([qml.RY, qml.RZ, qml.RX, qml.RY]):
-        for wire in range(4):
-            gate(inputs[4 * k + wire], wires=wire)
-    for wire in range(4):  # sqrt(H): a quarter turn about (X + Z) / sqrt(2)
-        qml.RY(-math.pi / 4, wires=wire)
-        qml.RZ(math.pi / 2, wires=wire)
-        qml.RY(math.pi / 4, wires=wire)
-    for block in range(3):
-        for k, gate in enumerate([qml.RX, qml.RY, qml.RZ]):
-            for wire in range(4):
-                gate(weights[block, k, wire], wires=wire)
-        for wire in range(3):
-            qml.CZ([wire, wire + 1])
-    return [qml.expval(qml.Z(wire)) for wire in range(4)]
-
-
-def data(seed: int) -> list[Dataset]:
-    """Images pooled 6 x 6 to 4 x 4 pixels, 500 to train and 1,500 to test."""
-    parts = qbp.data.load("mnist", classes=(0, 1, 2, 3), test_size=0.75, scale=None, seed=seed)
-    pixels = [nn.functional.avg_pool2d(part.x.reshape(-1, 1, 28, 28), 6).flatten(1) for part in parts]
-    return [Dataset((x - 0.1307) / 0.3081, part.y, part.name) for x, part in zip(pixels, parts, strict=True)]
 
 
 class Counted(Sampled):
