@@ -145,6 +145,7 @@ def test_a_taken_name_is_refused_and_resume_prints_the_result_again(qbp: Run) ->
     assert "seed: 0 / 1" in changed.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_that_command_ends_with_the_same_losses(qbp: Run) -> None:
     options = ["--set", "train.epochs=1500", "--set", "twin=false"]
     command = [sys.executable, "-m", "qbp", "train", "small.yaml", *options, "-q", "--runs-dir", "kept"]

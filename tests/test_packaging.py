@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 
 def below(folder: str, pattern: str) -> set[str]:
-    return {path.name for path in (ROOT / folder).glob(pattern)}
+    return {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob(pattern)}
 
 
 def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -139,6 +139,7 @@ for moment in range(2, 1000, 5):
 """
 
 
+@pytest.mark.slow  # the same for one stage: tests/test_train.py and test_runs.py
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path: Path) -> None:
     config_of(tmp_path)
     arguments = [str(tmp_path / "config-under-test.yaml"), str(tmp_path / "runs")]
