@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import yaml
 
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, check_choice
-from qbp.files import write_atomic
+from qbp.files import write_atomic, write_table
 from qbp.grid import (
     CELLS,
     Cell,
@@ -141,11 +140,7 @@ class Comparison:
 def save_tables(comparison: Comparison, directory: str | Path) -> None:
     """Write rows (CSV, and Parquet where pyarrow is there) and verdicts, each atomically."""
     folder = Path(directory)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(comparison.rows)
-    write_atomic(folder / f"{TABLE}.csv", text.getvalue().encode())
+    write_table(folder / f"{TABLE}.csv", COLUMNS, comparison.rows)
     found = {
         "verdicts": comparison.verdicts,
         "ranks": comparison.ranks,

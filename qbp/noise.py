@@ -58,6 +58,20 @@ class NoiseTable:
     def __getitem__(self, name: str) -> NoiseRow:
         return {row.name: row for row in self.rows}[name]
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The table as tidy rows: metrics with their standard errors as `METRIC_std`."""
+        return [
+            {
+                "backend": row.name,
+                **row.metrics,
+                **{f"{name}_std": std for name, std in row.stds.items()},
+                "distance": row.distance,
+                "seconds": row.seconds,
+                "quantum_seconds": row.quantum_seconds,
+            }
+            for row in self.rows
+        ]
+
     def __str__(self) -> str:
         columns = list(self.rows[0].metrics)
         lines = [["backend", *columns, "distance", "seconds", "quantum seconds"]]

@@ -188,6 +188,16 @@ def test_evaluate_reloads_a_run_on_other_backends(qbp: Run) -> None:
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
 
 
+def test_noise_shows_a_run_under_noise_and_its_page_too(qbp: Run) -> None:
+    assert qbp("train", "small.yaml", "-q", "--set", "twin=false").code == 0
+    done = qbp("noise", "runs/small", "--shots=50")
+    assert done.code == 0, done.err
+    kept = Path("runs/small/noise.csv").read_text()
+    assert all(name in done.out and name in kept for name in ("exact", "50 shots", "fake:manila", "accuracy"))
+    assert qbp("report", "runs/small").code == 0
+    assert "fake:manila" in Path("runs/small/report.html").read_text()
+
+
 def test_lr_suggests_a_rate_and_draws_the_curve(qbp: Run) -> None:
     done = qbp("lr", "small.yaml", MLP)
     assert done.code == 0
@@ -312,6 +322,9 @@ def test_prune_prints_what_it_saves_beside_random_choice(qbp: Run) -> None:
     assert done.code == 0, done.err
     assert all(name in done.out for name in ("full", "pruned", "random", "circuits a step", "accuracy"))
     assert Path("runs/small/pruned.safetensors").exists() and Path("runs/small/pruned.png").exists()
+    assert "pruned,random" in ",".join(
+        row.split(",")[0] for row in Path("runs/small/compression.csv").read_text().splitlines()
+    )
     done = qbp("prune", "runs/small", "--by=exact")
     assert done.code == 0 and "random" not in done.out
     assert qbp("prune", "runs/small", "--by=magnitude").code == 2

@@ -46,8 +46,12 @@ def prune(
     backend: Annotated[str | None, typer.Option(help="A device to spare two-qubit gates, as fake:quito.")] = None,
     seed: Annotated[int, typer.Option(help="Of random choice and fine-tuning.")] = 0,
 ) -> None:
-    """Prune the model of a run, and print what that saves and costs beside pruning as much at random."""
+    """Prune the model of a run, and print what that saves and costs beside pruning as much at random.
+
+    The table is kept in the run, where `qbp report` finds it.
+    """
     from qbp import compress, pictures, runs
+    from qbp.files import write_table
     from qbp.layer import QuantumLayer
     from qbp.prune import prune as pruned_by
     from qbp.store import save_model
@@ -70,6 +74,8 @@ def prune(
             for name, each in models.items()
         }
     save_model(models["pruned"], run / "pruned.safetensors")
+    written = [{"model": name, **row} for name, row in found.items()]
+    write_table(run / "compression.csv", written[0], written)
     layers = {name: [m for m in each.modules() if isinstance(m, QuantumLayer)] for name, each in models.items()}
     if layers["pruned"]:
         drawn = {name: layers[name][0].circuit.program for name in ("full", "pruned")}

@@ -1,4 +1,4 @@
-"""`qbp train`, `evaluate` and `lr`."""
+"""`qbp train`, `evaluate`, `noise` and `lr`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from qbp.cli.console import ConfigArgument, SetOption, err, load_config, out, table
 
-__all__ = ["evaluate", "lr", "train"]
+__all__ = ["evaluate", "lr", "noise", "train"]
 
 
 def train(
@@ -58,6 +58,27 @@ def evaluate(
     rows = table(title, "model", "epoch", *(f"test {metric}" for metric in _metrics(result)))
     rows.add_row(result["model"], str(result["epoch"]), *(f"{result[key]:.4f}" for key in _metrics(result)))
     out().print(rows)
+
+
+def noise(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
+    device: Annotated[str, typer.Option(help="A fake backend, whose noise is taken.")] = "fake:manila",
+    shots: Annotated[int, typer.Option(min=1, help="Sample each circuit so many times.")] = 1000,
+) -> None:
+    """Evaluate the model of a run without noise, with shots, with a device's noise, and with both.
+
+    The table is kept in the run, where `qbp report` finds it.
+    """
+    from qbp import runs
+    from qbp.files import write_table
+    from qbp.noise import noise_table
+
+    config, model, (_, test) = runs.restore(run)
+    with runs.threads(config.threads):
+        found = noise_table(model, test, device=device, shots=shots, seed=config.seed)
+    rows = found.to_rows()
+    write_table(run / "noise.csv", rows[0], rows)
+    out().print(str(found), markup=False, highlight=False)
 
 
 def lr(
