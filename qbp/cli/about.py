@@ -53,7 +53,8 @@ def info() -> None:
         "torch threads": torch.get_num_threads(),
         "native engine": f"{' or '.join(width)} in a register",
         "compiled kernels": kernels.forward.stats.cache_path,
-        "backends": "auto, native, dense, package.module:Thing, and PennyLane's devices: " + ", ".join(devices),
+        "backends": "auto, native, dense, qiskit, aer, fake:NAME, ibm:NAME, package.module:Thing, PennyLane's: "
+        + ", ".join(devices),
     }
     for key, value in about.items():
         out().print(f"{key:<17} {'-' if value is None else value}", markup=False, highlight=False)

@@ -125,7 +125,10 @@ def backend(
 
         return qiskit_backend(spec, shots=shots, options=options, generator=generator)
     if options is not None:
-        raise ArgumentError(f"Argument `options` is for Qiskit's primitives, but `backend` is {spec!r}")
+        raise ArgumentError(
+            f"Argument `backend` must be 'qiskit', 'aer', 'fake:NAME' or 'ibm:NAME' where options of theirs are "
+            f"given, but is {spec!r}"
+        )
     if spec in ("auto", "native", "dense"):
         simulator = _simulator(spec)
         if shots is None:

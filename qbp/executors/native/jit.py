@@ -50,7 +50,9 @@ class _Notice(Listener):
         if event.data["dispatcher"].py_func in _KERNELS and not self.said:
             self.said = True
             print(
-                "qbp: compiling the native engine, once on this machine (about 15 s) ...", file=sys.stderr, flush=True
+                "qbp: compiling the native engine, up to half a minute; kept on this machine ...",
+                file=sys.stderr,
+                flush=True,
             )
 
     def on_end(self, event):
