@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +22,7 @@ from qbp.errors import CircuitError
 __all__ = ["AngleMap", "Angles", "Terms", "trace_angles"]
 
 
-@dataclass(frozen=True)
-class Angles:
+class Angles(NamedTuple):
     """The angles of a batch, in radians: the first Kb of a program are per sample, the other Ks shared by all samples.
 
     Attributes:
@@ -108,10 +108,11 @@ class _Affine:
         self.picks_all = one_term and self.index.flatten().tolist() == list(range(n_source))
         self.scales = not (one_term and bool((self.scale == 1).all()))
         self.shifts = bool((self.offset != 0).any())
+        self.is_identity = self.picks_all and not self.scales and not self.shifts
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, source: Tensor) -> Tensor:
-        if self.picks_all and not self.scales and not self.shifts:
+        if self.is_identity:
             return source
         key = (source.dtype, source.device)
         if key not in self._cast:
@@ -143,6 +144,7 @@ class AngleMap:
         shared: the shared affine angles, functions of the weights.
         batched_graph, shared_graph: functions of one sample ``(inputs (I,), weights (P,)) -> (k,)``, or None.
         amplitudes_graph: a function of one sample ``(inputs (I,), weights (P,)) -> (2^N,)``, or None.
+        is_identity: whether the batched angles are the inputs and the shared ones the weights, as they are.
     """
 
     def __init__(
@@ -168,6 +170,10 @@ class AngleMap:
         self._inputs = _Affine(inputs, n_inputs)
         self._weights = _Affine(weights, n_weights) if weights.any() else None
         self._shared = _Affine(shared, n_weights)
+        graphs_too = batched_graph or shared_graph or amplitudes_graph
+        self.is_identity = (
+            not graphs_too and not self._weights and self._inputs.is_identity and self._shared.is_identity
+        )
 
     @property
     def n_batched(self) -> int:
@@ -186,7 +192,8 @@ class AngleMap:
             inputs: (B, I).
             weights: (P,).
         """
-        weights = weights.to(inputs.dtype)
+        if weights.dtype is not inputs.dtype:
+            weights = weights.to(inputs.dtype)
         batched = self._inputs(inputs)
         if self._weights is not None:
             batched = batched + self._weights(weights)

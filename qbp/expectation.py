@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,8 +55,7 @@ class ErrorBars:
         return total.sqrt()
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What an `Expectation` needs besides tensors."""
 
     program: Program
@@ -145,6 +144,8 @@ class Expectation(torch.autograd.Function):
 
     The shift rules combine executions, so that with ``create_graph=True`` they run through this function again: second
     derivatives are exact. The adjoint rule is replaced by the parameter-shift rule there.
+
+    The shared angles may have any shape where the executor takes them so.
     """
 
     @staticmethod
@@ -156,7 +157,8 @@ class Expectation(torch.autograd.Function):
             ctx.state = Ahead(task, angles, amplitudes, _needs(ctx, task, batched.shape[1]))
             return ctx.state.outputs.to(batched)
         if task.diff_method == "adjoint":
-            outputs, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
+            outputs, saved = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
+            ctx.state = saved
             return outputs
         return task.executor(task.program, angles, amplitudes)
 
@@ -183,7 +185,9 @@ class Expectation(torch.autograd.Function):
 
             rule = task.rule or RULES["parameter-shift" if task.diff_method == "adjoint" else task.diff_method]
             needs = _needs(ctx, task, batched.shape[1])
-            g = rule(run, task.program, angles, amplitudes, grad, needs, generator=task.generator)
+            flat = Angles(batched, shared.reshape(-1))
+            g = rule(run, task.program, flat, amplitudes, grad, needs, generator=task.generator)
+            g = replace(g, shared=None if g.shared is None else g.shared.view_as(shared))
         return (
             g.batched if need_batched else None,
             g.shared if need_shared else None,

@@ -229,12 +229,16 @@ class QuantumLayer(nn.Module):
         x = (
             x if x.dtype is working else x.to(working)
         )  # each needless operation of torch costs as much as a small circuit
-        outputs = self._run(circuit, x, self.flat_weights(x))
+        outputs = self._run(circuit, x)
         if len(lead) != 1 or circuit.is_scalar:
             outputs = outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1]))
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
 
-    def _run(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Tensor:
+    def _run(self, circuit: Circuit, x: Tensor) -> Tensor:
+        weight = self._only_weight_of(circuit, x)
+        if weight is not None:
+            return Expectation.apply(x, weight, None, self._task(circuit, x, weight))
+        weights = self.flat_weights(x)
         if not len(x):
             return x.new_zeros(0, circuit.program.n_outputs) + 0 * (x.sum() + weights.sum())
         angles = circuit.angle_map(x, weights)
@@ -252,15 +256,31 @@ class QuantumLayer(nn.Module):
             return evaluate(self._executor, program, angles, amplitudes, self._errors)
         if hasattr(self._executor, "last_stds"):
             self._errors.source = circuit.angle_map, x.detach(), weights.detach()
+        return Expectation.apply(angles.batched, angles.shared, amplitudes, self._task(circuit, x, weights))
+
+    def _only_weight_of(self, circuit: Circuit, x: Tensor) -> Tensor | None:
+        """The weight, where the angles are the inputs and this weight as they are: no step for autograd to record."""
+        if self._diff_method != "adjoint" or not circuit.angle_map.is_identity or not torch.is_grad_enabled():
+            return None
+        if not getattr(self._executor, "any_shape", False):
+            return None
+        weight = self._parameters.get(self._weight_names[0]) if len(self._weight_names) == 1 else None
+        if weight is None or weight.dtype is not x.dtype or weight.device != x.device or not len(x):
+            return None
+        return weight if x.requires_grad or weight.requires_grad else None
+
+    def _task(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Task:
+        assert self._executor is not None
         needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
-        task = Task(program, self._executor, self._diff_method, needs, self._generator, self._errors, self._rule)
-        return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
+        executor, method = self._executor, self._diff_method
+        return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule)
 
     def flat_weights(self, x: Tensor) -> Tensor:
         """All weights (P,), one tensor after the other, of the dtype and device of `x`."""
         tensors = [getattr(self, name) for name in self._weight_names]  # not _parameters: they may be parametrized
         if len(tensors) == 1:
-            return tensors[0].reshape(-1).to(x)
+            flat = tensors[0].reshape(-1)
+            return flat if flat.dtype is x.dtype and flat.device == x.device else flat.to(x)
         return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)
 
     def circuit_for(self, n_inputs: int) -> Circuit:

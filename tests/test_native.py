@@ -376,17 +376,17 @@ def test_compiled_once_on_a_machine():
     code = """
 import torch
 from qbp.angles import Angles
-from qbp.executors.native import Native, kernels, passes
+from qbp.executors.native import Native, kernels
 from qbp.program import Expval, Program, Rotation
 program = Program(1, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
 angles = Angles(torch.zeros(1, 0), torch.zeros(1))
 y, saved = Native().forward(program, angles)
 Native().vjp(program, angles, None, saved, y)
-for kernel in (passes.prepare, kernels.forward, kernels.backward):
+for kernel in (kernels.forward, kernels.backward):
     print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "0"] * 3
+    assert done.stdout.split() == ["1", "0"] * 2
     assert "compiling" not in done.stderr
 
 

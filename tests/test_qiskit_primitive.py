@@ -463,7 +463,7 @@ def test_options_are_checked():
     assert backend("aer", options=Options(precision=0.05)).shots == 400
     with pytest.raises(ArgumentError, match="`shots` must be None"):
         backend("aer", shots=10, options=Options(precision=0.05))
-    with pytest.raises(ArgumentError, match="where options of theirs are given, but is .native."):
+    with pytest.raises(ArgumentError, match="where options of theirs are given, but is 'native'"):
         backend("native", options=Options())
 
 

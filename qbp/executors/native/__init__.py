@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,13 @@ from qbp.angles import Angles
 from qbp.errors import ArgumentError, check_shape
 from qbp.executors import Gradients
 from qbp.executors.native import samples, states
-from qbp.executors.native.lanes import lanes_of
+from qbp.executors.native.jit import wait_for_compiler
+from qbp.executors.native.lanes import LANES
 from qbp.executors.native.memory import empty, memory
 from qbp.executors.native.plan import Plan, compile_program
 from qbp.program import Expval, Program
 
-__all__ = ["Native", "lanes_are_amplitudes"]
+__all__ = ["Native", "compile_backward", "lanes_are_amplitudes"]
 
 SAVE_LIMIT = 2**30
 """Final states up to this many bytes are kept for the backward pass; beyond, they are computed again, part by part."""
@@ -33,10 +35,9 @@ CHUNK_LIMIT = 2**24
 
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Program, int, int], Plan] = OrderedDict()
-_RECENT: dict[tuple[int, int, int], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
+_SIZES: dict[tuple[Any, ...], _Size] = {}  # by id: hashing a program takes as long as running it
 _LOCK = threading.Lock()
 _DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-_WIDTHS = {dtype: lanes_of(dtype) for dtype in _DTYPES.values()}
 _NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
 
 
@@ -60,6 +61,8 @@ class Native:
     name = "native"
     exact = True
     shots = None
+    any_shape = True
+    """The Ks shared angles may have any shape, and so has their gradient: it spares autograd flattening weights."""
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """Outputs (B, M), of the dtype and device of the angles."""
@@ -81,7 +84,8 @@ class Native:
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)`` by the adjoint method (arXiv 2009.02823); see `AdjointExecutor`."""
         call = saved.call
-        check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
+        if grad.shape != (len(call.batched), program.n_outputs):
+            check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
         return _backward(saved, _numpy(grad, call.dtype), needs)
 
     def frame_states(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
@@ -109,7 +113,7 @@ def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype) -> bool
     chunks and much to do: threads can only share the work on one state. A chunk that no cache holds is slower. How many
     threads there are does not count, since the two layouts round differently.
     """
-    width = _WIDTHS[dtype]
+    width = LANES[dtype]
     free = n_qubits - (width.bit_length() - 1)
     if free < 6:
         return False
@@ -120,6 +124,50 @@ def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype) -> bool
     return n_samples * alone < chunks * (1.25 if chunks < 4 and n_samples << free >= 2**14 else 1)
 
 
+class _Size(NamedTuple):
+    """What the sizes of a call decide.
+
+    Attributes:
+        layout: the module `samples` or `states`.
+        width: samples in a chunk.
+        chunk_bytes: of psi.
+    """
+
+    program: Program
+    plan: Plan
+    layout: Any
+    width: int
+    n_chunks: int
+    chunk_bytes: int
+    n_threads: int
+
+
+def _size(program: Program, batched: np.ndarray, shared: np.ndarray, parts: np.ndarray, of_samples: bool) -> _Size:
+    """See `_Size`; also checks the sizes, and that there is memory for them, before anything is made."""
+    if batched.ndim != 2 or batched.shape[1] + len(shared) != program.n_angles:
+        raise ArgumentError(
+            f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
+            f"but has {batched.shape} and {shared.shape}"
+        )
+    n_samples, n_qubits, width = len(batched), program.n_qubits, LANES[batched.dtype]
+    alone = not of_samples and lanes_are_amplitudes(n_qubits, n_samples, batched.dtype)
+    plan = _plan(program, 0, width.bit_length() - 1) if alone else _plan(program, batched.shape[1], 0)
+    width = 1 if alone else width
+    n_chunks, chunk_bytes = -(-n_samples // width), 2 * width * batched.itemsize << n_qubits
+    fixed = 2 * program.n_outputs * n_samples * batched.itemsize + 2 * parts.nbytes
+    fixed += min(n_chunks * chunk_bytes, max(SAVE_LIMIT, chunk_bytes))
+    each = 2 * chunk_bytes + width * program.n_outputs * batched.itemsize  # of a thread
+    if fixed + each > memory():
+        raise ArgumentError(
+            f"{n_qubits} qubits with {program.n_outputs} outputs and a batch of {n_samples} take "
+            f"{(fixed + each) / 2**30:.1f} GiB in {batched.dtype}, but there are {memory() / 2**30:.1f} GiB"
+        )
+    n_threads = max(1, min(torch.get_num_threads(), (memory() - fixed) // (2 * each)))
+    if (n_chunks * chunk_bytes >> 7) * (8 + plan.n_items) < THREADS_FROM:
+        n_threads = 1
+    return _Size(program, plan, states if alone else samples, width, n_chunks, chunk_bytes, n_threads)
+
+
 class _Call:
     """The arguments of one call, checked, as arrays: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2)."""
 
@@ -127,48 +175,28 @@ class _Call:
         dtype = _DTYPES.get(angles.batched.dtype)
         if dtype is None:
             raise ArgumentError(f"Argument `angles` must be float32 or float64, but is {angles.batched.dtype}")
-        batched, shared = _numpy(angles.batched, dtype), _numpy(angles.shared, dtype)
-        if batched.ndim != 2 or shared.ndim != 1 or batched.shape[1] + len(shared) != program.n_angles:
-            raise ArgumentError(
-                f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
-                f"but has {batched.shape} and {shared.shape}"
-            )
+        shared = _numpy(angles.shared, dtype)
+        self.batched, self.shared, self.shape = _numpy(angles.batched, dtype), shared.reshape(-1), shared.shape
+        self.dtype, self.device, self.on_cpu = dtype, angles.batched.device, angles.batched.is_cpu
+        self.amplitudes = amplitudes
         if (amplitudes is not None) != program.amplitudes:
             must = "be given" if program.amplitudes else "be None"
             raise ArgumentError(f"Argument `amplitudes` must {must} for this program")
-        self.amplitudes = amplitudes
-        self.parts = _NO_AMPLITUDES[dtype]
-        if amplitudes is not None:
-            check_shape("amplitudes", amplitudes.shape, (len(batched), 2**program.n_qubits))
+        if amplitudes is None:
+            self.parts = _NO_AMPLITUDES[dtype]
+        else:
+            check_shape("amplitudes", amplitudes.shape, (len(self.batched), 2**program.n_qubits))
             complex_ = amplitudes.is_complex()
             self.parts = _numpy(
                 torch.view_as_real(amplitudes.resolve_conj()) if complex_ else amplitudes[..., None], dtype
             )
-        self.batched, self.shared, self.dtype, self.device = batched, shared, dtype, angles.batched.device
-        width, n_threads = _WIDTHS[dtype], torch.get_num_threads()
-        alone = not of_samples and lanes_are_amplitudes(program.n_qubits, len(batched), dtype)
-        self.layout: Any = states if alone else samples
-        self.width = 1 if alone else width  # samples in a chunk
-        self.n_chunks = -(-len(batched) // self.width)
-        self.chunk_bytes = 2 * self.width * dtype.itemsize << program.n_qubits  # of psi
-        self.n_threads = self._check_memory(program, n_threads)
-        self.plan = _plan(program, 0, width.bit_length() - 1) if alone else _plan(program, batched.shape[1], 0)
-        if (self.n_chunks * self.chunk_bytes >> 7) * (8 + self.plan.n_items) < THREADS_FROM:
-            self.n_threads = 1
-
-    def _check_memory(self, program: Program, n_threads: int) -> int:
-        """How many threads there is memory for, all of which work on states of their own, before anything is made."""
-        fixed = 2 * program.n_outputs * len(self.batched) * self.dtype.itemsize + 2 * self.parts.nbytes
-        fixed += min(self.n_chunks * self.chunk_bytes, max(SAVE_LIMIT, self.chunk_bytes))
-        each = 2 * self.chunk_bytes + self.width * program.n_outputs * self.dtype.itemsize
-        if fixed + each < 2**26:  # not worth looking
-            return n_threads
-        if fixed + each > memory():
-            raise ArgumentError(
-                f"{program.n_qubits} qubits with {program.n_outputs} outputs and a batch of {len(self.batched)} take "
-                f"{(fixed + each) / 2**30:.1f} GiB in {self.dtype}, but there are {memory() / 2**30:.1f} GiB"
-            )
-        return max(1, min(n_threads, (memory() - fixed) // (2 * each)))
+        key = id(program), dtype, self.batched.shape, self.shared.shape, of_samples, torch.get_num_threads()
+        size = _SIZES.get(key)
+        if size is None or size.program is not program:
+            if len(_SIZES) >= _MAX_PLANS:
+                _SIZES.clear()
+            size = _SIZES[key] = _size(program, self.batched, self.shared, self.parts, of_samples)
+        _, self.plan, self.layout, self.width, self.n_chunks, self.chunk_bytes, self.n_threads = size
 
     def inputs(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Batched angles, shared angles and amplitudes of some samples."""
@@ -177,29 +205,30 @@ class _Call:
     def tensor(self, array: np.ndarray) -> Tensor:
         """The array as a tensor on the device of the angles."""
         tensor = torch.from_numpy(array)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+        return tensor if self.on_cpu else tensor.to(self.device)
 
 
 def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
     out = np.empty((len(call.batched), call.plan.n_outputs), call.dtype)
-    common = call.layout.prepare(call.plan, call.shared)
     final = empty(call.n_chunks * call.chunk_bytes // call.dtype.itemsize, call.dtype) if keep else None
-    call.layout.forward(call.plan, common, call.inputs(0, len(out)), out, final, call.n_threads)
+    common = call.layout.forward(call.plan, call.inputs(0, len(out)), out, final, call.n_threads)
     return call.tensor(out), Saved(call, common, final)
 
 
 def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:
     call = saved.call
     plan, dtype, width, n_samples = call.plan, call.dtype, call.width, len(call.batched)
-    g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)), dtype)
+    g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)))
+    total = np.zeros(len(call.shared), dtype)  # as it is without a sample
     g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
 
     def go_back(first: int, last: int, final: np.ndarray) -> None:
         """The gradients of some samples, of which `first` is the first of a chunk."""
         chunks = slice(first // width, -(-last // width))
-        grads = grad[first:last], g_batched[first:last], g_shared[chunks], g_amps[first:last]
+        grads = grad[first:last], g_batched[first:last], g_shared[chunks], total, g_amps[first:last]
         call.layout.backward(plan, saved.common, call.inputs(first, last), grads, final, call.n_threads)
 
+    wait_for_compiler()
     if saved.states is not None:
         go_back(0, n_samples, saved.states)
     else:
@@ -208,13 +237,24 @@ def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) ->
         for first in range(0, n_samples, step):
             last = min(first + step, n_samples)
             out = np.empty((last - first, plan.n_outputs), dtype)
-            call.layout.forward(plan, saved.common, call.inputs(first, last), out, final, call.n_threads)
+            call.layout.forward(plan, call.inputs(first, last), out, final, call.n_threads)
             go_back(first, last, final)
+        total[:] = reduce(np.add, g_shared)
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
-        call.tensor(g_shared.sum(0, np.float64).astype(dtype)) if needs[1] else None,
+        call.tensor(total.reshape(call.shape)) if needs[1] else None,
         _amplitude_gradient(g_amps, call.amplitudes) if needs[2] and call.amplitudes is not None else None,
     )
+
+
+def compile_backward(module: str, dtype: str) -> None:
+    """Compile a backward kernel, that of "kernels" or of "one_state", without the forward one, and leave it on disk."""
+    n_qubits = 1 if module == "kernels" else 10
+    nothing = Angles(*(torch.zeros(shape, dtype=getattr(torch, dtype)) for shape in ((1, 0), (0,))))
+    call = _Call(Program(n_qubits, (), (Expval.word("Z", 0),), 0), nothing, None)
+    states = np.zeros(call.n_chunks * call.chunk_bytes // call.dtype.itemsize, call.dtype)
+    common = call.layout.empty_common(call.plan, call.dtype)
+    _backward(Saved(call, common, states), np.zeros((1, 1), call.dtype), (True, True, False))
 
 
 def _amplitude_gradient(gradient: np.ndarray, amplitudes: Tensor) -> Tensor:
@@ -224,9 +264,6 @@ def _amplitude_gradient(gradient: np.ndarray, amplitudes: Tensor) -> Tensor:
 
 def _plan(program: Program, n_batched: int, bits: int) -> Plan:
     """The compiled program, from the cache where it is there."""
-    recent = _RECENT.get((id(program), n_batched, bits))
-    if recent is not None and recent[0] is program:
-        return recent[1]
     key = program, n_batched, bits
     with _LOCK:
         plan = _PLANS.get(key)
@@ -235,9 +272,6 @@ def _plan(program: Program, n_batched: int, bits: int) -> Plan:
             if len(_PLANS) > _MAX_PLANS:
                 _PLANS.popitem(last=False)
         _PLANS.move_to_end(key)
-        if len(_RECENT) >= _MAX_PLANS:
-            _RECENT.clear()
-        _RECENT[id(program), n_batched, bits] = program, plan
     return plan
 
 

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import subprocess
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import CellType, FunctionType
@@ -12,7 +16,7 @@ from typing import Any
 from numba import njit
 from numba.core.event import Listener, register
 
-__all__ = ["exact", "inline", "jit", "kernel"]
+__all__ = ["exact", "inline", "jit", "kernel", "wait_for_compiler"]
 
 _PARTS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 jit = njit(fastmath=True, **_PARTS)
@@ -41,22 +45,63 @@ def kernel(function):
         return njit(**options)(function)
 
 
-class _Notice(Listener):
-    """Says, once, that kernels are being compiled, since that takes a while."""
+class _Start(Listener):
+    """When a kernel begins to be compiled: says so, once, and has the one that comes next compiled beside it."""
 
     said = False
 
     def on_start(self, event):
-        if event.data["dispatcher"].py_func in _KERNELS and not self.said:
+        function = event.data["dispatcher"].py_func
+        if function not in _KERNELS:
+            return
+        if not self.said:
             self.said = True
             print(
-                "qbp: compiling the native engine, up to half a minute; kept on this machine ...",
+                "qbp: compiling the native engine, about 15 seconds; kept on this machine ...",
                 file=sys.stderr,
                 flush=True,
             )
+        if function.__name__ == "forward" and event.data["dispatcher"].stats.cache_path and _can_spawn():
+            float32 = "float32" in str(event.data["args"])
+            _compile_beside(function.__module__.rpartition(".")[2], "float32" if float32 else "float64")
 
     def on_end(self, event):
         pass
 
 
-register("numba:compile", _Notice())
+register("numba:compile", _Start())
+
+
+# ---- two processors --------------------------------------------------------------------------------------------------
+# Compiling holds the interpreter's lock, so that threads would not help; what another process leaves on disk does.
+
+_BESIDE: list[subprocess.Popen] = []
+
+
+def _can_spawn() -> bool:
+    """Whether there is a second processor, and a Python that is nothing but Python."""
+    is_python = Path(sys.executable or "").name.startswith("python") and not getattr(sys, "frozen", False)
+    n_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return is_python and n_processors > 1
+
+
+def _compile_beside(module: str, dtype: str) -> None:
+    code = f"from qbp.executors.native import compile_backward; compile_backward({module!r}, {dtype!r})"
+    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with suppress(OSError):  # then this process compiles it, too
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        _BESIDE.append(subprocess.Popen([sys.executable, "-c", code], env=env, **silent))
+
+
+def wait_for_compiler() -> None:
+    """Until what is compiled beside this process is done: once it is on disk, it need not be compiled here."""
+    while _BESIDE:
+        with suppress(IndexError):  # another thread was faster
+            _BESIDE.pop().wait()
+
+
+@atexit.register
+def _stop() -> None:
+    for process in _BESIDE:
+        process.kill()

@@ -28,9 +28,11 @@ from qbp.executors.native.passes import (
     hadamard,
     matrices,
     place,
+    prepare,
     product,
     run_block,
     undo_block,
+    unpacked,
     unproduct,
 )
 from qbp.executors.native.turns import as_turns, turns_in
@@ -214,20 +216,24 @@ def _unmeasure(S, psi, n_qubits, n_span, tables, flip, scale, P, Y):
 
 
 @kernel
-def forward(next_chunk, n_qubits, n_span, tables, common, batched, amplitudes, out, states, keep, work):
+def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched, amplitudes, out, states, keep, work):
     """Chunks of a batch, until none is left: outputs (B, M), and the final states where they are kept.
 
     Args:
-        next_chunk: (1,), the first chunk that no thread has taken.
+        next_chunk: (2,), the first chunk that no thread has taken; going backward, also how many are done.
         n_span: number of amplitudes in a coset of a block.
-        tables: a `plan.Tables`.
-        common: table, factors, phases, scales and flip from `prepare`.
+        arrays: a `plan.Tables.packed`.
+        numbers, flip: (2 + 3 A + Q + 2 F 2^N,) and (2,), written: what `prepare` makes.
+        shared: (Ks,).
         batched: (B, Kb).
         amplitudes: (B, 2^N, 1 or 2), with no rows for a product start.
         states: flat, 2 * 2^N * W numbers for every chunk if `keep`, else only once.
         work: flat, `2 n_span + M + 4 N + 2 A` times W numbers.
     """
-    table, _, _, scales, flip = common
+    tables = unpacked(arrays)
+    common = _common(tables, n_qubits, numbers, flip)
+    table, factors, phases, scales, _ = common
+    prepare(tables, batched.shape[1], shared, table, factors, phases, scales, flip)
     W = n_lanes(states)
     size, n_out = (1 << n_qubits) * W, out.shape[1]
     P, R, Y, M, T, _ = _split(work, W, n_span, n_out, 4 * n_qubits, 2 * len(table))
@@ -259,28 +265,33 @@ def backward(
     next_chunk,
     n_qubits,
     n_span,
-    tables,
-    common,
+    arrays,
+    numbers,
+    flip,
     batched,
     grad,
     g_batched,
     g_shared,
+    total,
     g_amps,
     states,
     work,
 ):
-    """Chunks of the vector-Jacobian product, until none is left.
+    """Chunks of the vector-Jacobian product, until none is left; arguments are those of `forward`, and
 
     Args:
         grad: (B, M).
         states: the final states that `forward` kept.
         work: flat, `2 n_span + M + 4 N + 3 A + 4 * 2^N` times W numbers.
         g_batched: (B, Kb), written.
-        g_shared: (chunks, Ks), written: a sum over the samples of each chunk.
+        g_shared: (chunks, Ks), float64, written: a sum over the samples of each chunk.
+        total: (Ks,), written: the sum over all chunks, in their order.
         g_amps: (B, 2^N, 1 or 2), written if it has rows.
     """
+    tables = unpacked(arrays)
+    common = _common(tables, n_qubits, numbers, flip)
     _, _, _, start, blocks, _, _, _, _, _, _ = tables
-    table, _, _, scales, flip = common
+    table, _, _, scales, _ = common
     W = n_lanes(states)
     size, n_out, n_args = (1 << n_qubits) * W, grad.shape[1], len(table)
     P, R, Y, M, T, rest = _split(work, W, n_span, n_out, 4 * n_qubits, 2 * n_args)
@@ -310,7 +321,23 @@ def backward(
             matrices(tables, T, M)
             unproduct(S, 0, n_qubits, tables, T, M, E)
         _angle_gradients(tables, table, batched.shape[1], row, rows, E, g_batched, g_shared, chunk)
+        if fetch_add(next_chunk[1:]) == len(g_shared) - 1:
+            for k in range(len(total)):
+                some = 0.0
+                for c in range(len(g_shared)):
+                    some += g_shared[c, k]
+                total[k] = some
     restore_denormals(before)
+
+
+@inline
+def _common(tables, n_qubits, numbers, flip):
+    """What `prepare` writes, in one array of numbers: table, factors, phases, scales; and flip."""
+    n_args, n_items, size = len(tables[0]), len(tables[5]), 1 << n_qubits
+    a = 2 + 3 * n_args
+    b = a + n_items
+    phases = numbers[b:].reshape(((len(numbers) - b) // (2 * size), 2, size))
+    return numbers[2:a].reshape((n_args, 3)), numbers[a:b], phases, numbers[:2], flip
 
 
 @inline

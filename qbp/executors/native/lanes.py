@@ -47,9 +47,13 @@ FUSE = ("contract",)  # lets LLVM fuse multiply and add, but not reorder sums
 _INT = ir.IntType(32)
 
 
+LANES = {dtype: _BYTES // dtype.itemsize for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
+"""W: how many numbers of a dtype one register holds."""
+
+
 def lanes_of(dtype: np.dtype) -> int:
-    """W: how many numbers of `dtype` one register holds."""
-    return _BYTES // np.dtype(dtype).itemsize
+    """W of whatever names a dtype."""
+    return LANES[np.dtype(dtype)]
 
 
 def n_lanes(array):

@@ -39,6 +39,7 @@ from qbp.executors.native.passes import (
     product,
     run_block,
     undo_block,
+    unpacked,
     unproduct,
 )
 from qbp.executors.native.turns import as_turns, turns_in
@@ -436,7 +437,7 @@ def forward(
     n_tasks,
     n_qubits,
     n_span,
-    tables,
+    arrays,
     inputs,
     out,
     states,
@@ -453,13 +454,13 @@ def forward(
         alone: whether this thread does all tasks of its samples; else all threads do tasks of one sample after another.
         n_tasks: of every stage but the first and the last, which are one task.
         n_span: number of registers in a coset of a block.
-        tables: a `plan.Tables`.
+        arrays: a `plan.Tables.packed`.
         inputs: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2) or no rows of them for a product start.
         states: flat, 2 * 2^N numbers for every sample if `keep`, else only once.
         parts, common: see `states`.
         scratch: flat, `2 n_span` registers, this thread's own.
     """
-    W, size = n_lanes(states), 2 << n_qubits
+    tables, W, size = unpacked(arrays), n_lanes(states), 2 << n_qubits
     P, R = scratch[: n_span * W], scratch[n_span * W :]
     row, last = -1, 3 + len(tables[4])
     before = flush_denormals()
@@ -492,7 +493,7 @@ def backward(
     n_tasks,
     n_qubits,
     n_span,
-    tables,
+    arrays,
     inputs,
     grads,
     states,
@@ -509,7 +510,7 @@ def backward(
         states: the final states that `forward` kept.
         S: flat, 4 * 2^N numbers.
     """
-    W, size = n_lanes(S), 2 << n_qubits
+    tables, W, size = unpacked(arrays), n_lanes(S), 2 << n_qubits
     P, R = scratch[: n_span * W], scratch[n_span * W :]
     row, last = -1, 3 + len(tables[9]) + len(tables[4])
     before = flush_denormals()

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from qbp.executors.native.jit import exact, inline, jit, kernel
+from qbp.executors.native.jit import exact, inline, jit
 from qbp.executors.native.lanes import (
     load,
     load_both,
@@ -43,6 +43,7 @@ __all__ = [
     "product",
     "run_block",
     "undo_block",
+    "unpacked",
     "unproduct",
 ]
 
@@ -57,6 +58,26 @@ IN_SWEEP = 3  # of an argument, in the place of its axis
 def place(i):
     """Where amplitude i lies (see `schedule.place`)."""
     return i ^ ((i >> 4 ^ i >> 8 ^ i >> 12 ^ i >> 16 ^ i >> 20 ^ i >> 24) & 15)
+
+
+@inline
+def unpacked(arrays):
+    """The tables of a program (`plan.Tables`) from the few arrays that they are handed over in (`Tables.packed`)."""
+    rows, numbers, places = arrays
+    end = rows[0]
+    return (
+        rows[1 : end[0]],
+        rows[end[0] : end[1], 0],
+        numbers,
+        rows[end[1] : end[2]],
+        rows[end[2] : end[3]],
+        rows[end[3] : end[4]],
+        rows[end[4] : end[5]],
+        places,
+        rows[end[5] : end[6]],
+        rows[end[6] : end[7]],
+        rows[end[7] : end[8]],
+    )
 
 
 # ---- angles ----------------------------------------------------------------------------------------------------------
@@ -95,7 +116,7 @@ def cos_sin(t):
     return cos, sin
 
 
-@kernel
+@jit
 def prepare(tables, n_batched, shared, table, factors, phases, scales, flip):
     """What all samples share.
 

@@ -18,7 +18,7 @@ IN_SWEEP = 3  # of an argument, in the place of its axis
 
 
 class Tables(NamedTuple):
-    """A compiled program as arrays.
+    """A compiled program as tables.
 
     An argument is half the angle of one rotation of the start, or of one pass: ``offset + sum_t scale_t angle_t``.
 
@@ -51,6 +51,18 @@ class Tables(NamedTuple):
     others: np.ndarray
     probs: np.ndarray
 
+    def packed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All of it in three arrays, since every array that a kernel takes costs time: the rows of all tables, after
+        a row that says where each of them ends (`passes.unpacked`), the numbers, the places."""
+        fields = zip(self._fields, self, strict=True)
+        tables = [t if t.ndim == 2 else t[:, None] for name, t in fields if name not in ("numbers", "places")]
+        rows = np.zeros((1 + sum(map(len, tables)), self.items.shape[1]), np.int64)
+        end = 1
+        for k, table in enumerate(tables):
+            rows[end : end + len(table), : table.shape[1]] = table
+            end = rows[0, k] = end + len(table)
+        return rows, self.numbers, self.places
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -58,7 +70,7 @@ class Plan:
 
     Attributes:
         tables: for the kernels.
-        arrays: the same as a plain tuple: kernels that are kept on disk must not name a class of this package.
+        arrays: the same as the kernels take it.
         n_batched: Kb.
         n_outputs, n_items, n_arguments, n_phases: M, Q, A and F, as in `Tables` and `kernels.prepare`.
         n_span: number of registers in a coset of a block.
@@ -223,7 +235,7 @@ def compile_program(program: Program, n_batched: int, bits: int = 0) -> Plan:
     builder.add_measured(measured)
     tables = builder.tables()
     sizes = program.n_outputs, len(tables.items), len(tables.arguments), builder.n_phases, 1 << min(SPAN, n - bits)
-    return Plan(program, tables, tuple(tables), n, n_batched, *sizes, bits)
+    return Plan(program, tables, tables.packed(), n, n_batched, *sizes, bits)
 
 
 def _sign(word: Word) -> int:

@@ -5,68 +5,65 @@ from __future__ import annotations
 import numpy as np
 
 from qbp.executors.native import kernels
-from qbp.executors.native.lanes import lanes_of
+from qbp.executors.native.lanes import LANES
 from qbp.executors.native.memory import buffer
-from qbp.executors.native.passes import prepare as prepare_shared
 from qbp.executors.native.plan import Plan
 from qbp.executors.native.threads import run_on_threads
 
-__all__ = ["backward", "forward", "norm", "prepare"]
+__all__ = ["backward", "empty_common", "forward", "norm"]
 
 Arrays = tuple[np.ndarray, ...]
 
 
-def prepare(plan: Plan, shared: np.ndarray) -> Arrays:
-    """What all samples share; see `passes.prepare`."""
-    dtype = shared.dtype
-    common = (
-        np.empty((plan.n_arguments, 3), dtype),
-        np.empty(plan.n_items, dtype),
-        np.empty((plan.n_phases, 2, 1 << plan.n_qubits), dtype),
-        np.empty(2, dtype),
-        np.empty(2, np.int64),
-    )
-    prepare_shared(plan.arrays, plan.n_batched, shared, *common)
-    return common
+def empty_common(plan: Plan, dtype: np.dtype) -> Arrays:
+    """Numbers and flip, to be written by the forward kernel."""
+    n_numbers = 2 + 3 * plan.n_arguments + plan.n_items + (2 * plan.n_phases << plan.n_qubits)
+    return np.empty(n_numbers, dtype), np.empty(2, np.int64)
 
 
 def norm(common: Arrays) -> float:
     """The factor that final states were left without: cosines (`passes.prepare`)."""
-    return float(common[3][0])
+    return float(common[0][0])
 
 
-def forward(
-    plan: Plan, common: Arrays, inputs: Arrays, out: np.ndarray, states: np.ndarray | None, n_threads: int
-) -> None:
-    """Outputs of a batch, and final states if they are to be kept; see `kernels.forward`."""
-    batched, _, amplitudes = inputs
-    width = lanes_of(batched.dtype)
+def forward(plan: Plan, inputs: Arrays, out: np.ndarray, states: np.ndarray | None, n_threads: int) -> Arrays:
+    """Outputs of a batch, and final states if they are to be kept; see `kernels.forward`.
+
+    Returns:
+        What samples share: numbers and flip.
+    """
+    batched, shared, amplitudes = inputs
+    dtype, width = out.dtype, LANES[out.dtype]
     n_work = plan.work(2) * width
     n_state = 0 if states is not None else 2 * width << plan.n_qubits
-    next_chunk = np.zeros(1, np.int64)
+    next_chunk = np.zeros(2, np.int64)
+    common = empty_common(plan, dtype)
+    unused = [common]
 
     def run() -> None:
-        work = buffer(n_work + n_state, batched.dtype)
+        try:
+            mine = unused.pop()
+        except IndexError:  # threads find the same numbers, each for itself
+            mine = empty_common(plan, dtype)
+        work = buffer(n_work + n_state, dtype)
         final = work[n_work:] if states is None else states
         kernels.forward(
-            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, common, batched, amplitudes),
+            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, *mine, shared, batched, amplitudes),
             *(out, final, states is not None, work),
         )
 
     run_on_threads(run, min(n_threads, -(-len(batched) // width)))
+    return common
 
 
 def backward(plan: Plan, common: Arrays, inputs: Arrays, grads: Arrays, states: np.ndarray, n_threads: int) -> None:
     """Gradients of a batch; see `kernels.backward`."""
-    batched, _, _ = inputs
-    width = lanes_of(batched.dtype)
+    batched, width = inputs[0], LANES[states.dtype]
     n_work = (plan.work(3) + (4 << plan.n_qubits)) * width
-    next_chunk = np.zeros(1, np.int64)
+    next_chunk = np.zeros(2, np.int64)
 
     def run() -> None:
-        work = buffer(n_work, batched.dtype)
-        kernels.backward(
-            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, common, batched, *grads, states, work),
-        )
+        work = buffer(n_work, states.dtype)
+        kernels.backward(*(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, *common, batched, *grads, states, work))
 
     run_on_threads(run, min(n_threads, -(-len(batched) // width)))

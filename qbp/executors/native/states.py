@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.plan import Plan
 from qbp.executors.native.threads import run_on_threads
 
-__all__ = ["backward", "forward", "n_tasks", "prepare"]
+__all__ = ["backward", "empty_common", "forward", "n_tasks"]
 
 MAX_TASKS = 64
 """Tasks of a stage; the same for any number of threads, since sums are over tasks."""
@@ -27,15 +28,17 @@ def n_tasks(plan: Plan) -> int:
     return max(1, min(MAX_TASKS, plan.n_cosets // COSETS_A_TASK))
 
 
-def prepare(plan: Plan, shared: np.ndarray) -> Arrays:
+def empty_common(plan: Plan, dtype: np.dtype) -> Arrays:
     """Nothing: what samples share is computed with each of them."""
     return ()
 
 
-def forward(
-    plan: Plan, common: Arrays, inputs: Arrays, out: np.ndarray, states: np.ndarray | None, n_threads: int
-) -> None:
-    """Outputs of a batch, and final states if they are to be kept; see `one_state.forward`."""
+def forward(plan: Plan, inputs: Arrays, out: np.ndarray, states: np.ndarray | None, n_threads: int) -> Arrays:
+    """Outputs of a batch, and final states if they are to be kept; see `one_state.forward`.
+
+    Returns:
+        `empty_common`.
+    """
     dtype = inputs[0].dtype
 
     def run(alone: bool, next_row: np.ndarray, counters: np.ndarray, state: np.ndarray, team: tuple) -> None:
@@ -45,20 +48,23 @@ def forward(
         )
 
     _run(run, plan, dtype, len(out), n_threads, 4 + len(plan.tables.blocks), 0 if states is not None else 2)
+    return ()
 
 
 def backward(plan: Plan, common: Arrays, inputs: Arrays, grads: Arrays, states: np.ndarray, n_threads: int) -> None:
     """Gradients of a batch; see `one_state.backward`."""
-    dtype = inputs[0].dtype
+    dtype = states.dtype
+    grad, g_batched, g_shared, total, g_amps = grads
 
     def run(alone: bool, next_row: np.ndarray, counters: np.ndarray, state: np.ndarray, team: tuple) -> None:
         one_state.backward(
-            *(next_row, counters, alone, n_tasks(plan), plan.n_qubits, plan.n_span, plan.arrays, inputs, grads),
-            *(states, state, *team, _scratch(plan, dtype)),
+            *(next_row, counters, alone, n_tasks(plan), plan.n_qubits, plan.n_span, plan.arrays, inputs),
+            *((grad, g_batched, g_shared, g_amps), states, state, *team, _scratch(plan, dtype)),
         )
 
     stages = 4 + len(plan.tables.others) + len(plan.tables.blocks)
-    _run(run, plan, dtype, len(grads[0]), n_threads, stages, 4)
+    _run(run, plan, dtype, len(grad), n_threads, stages, 4)
+    total[:] = reduce(np.add, g_shared)
 
 
 def _run(run: Callable, plan: Plan, dtype: np.dtype, n_rows: int, n_threads: int, n_stages: int, n_parts: int) -> None:
