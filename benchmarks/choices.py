@@ -67,7 +67,7 @@ def layouts(args: argparse.Namespace) -> list[dict]:
                 if batch << n > 2**20:
                     continue
                 one = case(n, batch, dtype)
-                chosen = rule(n, batch, np.dtype(str(dtype)[6:]), args.threads)
+                chosen = rule(n, batch, np.dtype(str(dtype)[6:]))
 
                 def run(alone: bool, one: tuple = one) -> None:
                     native.lanes_are_amplitudes = lambda *_: alone

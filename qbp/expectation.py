@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from qbp.angles import AngleMap, Angles
-from qbp.errors import GradientError
+from qbp.errors import ArgumentError, GradientError
 from qbp.executors import AdjointExecutor, Executor, Gradients
 from qbp.gradients import RULES, VARIANCES, Needs
 from qbp.onchip import STATEFUL
 from qbp.program import Program
 
-__all__ = ["DIFF_METHODS", "ErrorBars", "Expectation", "Task", "choose_diff_method", "evaluate"]
+__all__ = ["DIFF_METHODS", "ErrorBars", "Expectation", "Task", "check_norms", "choose_diff_method", "evaluate"]
 
 DIFF_METHODS = ("best", "adjoint", "backprop", *RULES, *STATEFUL)
 """What `diff_method` may be; PennyLane's names, and those of `qbp.onchip`."""
@@ -200,6 +200,18 @@ def _needs(ctx: Any, task: Task, n_batched: int) -> Needs:
     need_batched, need_shared, need_amplitudes, _ = ctx.needs_input_grad
     wanted = (need and (need_batched if k < n_batched else need_shared) for k, need in enumerate(task.needs))
     return Needs(tuple(wanted), need_amplitudes)
+
+
+def check_norms(amplitudes: Tensor) -> None:
+    """Raise `ArgumentError` unless every row of the amplitudes (B, 2^N) has norm 1."""
+    norms = torch.linalg.vector_norm(amplitudes.detach(), dim=1)
+    wrong = torch.nonzero((norms - 1).abs() > 1e-4)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ArgumentError(
+            f"Argument `inputs` must have rows of norm 1 to be amplitudes, but row {row} has norm "
+            f"{float(norms[row]):.6g}; embed them with normalize=True"
+        )
 
 
 def choose_diff_method(executor: Executor, asked: str, program: Program) -> str:

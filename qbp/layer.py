@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qbp.errors import ArgumentError, CircuitError, check_choice
 from qbp.executors import Executor
-from qbp.expectation import DIFF_METHODS, ErrorBars, Expectation, Task, choose_diff_method, evaluate
+from qbp.expectation import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, choose_diff_method, evaluate
 from qbp.onchip import rule_of
 from qbp.qnode import (
     FunctionSource,
@@ -244,7 +244,7 @@ class QuantumLayer(nn.Module):
         angles = circuit.angle_map(x, weights)
         amplitudes = circuit.angle_map.amplitudes(x, weights)
         if circuit.normalized and amplitudes is not None:
-            _check_norms(amplitudes)
+            check_norms(amplitudes)
         program = circuit.program
         wants = torch.is_grad_enabled() and (
             angles.batched.requires_grad
@@ -398,14 +398,3 @@ class QuantumLayer(nn.Module):
         return f"<Quantum Torch Layer: func={name}>"
 
     __str__ = __repr__
-
-
-def _check_norms(amplitudes: Tensor) -> None:
-    norms = torch.linalg.vector_norm(amplitudes.detach(), dim=1)
-    wrong = torch.nonzero((norms - 1).abs() > 1e-4)
-    if len(wrong):
-        row = int(wrong[0])
-        raise ArgumentError(
-            f"Argument `inputs` must have rows of norm 1 to be amplitudes, but row {row} has norm "
-            f"{float(norms[row]):.6g}; embed them with normalize=True"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from qbp.angles import Angles
 from qbp.errors import ArgumentError
 from qbp.executors import AdjointExecutor, native
 from qbp.executors.dense import Dense
-from qbp.executors.native import Native, lanes, passes, plan, schedule, threads, turns
+from qbp.executors.native import Native, jit, lanes, passes, plan, schedule, threads, turns
 from qbp.executors.native.frame import Frame, Word
 from qbp.executors.native.lanes import lanes_of
 from qbp.gates import GATES
@@ -371,23 +372,37 @@ def test_is_an_adjoint_executor_and_copies():
         assert torch.equal(other(pickle.loads(pickle.dumps(program)), angles), outputs)
 
 
-def test_compiled_once_on_a_machine():
-    run(layers(2, 1), Angles(torch.zeros(1, 2), torch.zeros(6)))
-    code = """
+STEP = """
 import torch
 from qbp.angles import Angles
-from qbp.executors.native import Native, kernels
+from qbp.executors.native import Native, kernels, one_state
 from qbp.program import Expval, Program, Rotation
-program = Program(1, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
+program = Program({n_qubits}, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
 angles = Angles(torch.zeros(1, 0), torch.zeros(1))
 y, saved = Native().forward(program, angles)
 Native().vjp(program, angles, None, saved, y)
-for kernel in (kernels.forward, kernels.backward):
+for kernel in ({module}.forward, {module}.backward):
     print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
+
+
+def test_compiled_once_on_a_machine():
+    run(layers(2, 1), Angles(torch.zeros(1, 2), torch.zeros(6)))
+    code = STEP.format(n_qubits=1, module="kernels")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "0"] * 2
     assert "compiling" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not jit._can_spawn(), reason="needs two processors")
+@pytest.mark.parametrize(("n_qubits", "module"), [(1, "kernels"), (10, "one_state")])
+def test_both_kernels_are_compiled_at_once(tmp_path, n_qubits, module):
+    """Forward here, backward by another process meanwhile, of which one word is said."""
+    code, env = STEP.format(n_qubits=n_qubits, module=module), os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.split() == ["0", "1", "1", "0"]
+    assert done.stderr.count("compiling") == 1
 
 
 def _in_child(queue, angles):
@@ -582,6 +597,6 @@ def test_planted_faults_are_noticed(monkeypatch):
     assert_equals_dense(program, angles)
     monkeypatch.setattr(plan, "_sign", lambda word: 1 if word.phase != 1 else -1)
     monkeypatch.setattr(native, "_PLANS", type(native._PLANS)())
-    monkeypatch.setattr(native, "_RECENT", {})
+    monkeypatch.setattr(native, "_SIZES", {})
     with pytest.raises(AssertionError):
         assert_equals_dense(program, angles)

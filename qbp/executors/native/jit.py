@@ -88,7 +88,7 @@ def _can_spawn() -> bool:
 def _compile_beside(module: str, dtype: str) -> None:
     code = f"from qbp.executors.native import compile_backward; compile_backward({module!r}, {dtype!r})"
     paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
-    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     with suppress(OSError):  # then this process compiles it, too
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         _BESIDE.append(subprocess.Popen([sys.executable, "-c", code], env=env, **silent))

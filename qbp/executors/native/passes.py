@@ -75,8 +75,8 @@ def unpacked(arrays):
         rows[end[4] : end[5]],
         places,
         rows[end[5] : end[6]],
-        rows[end[6] : end[7]],
-        rows[end[7] : end[8]],
+        rows[end[6] : end[7], :8],  # exactly as wide as what their rows are taken apart into
+        rows[end[7] : end[8], :3],
     )
 
 
