@@ -30,6 +30,8 @@ from qbp.weights import Weights, initial_weight
 
 __all__ = ["QuantumLayer"]
 
+_WORKING = (torch.float32, torch.float64)
+
 
 class QuantumLayer(nn.Module):
     """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
@@ -215,10 +217,12 @@ class QuantumLayer(nn.Module):
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
-        if inputs.is_complex():
-            raise ArgumentError(f"Argument `inputs` must be real, but has dtype {inputs.dtype}")
-        dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
-        working = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        dtype = inputs.dtype
+        if dtype not in _WORKING:
+            if inputs.is_complex():
+                raise ArgumentError(f"Argument `inputs` must be real, but has dtype {dtype}")
+            dtype = dtype if inputs.is_floating_point() else torch.get_default_dtype()
+        working = dtype if dtype in _WORKING else torch.float32
         if self._own_qnode:
             assert self._source is not None
             x = inputs.to(working)
@@ -226,9 +230,7 @@ class QuantumLayer(nn.Module):
         *lead, n_inputs = inputs.shape
         circuit = self.circuit_for(n_inputs)
         x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)
-        x = (
-            x if x.dtype is working else x.to(working)
-        )  # each needless operation of torch costs as much as a small circuit
+        x = x if x.dtype is working else x.to(working)  # each operation of torch costs as much as a small circuit
         outputs = self._run(circuit, x)
         if len(lead) != 1 or circuit.is_scalar:
             outputs = outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1]))
@@ -245,7 +247,6 @@ class QuantumLayer(nn.Module):
         amplitudes = circuit.angle_map.amplitudes(x, weights)
         if circuit.normalized and amplitudes is not None:
             check_norms(amplitudes)
-        program = circuit.program
         wants = torch.is_grad_enabled() and (
             angles.batched.requires_grad
             or angles.shared.requires_grad
@@ -253,21 +254,20 @@ class QuantumLayer(nn.Module):
         )
         assert self._executor is not None
         if not wants or self._diff_method == "backprop":
-            return evaluate(self._executor, program, angles, amplitudes, self._errors)
+            return evaluate(self._executor, circuit.program, angles, amplitudes, self._errors)
         if hasattr(self._executor, "last_stds"):
             self._errors.source = circuit.angle_map, x.detach(), weights.detach()
         return Expectation.apply(angles.batched, angles.shared, amplitudes, self._task(circuit, x, weights))
 
     def _only_weight_of(self, circuit: Circuit, x: Tensor) -> Tensor | None:
         """The weight, where the angles are the inputs and this weight as they are: no step for autograd to record."""
-        if self._diff_method != "adjoint" or not circuit.angle_map.is_identity or not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() and circuit.angle_map.is_identity and len(self._weight_names) == 1 and len(x)):
             return None
-        if not getattr(self._executor, "any_shape", False):
+        weight = self._parameters.get(self._weight_names[0])
+        if weight is None or weight.dtype is not x.dtype or weight.device != x.device:
             return None
-        weight = self._parameters.get(self._weight_names[0]) if len(self._weight_names) == 1 else None
-        if weight is None or weight.dtype is not x.dtype or weight.device != x.device or not len(x):
-            return None
-        return weight if x.requires_grad or weight.requires_grad else None
+        takes_it = self._diff_method == "adjoint" and getattr(self._executor, "any_shape", False)
+        return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
 
     def _task(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Task:
         assert self._executor is not None

@@ -190,6 +190,7 @@ class _Call:
             self.parts = _numpy(
                 torch.view_as_real(amplitudes.resolve_conj()) if complex_ else amplitudes[..., None], dtype
             )
+        self.inputs = self.batched, self.shared, self.parts
         key = id(program), dtype, self.batched.shape, self.shared.shape, of_samples, torch.get_num_threads()
         size = _SIZES.get(key)
         if size is None or size.program is not program:
@@ -197,10 +198,6 @@ class _Call:
                 _SIZES.clear()
             size = _SIZES[key] = _size(program, self.batched, self.shared, self.parts, of_samples)
         _, self.plan, self.layout, self.width, self.n_chunks, self.chunk_bytes, self.n_threads = size
-
-    def inputs(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Batched angles, shared angles and amplitudes of some samples."""
-        return self.batched[first:last], self.shared, self.parts[first:last]
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """The array as a tensor on the device of the angles."""
@@ -211,7 +208,7 @@ class _Call:
 def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
     out = np.empty((len(call.batched), call.plan.n_outputs), call.dtype)
     final = empty(call.n_chunks * call.chunk_bytes // call.dtype.itemsize, call.dtype) if keep else None
-    common = call.layout.forward(call.plan, call.inputs(0, len(out)), out, final, call.n_threads)
+    common = call.layout.forward(call.plan, call.inputs, out, final, call.n_threads)
     return call.tensor(out), Saved(call, common, final)
 
 
@@ -222,23 +219,21 @@ def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) ->
     total = np.zeros(len(call.shared), dtype)  # as it is without a sample
     g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
 
-    def go_back(first: int, last: int, final: np.ndarray) -> None:
-        """The gradients of some samples, of which `first` is the first of a chunk."""
-        chunks = slice(first // width, -(-last // width))
-        grads = grad[first:last], g_batched[first:last], g_shared[chunks], total, g_amps[first:last]
-        call.layout.backward(plan, saved.common, call.inputs(first, last), grads, final, call.n_threads)
-
     wait_for_compiler()
     if saved.states is not None:
-        go_back(0, n_samples, saved.states)
+        grads = grad, g_batched, g_shared, total, g_amps
+        call.layout.backward(plan, saved.common, call.inputs, grads, saved.states, call.n_threads)
     else:
         step = width * max(1, SAVE_LIMIT // call.chunk_bytes)
         final = empty(min(step // width, call.n_chunks) * call.chunk_bytes // dtype.itemsize, dtype)
         for first in range(0, n_samples, step):
-            last = min(first + step, n_samples)
-            out = np.empty((last - first, plan.n_outputs), dtype)
-            call.layout.forward(plan, call.inputs(first, last), out, final, call.n_threads)
-            go_back(first, last, final)
+            rows = slice(first, min(first + step, n_samples))
+            chunks = slice(first // width, -(-rows.stop // width))
+            inputs = call.batched[rows], call.shared, call.parts[rows]
+            grads = grad[rows], g_batched[rows], g_shared[chunks], total, g_amps[rows]
+            out = np.empty((rows.stop - first, plan.n_outputs), dtype)
+            call.layout.forward(plan, inputs, out, final, call.n_threads)
+            call.layout.backward(plan, saved.common, inputs, grads, final, call.n_threads)
         total[:] = reduce(np.add, g_shared)
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
