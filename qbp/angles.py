@@ -234,9 +234,10 @@ class AngleMap:
 
     def needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         """For each angle (K,) whether it is a function of what wants a gradient: of the inputs, of the weights."""
-        if (inputs, weights) not in self._needs:
-            self._needs[inputs, weights] = self._find_needs(inputs, weights)
-        return self._needs[inputs, weights]
+        found = self._needs.get((inputs, weights))
+        if found is None:
+            found = self._needs[inputs, weights] = self._find_needs(inputs, weights)
+        return found
 
     def _find_needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         mixed = [bool(any(row)) for row in self.weights.scale]

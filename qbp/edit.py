@@ -16,7 +16,7 @@ from qbp.layer import QuantumLayer
 from qbp.program import Op, Program, Rotation
 from qbp.trace import Circuit
 
-__all__ = ["Sums", "affine_angles", "drop_ops", "is_identity", "remake", "shrink", "used"]
+__all__ = ["Sums", "affine_angles", "drop_ops", "flat_values", "is_identity", "remake", "shrink", "used"]
 
 Sums = Sequence[Sequence[tuple[int, float]]]
 """For each new angle the old ones that it is the sum of, with their factors."""
@@ -187,13 +187,18 @@ def shrink(
     circuit = layer.circuit
     circuit = remake(circuit, circuit.program.ops if ops is None else ops, sums=sums, inputs=inputs, weights=weights)
     circuit = drop_ops(circuit, ())
-    values = layer.flat_weights(torch.zeros(0, dtype=torch.float64)).detach()
+    values = flat_values(layer)
     values = values[[p for p in range(len(values)) if p not in (weights or {})]]
     unused = dict.fromkeys(set(range(len(values))) - used(circuit)[1], 0.0)
     if unused:
         circuit = remake(circuit, circuit.program.ops, weights=unused)
         values = values[[p for p in range(len(values)) if p not in unused]]
     layer.set_circuit(circuit, split(circuit, values))
+
+
+def flat_values(layer: QuantumLayer) -> Tensor:
+    """All weights (P,) of a layer, in float64 and outside of autograd; `split` gives them back their shapes."""
+    return layer.flat_weights(torch.zeros(0, dtype=torch.float64)).detach()
 
 
 def split(circuit: Circuit, values: Tensor) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qbp.edit import affine_angles, remake, shrink, split
+from qbp.edit import affine_angles, flat_values, remake, shrink, split
 from qbp.executors.sampled import measurement_groups
 from qbp.layer import QuantumLayer
 from qbp.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation, pauli_mask
@@ -57,7 +57,7 @@ def simplify_layer(layer: QuantumLayer, *, fix_quarters: bool = False, seed: int
 def _reduce(layer: QuantumLayer) -> None:
     """Apply `reduced` until nothing changes."""
     circuit = layer.circuit
-    values = layer.flat_weights(torch.zeros(0, dtype=torch.float64)).detach()
+    values = flat_values(layer)
     while (smaller := reduced(circuit)).program != circuit.program:
         circuit = smaller
     layer.set_circuit(circuit, split(circuit, values))
@@ -67,7 +67,7 @@ def _reduce(layer: QuantumLayer) -> None:
 def _fix_quarters(layer: QuantumLayer) -> None:
     """Fix the weights that turn only rotations by multiples of pi/2."""
     circuit = layer.circuit
-    weights = layer.flat_weights(torch.zeros(0, dtype=torch.float64)).detach()
+    weights = flat_values(layer)
     angles = circuit.angle_map(torch.zeros(1, circuit.n_inputs, dtype=torch.float64), weights).full()[0].tolist()
     places, slopes, _ = affine_angles(circuit.angle_map)
     graphs = (circuit.angle_map.batched_graph, circuit.angle_map.shared_graph, circuit.angle_map.amplitudes_graph)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -67,12 +67,10 @@ class Task(NamedTuple):
     rule: Any = None  # one that remembers earlier steps
 
 
-def evaluate(
-    executor: Executor, program: Program, angles: Angles, amplitudes: Tensor | None, errors: ErrorBars
-) -> Tensor:
+def evaluate(task: Task, angles: Angles, amplitudes: Tensor | None) -> Tensor:
     """Outputs (B, M) without a gradient."""
-    outputs = executor(program, angles, amplitudes)
-    errors.outputs = getattr(executor, "last_stds", None)
+    outputs = task.executor(task.program, angles, amplitudes)
+    task.errors.outputs = getattr(task.executor, "last_stds", None)
     return outputs
 
 
@@ -153,13 +151,12 @@ class Expectation(torch.autograd.Function):
         angles = Angles(batched, shared)
         ctx.task, ctx.state = task, None
         ctx.save_for_backward(batched, shared, amplitudes)
+        if task.diff_method == "adjoint":
+            outputs, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
+            return outputs
         if getattr(task.executor, "one_job", False):
             ctx.state = Ahead(task, angles, amplitudes, _needs(ctx, task, batched.shape[1]))
             return ctx.state.outputs.to(batched)
-        if task.diff_method == "adjoint":
-            outputs, saved = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
-            ctx.state = saved
-            return outputs
         return task.executor(task.program, angles, amplitudes)
 
     @staticmethod
@@ -187,7 +184,7 @@ class Expectation(torch.autograd.Function):
             needs = _needs(ctx, task, batched.shape[1])
             flat = Angles(batched, shared.reshape(-1))
             g = rule(run, task.program, flat, amplitudes, grad, needs, generator=task.generator)
-            g = replace(g, shared=None if g.shared is None else g.shared.view_as(shared))
+            g = g._replace(shared=None if g.shared is None else g.shared.view_as(shared))
         return (
             g.batched if need_batched else None,
             g.shared if need_shared else None,

@@ -252,18 +252,19 @@ class QuantumLayer(nn.Module):
             or angles.shared.requires_grad
             or (amplitudes is not None and amplitudes.requires_grad)
         )
-        assert self._executor is not None
+        task = self._task(circuit, x, weights)
         if not wants or self._diff_method == "backprop":
-            return evaluate(self._executor, circuit.program, angles, amplitudes, self._errors)
+            return evaluate(task, angles, amplitudes)
         if hasattr(self._executor, "last_stds"):
             self._errors.source = circuit.angle_map, x.detach(), weights.detach()
-        return Expectation.apply(angles.batched, angles.shared, amplitudes, self._task(circuit, x, weights))
+        return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 
     def _only_weight_of(self, circuit: Circuit, x: Tensor) -> Tensor | None:
         """The weight, where the angles are the inputs and this weight as they are: no step for autograd to record."""
-        if not (torch.is_grad_enabled() and circuit.angle_map.is_identity and len(self._weight_names) == 1 and len(x)):
+        names = self._weight_names
+        if len(names) != 1 or not circuit.angle_map.is_identity or not torch.is_grad_enabled() or not x.numel():
             return None
-        weight = self._parameters.get(self._weight_names[0])
+        weight = self._parameters.get(names[0])
         if weight is None or weight.dtype is not x.dtype or weight.device != x.device:
             return None
         takes_it = self._diff_method == "adjoint" and getattr(self._executor, "any_shape", False)
@@ -279,8 +280,7 @@ class QuantumLayer(nn.Module):
         """All weights (P,), one tensor after the other, of the dtype and device of `x`."""
         tensors = [getattr(self, name) for name in self._weight_names]  # not _parameters: they may be parametrized
         if len(tensors) == 1:
-            flat = tensors[0].reshape(-1)
-            return flat if flat.dtype is x.dtype and flat.device == x.device else flat.to(x)
+            return tensors[0].reshape(-1).to(x)
         return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)
 
     def circuit_for(self, n_inputs: int) -> Circuit:

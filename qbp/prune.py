@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -89,6 +90,9 @@ def prune(
     rounds = 1 if schedule == "one-shot" else 5 if steps is None else steps
     if not isinstance(rounds, int) or rounds < 1 or (schedule == "one-shot" and steps not in (None, 1)):
         raise ArgumentError(f"Argument `steps` must be a positive integer, and 1 for 'one-shot', but is {steps!r}")
+    unknown = set(finetune) - set(signature(fit).parameters) if isinstance(finetune, Mapping) else set()
+    if unknown:
+        raise ArgumentError(f"Argument `finetune` must hold arguments of qbp.fit, but has {', '.join(sorted(unknown))}")
     if isinstance(finetune, Mapping) and data is None:
         raise ArgumentError("Argument `data` must be a qbp.data.Dataset to fine-tune on, but is None")
     small = copy.deepcopy(model)

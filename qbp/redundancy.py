@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qbp.edit import affine_angles, shrink
+from qbp.edit import affine_angles, flat_values, shrink
 from qbp.executors import backend
 from qbp.information import jacobian
 from qbp.layer import QuantumLayer
@@ -88,7 +88,7 @@ def drop_redundant(layer: QuantumLayer, *, seed: int = 0) -> None:
         layer: the layer, in float64.
         seed: of inputs and weights.
     """
-    weights = layer.flat_weights(torch.zeros(0, dtype=torch.float64)).detach()
+    weights = flat_values(layer)
     live, targets = list(range(len(weights))), _targets(layer)
     gone: dict[int, float] = {}
     while redundant := _redundant(layer, live, gone, seed):

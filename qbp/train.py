@@ -374,7 +374,7 @@ def _check(
         if count is not None and (not isinstance(count, int) or count < 1):
             raise ArgumentError(f"Argument `{name}` must be a positive integer, but is {count!r}")
     for name, value in (("lr", lr), ("clip_grad_norm", clip_grad_norm)):
-        if value is not None and not 0 < value < math.inf:
+        if value is not None and (isinstance(value, str | bool) or not 0 < value < math.inf):
             raise ArgumentError(f"Argument `{name}` must be positive and finite, but is {value!r}")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qbp import executors
 from qbp.data import Dataset
-from qbp.edit import affine_angles, drop_ops, shrink
+from qbp.edit import affine_angles, drop_ops, flat_values, shrink
 from qbp.errors import ArgumentError
 from qbp.exact import simplify_layer
 from qbp.executors import Executor
@@ -139,7 +139,7 @@ def snap(
         while True:
             layer = best.get_submodule(name)
             assert isinstance(layer, QuantumLayer)
-            cost, weights = _cost(layer, executor), _weights(layer).tolist()
+            cost, weights = _cost(layer, executor), flat_values(layer).tolist()
             for p, value in _near_quarters(layer, within):
                 key = (round(value, 6), round(weights[p], 6))
                 if key in tried:
@@ -163,10 +163,6 @@ def _cost(layer: QuantumLayer, executor: Any) -> tuple[int, int]:
     return counts.two_qubit, counts.one_qubit
 
 
-def _weights(layer: QuantumLayer) -> Tensor:
-    return layer.flat_weights(torch.zeros(0, dtype=torch.float64)).detach()
-
-
 def _quality(model: nn.Module, data: Dataset) -> float:
     result = evaluate(model, data)
     return float(result["accuracy"] if "accuracy" in result else result["r2"])
@@ -175,7 +171,7 @@ def _quality(model: nn.Module, data: Dataset) -> float:
 def _near_quarters(layer: QuantumLayer, within: float) -> list[tuple[int, float]]:
     """The weights that alone decide an angle near a multiple of pi/2, with the value for it; nearest first."""
     circuit = layer.circuit
-    weights = _weights(layer)
+    weights = flat_values(layer)
     _, slopes, offsets = affine_angles(circuit.angle_map)
     found = []
     for slope, offset in zip(slopes, offsets.tolist(), strict=True):

@@ -258,6 +258,9 @@ def test_run_prints_every_stage_and_distill_every_model(qbp: Run) -> None:
     assert done.code == 0, done.err
     assert "small: iris, 75 rows to train, 25 to test" in done.out and "Saved in runs/small" in done.out
     assert all(name in done.out for name in ("1-train", "2-prune", "3-distill", "3-scratch", "circuits"))
+    scores = json.loads(Path("runs/small/result.json").read_text())["stages"]
+    helped = scores["3-distill"]["accuracy"] > scores["3-scratch"]["accuracy"]
+    assert f"The teacher {'helped' if helped else 'did not help'}: accuracy" in done.out
     refused = qbp("run", "small.yaml", "-q", *stages)
     assert refused.code == 2 and "already there" in refused.err
     assert qbp("run", "small.yaml", "-q", *stages, "--resume").out == done.out

@@ -425,11 +425,11 @@ def test_fork_after_threads(monkeypatch):
 
 
 def test_errors_of_threads_reach_the_caller():
-    def fail():
+    def fail(_):
         raise ValueError("planted")
 
     with pytest.raises(ValueError, match="planted"):
-        threads.run_on_threads(fail, 3)
+        threads.run_on_threads(fail, None, 3)
 
 
 def test_bad_arguments():

@@ -241,6 +241,7 @@ def test_rewinding_starts_again_from_the_first_weights():
         ({"schedule": "linear"}, "`schedule`"),
         ({"steps": 3}, "`steps`"),
         ({"finetune": {"epochs": 1}, "by": "l1", "data": None}, "`data`"),
+        ({"finetune": {"epoch": 1}}, "`finetune` must hold arguments of qbp.fit, but has epoch"),
         ({"rewind": qbp.hybrid(8, 2, n_layers=1)}, "`rewind`"),
     ],
 )

@@ -196,6 +196,7 @@ def test_the_loss_fits_the_data(outputs: int, data: Dataset, loss: str | None, f
         (mlp(3, 2), blobs(), {"epochs": 0}, "`epochs` must be a positive integer, but is 0"),
         (mlp(3, 2), blobs(), {"batch_size": 2.0}, "`batch_size` must be a positive integer, but is 2.0"),
         (mlp(3, 2), blobs(), {"early_stopping": -1}, "`early_stopping` must be a positive"),
+        (mlp(3, 2), blobs(), {"lr": "0.1"}, "`lr` must be positive and finite, but is '0.1'"),
         (mlp(3, 2), blobs(), {"lr": 0.0}, "`lr` must be positive and finite, but is 0.0"),
         (mlp(3, 2), blobs(), {"clip_grad_norm": math.inf}, "`clip_grad_norm` must be positive and finite"),
         (mlp(3, 2), blobs(), {"seed": -1}, "`seed` must be an integer in 0"),

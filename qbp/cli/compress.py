@@ -114,7 +114,16 @@ def _show(what: str, folder: Path, work: Callable[[], dict[str, Any]]) -> None:
         err().print(f"Interrupted. The same command with --resume goes on with {folder}", markup=False)
         raise typer.Exit(130) from None
     out().print(_sizes(result, what))
+    if "3-scratch" in result[what]:
+        out().print(_what_the_teacher_did(result[what]), markup=False)
     out().print(f"Saved in {folder}", markup=False)
+
+
+def _what_the_teacher_did(stages: dict[str, Any]) -> str:
+    taught, alone = stages["3-distill"], stages["3-scratch"]
+    metric = "accuracy" if "accuracy" in taught else "r2"
+    verb = "helped" if taught[metric] > alone[metric] else "did not help"
+    return f"The teacher {verb}: {metric} {taught[metric]:.4f} with it, {alone[metric]:.4f} without (one seed)"
 
 
 def _sizes(result: dict[str, Any], what: str) -> Table:

@@ -6,9 +6,8 @@ vector-Jacobian product in a single backward pass (the adjoint rule) also has `f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AdjointExecutor", "Executor", "Gradients", "backend"]
 
 
-@dataclass(frozen=True)
-class Gradients:
+class Gradients(NamedTuple):
     """The vector-Jacobian product of a circuit: one tensor for each of its arguments, None where it was not asked for.
 
     Attributes:

@@ -83,10 +83,10 @@ class Native:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)`` by the adjoint method (arXiv 2009.02823); see `AdjointExecutor`."""
-        call = saved.call
-        if grad.shape != (len(call.batched), program.n_outputs):
-            check_shape("grad", grad.shape, (len(call.batched), program.n_outputs))
-        return _backward(saved, _numpy(grad, call.dtype), needs)
+        array, shape = _numpy(grad, saved.call.dtype), (len(saved.call.batched), program.n_outputs)
+        if array.shape != shape:
+            check_shape("grad", array.shape, shape)
+        return _backward(saved, array, needs)
 
     def frame_states(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """The final states (B, 2^N), complex, in a basis that all samples of one call share.
@@ -272,6 +272,7 @@ def _plan(program: Program, n_batched: int, bits: int) -> Plan:
 
 def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
     """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     array = (tensor if tensor.is_cpu else tensor.cpu()).numpy()
     return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)

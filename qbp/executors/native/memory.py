@@ -13,7 +13,13 @@ __all__ = ["MAX_BUFFER", "buffer", "empty", "memory"]
 MAX_BUFFER = 2**27
 """Bytes of a buffer that a thread keeps."""
 
-_LOCAL = threading.local()
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[np.dtype, np.ndarray] = {}
+
+
+_LOCAL = _Local()
 _TORCH = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
@@ -26,12 +32,12 @@ def empty(n: int, dtype: np.dtype) -> np.ndarray:
 
 def buffer(n: int, dtype: np.dtype) -> np.ndarray:
     """This thread's buffer, grown where it is too small; very large ones are not kept."""
-    buffers: dict[np.dtype, np.ndarray] = vars(_LOCAL).setdefault("buffers", {})
-    if dtype in buffers and len(buffers[dtype]) >= n:
-        return buffers[dtype]
+    old = _LOCAL.buffers.get(dtype)
+    if old is not None and len(old) >= n:
+        return old
     new = empty(n, dtype)
     if new.nbytes <= MAX_BUFFER:
-        buffers[dtype] = new
+        _LOCAL.buffers[dtype] = new
     return new
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from qbp.executors.native import kernels
@@ -32,38 +34,63 @@ def forward(plan: Plan, inputs: Arrays, out: np.ndarray, states: np.ndarray | No
     Returns:
         What samples share: numbers and flip.
     """
-    batched, shared, amplitudes = inputs
-    dtype, width = out.dtype, LANES[out.dtype]
-    n_work = plan.work(2) * width
-    n_state = 0 if states is not None else 2 * width << plan.n_qubits
-    next_chunk = np.zeros(2, np.int64)
-    common = empty_common(plan, dtype)
-    unused = [common]
-
-    def run() -> None:
-        try:
-            mine = unused.pop()
-        except IndexError:  # threads find the same numbers, each for itself
-            mine = empty_common(plan, dtype)
-        work = buffer(n_work + n_state, dtype)
-        final = work[n_work:] if states is None else states
-        kernels.forward(
-            *(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, *mine, shared, batched, amplitudes),
-            *(out, final, states is not None, work),
-        )
-
-    run_on_threads(run, min(n_threads, -(-len(batched) // width)))
+    common = empty_common(plan, out.dtype)
+    job = plan, np.zeros(1, np.int64), [common], inputs, out, states
+    run_on_threads(_forward, job, min(n_threads, -(-len(out) // LANES[out.dtype])))
     return common
+
+
+def _forward(job: tuple[Any, ...]) -> None:
+    """The work of one thread."""
+    plan, next_chunk, unused, (batched, shared, amplitudes), out, states = job
+    dtype, width, keep = out.dtype, LANES[out.dtype], states is not None
+    try:
+        numbers, flip = unused.pop()
+    except IndexError:  # threads find the same numbers, each for itself
+        numbers, flip = empty_common(plan, dtype)
+    n_work = plan.work(2) * width
+    work = buffer(n_work if keep else n_work + (2 * width << plan.n_qubits), dtype)
+    final = states if keep else work[n_work:]
+    kernels.forward(
+        next_chunk,
+        plan.n_qubits,
+        plan.n_span,
+        plan.arrays,
+        numbers,
+        flip,
+        shared,
+        batched,
+        amplitudes,
+        out,
+        final,
+        keep,
+        work,
+    )
 
 
 def backward(plan: Plan, common: Arrays, inputs: Arrays, grads: Arrays, states: np.ndarray, n_threads: int) -> None:
     """Gradients of a batch; see `kernels.backward`."""
-    batched, width = inputs[0], LANES[states.dtype]
-    n_work = (plan.work(3) + (4 << plan.n_qubits)) * width
-    next_chunk = np.zeros(2, np.int64)
+    job = plan, np.zeros(2, np.int64), common, inputs[0], grads, states
+    run_on_threads(_backward, job, min(n_threads, -(-len(inputs[0]) // LANES[states.dtype])))
 
-    def run() -> None:
-        work = buffer(n_work, states.dtype)
-        kernels.backward(*(next_chunk, plan.n_qubits, plan.n_span, plan.arrays, *common, batched, *grads, states, work))
 
-    run_on_threads(run, min(n_threads, -(-len(batched) // width)))
+def _backward(job: tuple[Any, ...]) -> None:
+    """The work of one thread."""
+    plan, next_chunk, (numbers, flip), batched, (grad, g_batched, g_shared, total, g_amps), states = job
+    work = buffer((plan.work(3) + (4 << plan.n_qubits)) * LANES[states.dtype], states.dtype)
+    kernels.backward(
+        next_chunk,
+        plan.n_qubits,
+        plan.n_span,
+        plan.arrays,
+        numbers,
+        flip,
+        batched,
+        grad,
+        g_batched,
+        g_shared,
+        total,
+        g_amps,
+        states,
+        work,
+    )

@@ -43,10 +43,10 @@ def draw(probabilities: Tensor, shots: int, seed: int, first_row: int = 0) -> Te
     counts = np.zeros(exact.shape, dtype=np.int64)
     next_block = np.zeros(1, np.int64)
 
-    def run() -> None:
+    def run(_: None) -> None:
         _draw(next_block, exact, shots, np.uint64(seed), np.uint64(first_row), counts)
 
-    run_on_threads(run, torch.get_num_threads() if exact.size >= _THREADS_FROM else 1)
+    run_on_threads(run, None, torch.get_num_threads() if exact.size >= _THREADS_FROM else 1)
     return torch.from_numpy(counts)
 
 

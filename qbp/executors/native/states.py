@@ -74,7 +74,7 @@ def _run(run: Callable, plan: Plan, dtype: np.dtype, n_rows: int, n_threads: int
     n_threads = min(n_threads, n_rows * n_tasks(plan))
     if n_threads == 1 or n_tasks(plan) == 1 or n_rows >= 2 * n_threads:
 
-        def work() -> None:
+        def work(_: None) -> None:
             counters = np.zeros((1, n_stages, 2), np.int64)
             run(True, next_row, counters, buffer(n_numbers, dtype), _team(plan, dtype, n_parts == 4))
 
@@ -82,10 +82,10 @@ def _run(run: Callable, plan: Plan, dtype: np.dtype, n_rows: int, n_threads: int
         counters, team = np.zeros((n_rows, n_stages, 2), np.int64), _team(plan, dtype, n_parts == 4)
         state = buffer(n_numbers, dtype)
 
-        def work() -> None:
+        def work(_: None) -> None:
             run(False, next_row, counters, state, team)
 
-    run_on_threads(work, n_threads)
+    run_on_threads(work, None, n_threads)
 
 
 def _team(plan: Plan, dtype: np.dtype, back: bool) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 __all__ = ["run_on_threads"]
 
@@ -13,8 +14,8 @@ __all__ = ["run_on_threads"]
 class _Task:
     """A function that several threads run at once; workers that come too late do nothing."""
 
-    def __init__(self, function: Callable[[], None], helpers: int):
-        self.function = function
+    def __init__(self, function: Callable[[Any], None], job: Any, helpers: int):
+        self.function, self.job = function, job
         self.helpers = helpers
         self.open = [None] * helpers  # list.pop is atomic
         self.done: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -29,7 +30,7 @@ class _Task:
     def help(self) -> None:
         if self.claim():
             try:
-                self.function()
+                self.function(self.job)
                 self.done.put(None)
             except BaseException as error:  # handed to the caller
                 self.done.put(error)
@@ -55,24 +56,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def run_on_threads(function: Callable[[], None], n_threads: int) -> None:
-    """Run a function on this thread and up to ``n_threads - 1`` others at once, until all that began have finished.
+def run_on_threads(function: Callable[[Any], None], job: Any, n_threads: int) -> None:
+    """Run ``function(job)`` on this thread and up to ``n_threads - 1`` others at once, until all that began are done.
 
     The function finds its share of the work itself and returns when nothing is left.
     """
     global _workers
     if n_threads <= 1:
-        function()
+        function(job)
         return
     with _lock:
         while _workers < n_threads - 1:
             threading.Thread(target=_work, args=(_tasks,), name="qbp", daemon=True).start()
             _workers += 1
-    task = _Task(function, n_threads - 1)
+    task = _Task(function, job, n_threads - 1)
     for _ in range(task.helpers):
         _tasks.put(task)
     try:
-        function()
+        function(job)
     finally:
         late = 0
         while task.claim():
