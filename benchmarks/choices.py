@@ -1,13 +1,13 @@
 """What qbp chooses by itself, measured: the native engine's layout, and the native engine rather than lightning.qubit.
 
     python benchmarks/choices.py layouts [--threads 2] [--qubits 6 8 ...] [--batches 1 2 ...]
-    python benchmarks/choices.py backends [--threads 2] [--qubits 1 2 ...] [--batches 1 ...] [--limit 10]
+    python benchmarks/choices.py backends [--threads 2] [--qubits 1 2 ...] [--batches 1 ...] [--limit 2]
 
 Both sides take turns; figures are medians. `layouts` compares lanes that are samples with lanes that are amplitudes,
 forward and backward, and tells how much slower than the better one the rule's choice is
 (`qbp.executors.native.lanes_are_amplitudes`). `backends` compares whole calls of two executors, of outputs alone and
-with gradients (adjoint on both), strongly entangling layers, Z on every wire; what takes longer than `--limit` seconds
-is not tried with larger batches.
+with gradients (adjoint on both), strongly entangling layers, Z on every wire; what takes lightning.qubit longer than
+`--limit` seconds is not tried with larger batches.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of one side that spin would slow the other down
 
 import numpy as np
 import torch
@@ -89,13 +91,13 @@ def layouts(args: argparse.Namespace) -> list[dict]:
 def backends(args: argparse.Namespace) -> list[dict]:
     rows = []
     mine, other = backend("native"), backend("lightning.qubit")
-    for n in args.qubits or (1, 2, 4, 8, 12, 16, 20, 22, 24):
+    for n in args.qubits or (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24):
         for batch in args.batches or (1, 16, 256, 4096):
             program, angles, grad = case(n, batch, torch.float64)
             begin = time.perf_counter()
             outputs = other(program, angles)
             torch.testing.assert_close(mine(program, angles), outputs, rtol=0, atol=1e-10)
-            if time.perf_counter() - begin > args.limit:
+            if time.perf_counter() - begin > args.limit and batch > 1:
                 break
             row = {"qubits": n, "batch": batch}
             for what, calls in {
@@ -119,7 +121,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--qubits", type=int, nargs="*")
     parser.add_argument("--batches", type=int, nargs="*")
-    parser.add_argument("--limit", type=float, default=10.0, help="seconds")
+    parser.add_argument("--limit", type=float, default=2.0, help="seconds")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = layouts(args) if args.what == "layouts" else backends(args)

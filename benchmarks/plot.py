@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 QBP, PEER, MUTED = "#d1495b", "#30638e", "#8d99ae"
+LINES = ("#1f77b4", "#e08e0b", "#2ca02c", "#7b4fa3", "#17becf", "#7f7f7f")  # of peers; none like qbp's
 LABELS = {
     "qbp_layer": "qbp",
     "default_qubit_backprop": "PennyLane default.qubit",
@@ -128,10 +130,11 @@ def _sweeps(rows: list[dict]):
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True)
     for axis, key, word in zip(axes, ("n_qubits", "batch"), ("qubits", "batch"), strict=True):
         found = [row for row in rows if word in row["name"]]
+        colors = cycle(LINES)
         for peer in dict.fromkeys(row["peer"] for row in found):
             points = sorted((r[key], r["median_ms"]) for r in found if r["peer"] == peer and "median_ms" in r)
             if points:
-                style = {"lw": 2.5, "color": QBP} if peer == "qbp_layer" else {"lw": 1.3}
+                style = {"lw": 2.5, "color": QBP} if peer == "qbp_layer" else {"lw": 1.3, "color": next(colors)}
                 axis.plot(*zip(*points, strict=True), "o-", ms=4, label=LABELS[peer], **style)
         if found:
             fixed = f"batch {found[0]['batch']}" if word == "qubits" else f"{found[0]['n_qubits']} qubits"
