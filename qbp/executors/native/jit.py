@@ -57,7 +57,7 @@ class _Start(Listener):
         if not self.said:
             self.said = True
             print(
-                "qbp: compiling the native engine, about 15 seconds; kept on this machine ...",
+                "qbp: compiling the native engine, up to 20 seconds; kept on this machine ...",
                 file=sys.stderr,
                 flush=True,
             )
