@@ -350,7 +350,7 @@ def part(name: str, change: Callable[[Tensor], Tensor | None]) -> Good:
 
     def edit(g: Gradients) -> Gradients:
         found = getattr(g, name)
-        return g if found is None else replace(g, **{name: change(found)})
+        return g if found is None else g._replace(**{name: change(found)})
 
     return Good(gradients=edit)
 
@@ -487,7 +487,7 @@ def changed(change: Callable[[Gradients, Angles], Gradients], rule: Callable[...
 
 
 def part_of_rule(name: str, change: Callable[[Tensor], Tensor | None]) -> Callable[..., Gradients]:
-    return changed(lambda g, angles: g if getattr(g, name) is None else replace(g, **{name: change(getattr(g, name))}))
+    return changed(lambda g, angles: g if getattr(g, name) is None else g._replace(**{name: change(getattr(g, name))}))
 
 
 def all_wanted(run, program, angles, amplitudes, grad, needs):
@@ -512,7 +512,7 @@ def moves_angles(run, program, angles, amplitudes, grad, needs):
 
 def first_sample(run, program, angles, amplitudes, grad, needs):
     found = parameter_shift(run, program, angles, amplitudes, grad, needs)
-    return found if found.batched is None else replace(found, batched=found.batched[:1].expand_as(found.batched))
+    return found if found.batched is None else found._replace(batched=found.batched[:1].expand_as(found.batched))
 
 
 WRONG_RULES: dict[str, Callable[..., Gradients]] = {
@@ -532,7 +532,7 @@ WRONG_RULES: dict[str, Callable[..., Gradients]] = {
     "batched: reversed angles": part_of_rule("batched", lambda g: g.flip(1)),
     "batched: None": part_of_rule("batched", lambda g: None),
     "shared: mean over the batch": changed(
-        lambda g, angles: g if g.shared is None else replace(g, shared=g.shared / angles.n_samples)
+        lambda g, angles: g if g.shared is None else g._replace(shared=g.shared / angles.n_samples)
     ),
     "shared: not summed": part_of_rule("shared", lambda g: g.expand(3, -1)),
     "shared: sign": part_of_rule("shared", torch.Tensor.neg),
