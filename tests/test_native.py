@@ -19,7 +19,7 @@ from qbp.angles import Angles
 from qbp.errors import ArgumentError
 from qbp.executors import AdjointExecutor, native
 from qbp.executors.dense import Dense
-from qbp.executors.native import Native, jit, lanes, passes, plan, schedule, threads, turns
+from qbp.executors.native import Native, jit, lanes, passes, plan, samples, schedule, states, threads, turns
 from qbp.executors.native.frame import Frame, Word
 from qbp.executors.native.lanes import lanes_of
 from qbp.gates import GATES
@@ -252,6 +252,7 @@ def test_both_layouts_agree(monkeypatch):
         results = []
         for alone in (False, True):
             monkeypatch.setattr(native, "lanes_are_amplitudes", lambda *_, alone=alone: alone)
+            assert native._Call(program, angles, None).layout is (states if alone else samples)
             results.append(run(program, angles))
         for mine, other in zip(
             (results[0][1], results[0][2].shared), (results[1][1], results[1][2].shared), strict=True

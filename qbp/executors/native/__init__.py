@@ -191,7 +191,8 @@ class _Call:
                 torch.view_as_real(amplitudes.resolve_conj()) if complex_ else amplitudes[..., None], dtype
             )
         self.inputs = self.batched, self.shared, self.parts
-        key = id(program), dtype, self.batched.shape, self.shared.shape, of_samples, torch.get_num_threads()
+        rules = torch.get_num_threads(), THREADS_FROM, lanes_are_amplitudes  # whoever sets another one gets it
+        key = id(program), dtype, self.batched.shape, self.shared.shape, self.parts.shape, of_samples, rules
         size = _SIZES.get(key)
         if size is None or size.program is not program:
             if len(_SIZES) >= _MAX_PLANS:
