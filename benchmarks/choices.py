@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from engine import strongly_entangling
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
 from qbp.executors import backend, native
 
 RESULTS = Path(__file__).parent / "results"

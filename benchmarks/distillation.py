@@ -40,10 +40,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
-from qbp.distill import distill
-from qbp.files import write_atomic
-from qbp.lesson import soft_targets
-from qbp.program import Probs
+from qbp.circuit.program import Probs
+from qbp.compression.distillation import distill
+from qbp.compression.distillation_losses import soft_targets
+from qbp.storage.atomic import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = range(10)

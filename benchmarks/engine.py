@@ -13,12 +13,12 @@ from statistics import median
 
 import torch
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.gates import GATES
+from qbp.circuit.program import Expval, Op, Program, gate_ops
 from qbp.executors.native import Native
 from qbp.executors.native.plan import compile_program
 from qbp.executors.native.schedule import DIAGONAL, SWEEP, TWO
-from qbp.gates import GATES
-from qbp.program import Expval, Op, Program, gate_ops
 
 WORKLOADS = {  # qubits, layers, batch
     "W1": (4, 2, 32),

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Program
 from qbp.executors.native import Native
 from qbp.executors.sampled import Sampled
-from qbp.files import write_atomic
-from qbp.onchip import GCANS, GradientPruning, GuidedSPSA, prepare
-from qbp.program import Program
+from qbp.gradients.stateful import GCANS, GradientPruning, GuidedSPSA, prepare
+from qbp.storage.atomic import write_atomic
 
 PATH = Path(__file__).parent / "results" / "fewer_circuits.json"
 GOAL, EPOCHS, BATCH, SIZE = 0.65, 15, 25, 500

@@ -25,9 +25,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
-from qbp.files import write_atomic
-from qbp.groups import groups_of
-from qbp.models import matched_mlp
+from qbp.compression.groups import groups_of
+from qbp.nn.models import matched_mlp
+from qbp.storage.atomic import write_atomic
 
 ROUNDS, EPOCHS = 10, 30
 PUBLISHED = 26.0

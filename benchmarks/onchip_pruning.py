@@ -28,10 +28,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
+from qbp.compression.rank import live_parameters
 from qbp.executors import backend
-from qbp.files import write_atomic
-from qbp.onchip import GradientPruning
-from qbp.redundancy import live_parameters
+from qbp.gradients.stateful import GradientPruning
+from qbp.storage.atomic import write_atomic
 
 SHOTS, BATCH, EPOCHS, NOISY = 8192, 25, 15, 300
 PUBLISHED = {"no pruning": 68.0, "gradient pruning": 69.0}

@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
-from qbp.controls import LAYER_CONTROLS, Sine
+from qbp.comparison.cells import sweep
+from qbp.comparison.controls import LAYER_CONTROLS, Sine
+from qbp.comparison.statistics import check_scores
 from qbp.data.families import GROUPS, published, spirals
-from qbp.models import BoundedAngle, n_parameters
-from qbp.statistics import check_scores
-from qbp.sweep import sweep
+from qbp.nn.models import BoundedAngle, n_parameters
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs" / "published"

@@ -25,7 +25,7 @@ from engine import cases
 from numba import njit
 
 from qbp.executors.native import Native
-from qbp.executors.native.lanes import hsum, lanes_of, load, n_lanes, splat, store
+from qbp.executors.native.kernels.simd import hsum, lanes_of, load, n_lanes, splat, store
 from qbp.executors.native.plan import Plan, compile_program
 from qbp.executors.native.schedule import DIAGONAL, SWEEP, TWO
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
-from qbp.compress import compression, summary
-from qbp.files import write_atomic
+from qbp.compression.experiment import compression, summary
+from qbp.storage.atomic import write_atomic
 
 DEVICE = "fake:quito"
 TRAINING = {"epochs": 20, "lr": 0.02, "batch_size": 32}

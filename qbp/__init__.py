@@ -11,26 +11,29 @@ Example:
     torch.Size([32, 2])
 """
 
-from qbp import data
-from qbp.compare import Comparison, compare, load_comparison
-from qbp.cost import Budget, Cost
-from qbp.diagnose import diagnose
-from qbp.distill import distill
+from importlib import import_module
+from typing import Any
+
+from qbp import _moved, data
+from qbp._version import __version__
+from qbp.analysis.diagnosis import diagnose
+from qbp.analysis.fisher import gradient_variance, jacobian, quantum_fisher
+from qbp.circuit.tracing import Circuit, trace
+from qbp.comparison.comparing import Comparison, compare, load_comparison
+from qbp.compression.distillation import distill
+from qbp.compression.pruning import prune
 from qbp.errors import QbpError
 from qbp.executors import backend
 from qbp.executors.qiskit_primitive.options import Options
-from qbp.hardware import on_backend, plan
-from qbp.information import gradient_variance, jacobian, quantum_fisher
-from qbp.layer import QuantumLayer
-from qbp.models import hybrid, mlp
-from qbp.noise import error_bars, noise_table
-from qbp.prune import prune
-from qbp.store import load_model, save_model
+from qbp.hardware.noise_tables import error_bars, noise_table
+from qbp.hardware.planning import plan
+from qbp.hardware.transfer import on_backend
+from qbp.jobs.cost import Budget, Cost
+from qbp.nn.layer import QuantumLayer
+from qbp.nn.models import hybrid, mlp
+from qbp.nn.saving import load_model, save_model
 from qbp.testing import gradcheck
-from qbp.trace import Circuit, trace
-from qbp.train import History, evaluate, fit, load_checkpoint, lr_range_test
-
-__version__ = "0.1.0"
+from qbp.training.fitting import History, evaluate, fit, load_checkpoint, lr_range_test
 
 __all__ = [
     "Budget",
@@ -67,3 +70,36 @@ __all__ = [
     "save_model",
     "trace",
 ]
+
+_moved.lead_on()
+
+WINGS = (
+    "storage",
+    "circuit",
+    "data",
+    "jobs",
+    "executors",
+    "gradients",
+    "nn",
+    "testing",
+    "training",
+    "hardware",
+    "analysis",
+    "comparison",
+    "compression",
+    "runs",
+    "report",
+    "cli",
+)
+"""The packages of qbp from the ground up: each imports only from those before it."""
+
+
+def __getattr__(name: str) -> Any:
+    """A wing is imported when it is first asked for."""
+    if name in WINGS:
+        return import_module(f"qbp.{name}")
+    raise AttributeError(f"module 'qbp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *WINGS})

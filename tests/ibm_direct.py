@@ -1,4 +1,4 @@
-"""A primitive as thin as can be over the genuine client, for the tests of `qbp.jobs`."""
+"""A primitive as thin as can be over the genuine client, for the tests of `qbp.jobs.jobs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 from qbp.errors import JobError
-from qbp.jobs import Results, Work
+from qbp.jobs.jobs import Results, Work
 
 logging.getLogger("qiskit_ibm_runtime").setLevel(logging.ERROR)
 

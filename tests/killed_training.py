@@ -25,8 +25,8 @@ import qbp
 from qbp import hardware
 from qbp.errors import JobError
 from qbp.executors.qiskit_primitive.client import IBM
-from qbp.ledger import Ledger
-from qbp.patience import Patience
+from qbp.jobs.ledger import Ledger
+from qbp.jobs.retry import Patience
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)

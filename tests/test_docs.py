@@ -26,10 +26,10 @@ def test_the_engine_is_as_its_page_says():
     assert len(files) > 5
     for name in files:
         assert (ENGINE / name).exists() or (ROOT / name).exists(), f"there is no {name}"
-    for module, function in re.findall(r"`(\w+)\.(\w+)`", text):
+    for module, function in re.findall(r"`([\w/]+)\.(\w+)`", text):
         if (ENGINE / f"{module}.py").exists():
             tree = ast.parse((ENGINE / f"{module}.py").read_text())
             names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
             assert function in names or function == "py", f"{module}.py has no {function}"
-    undescribed = {path.name for path in ENGINE.glob("*.py")} - files
+    undescribed = {path.relative_to(ENGINE).as_posix() for path in ENGINE.rglob("*.py")} - files
     assert not undescribed, f"say what {sorted(undescribed)} is for"

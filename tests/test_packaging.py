@@ -52,7 +52,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: zipfile.ZipFile) 
     licences = {f"{about}/licenses/LICENSE", f"{about}/licenses/qbp/datasets/README.md"}
     assert names == modules | circuits | configs | licences | {
         "qbp/py.typed",
-        "qbp/page/style.css",
+        "qbp/report/style.css",
         "qbp/datasets/mnist5k.npz",
         "qbp/datasets/README.md",
         f"{about}/METADATA",
@@ -67,12 +67,12 @@ def test_the_wheel_works_by_itself(wheel: zipfile.ZipFile, tmp_path: Path) -> No
     wheel.extractall(tmp_path / "site")
     code = """
 import pathlib, sys
-import qbp.config, qbp.qasm
+import qbp.runs.config, qbp.circuit.qasm.writer
 site = pathlib.Path(sys.argv[1])
-assert pathlib.Path(qbp.config.__file__).is_relative_to(site)
-assert qbp.config.load("digits").name == "digits"
-assert qbp.qasm.circuits_dir() == site / "qbp" / "circuits"
-assert qbp.qasm.load(qbp.qasm.available()[0]).n_qubits
+assert pathlib.Path(qbp.runs.config.__file__).is_relative_to(site)
+assert qbp.runs.config.load("digits").name == "digits"
+assert qbp.circuit.qasm.writer.circuits_dir() == site / "qbp" / "circuits"
+assert qbp.circuit.qasm.writer.load(qbp.circuit.qasm.writer.available()[0]).n_qubits
 from qbp import data
 assert len(data.load("mnist", n_samples=100)[0]) == 75
 """

@@ -1,4 +1,4 @@
-"""The command line. A module for each topic; its commands are registered here, and import what they need when run."""
+"""The command line: a module for each topic, whose commands import what they need when they run."""
 
 from __future__ import annotations
 

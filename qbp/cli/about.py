@@ -9,7 +9,7 @@ import typer
 from qbp.cli.console import out, table
 
 if TYPE_CHECKING:
-    from qbp.listing import Listing
+    from qbp.circuit.qasm.listing import Listing
 
 __all__ = ["circuits", "info"]
 
@@ -18,7 +18,7 @@ def circuits(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Draw this one: a name or a .qasm file.")] = None,
 ) -> None:
     """List the circuits that come with qbp, or draw one."""
-    from qbp import qasm
+    from qbp.circuit import qasm
 
     if name is None:
         rows = table(str(qasm.circuits_dir()), "name", "title", "qubits", "inputs", "weights", "gates", "outputs")
@@ -26,8 +26,8 @@ def circuits(
             rows.add_row(each, *_counts(qasm.load(each)))
         out().print(rows)
         return
-    from qbp.drawing import draw
-    from qbp.listing import format_observables
+    from qbp.circuit.qasm.listing import format_observables
+    from qbp.circuit.qasm.text_drawing import draw
 
     listing = qasm.load(name)
     title, *counts = _counts(listing)
@@ -43,13 +43,14 @@ def info() -> None:
     import numpy as np
     import torch
 
-    from qbp import runs
-    from qbp.executors.native import kernels, lanes
+    from qbp.executors.native.kernels import batch as kernels
+    from qbp.executors.native.kernels import simd as lanes
+    from qbp.storage.provenance import versions
 
     width = [f"{lanes.lanes_of(np.dtype(name))} x {name}" for name in ("float32", "float64")]
     devices = sorted({point.name for point in entry_points(group="pennylane.plugins")})
     about = {
-        **runs.versions(),
+        **versions(),
         "torch threads": torch.get_num_threads(),
         "native engine": f"{' or '.join(width)} in a register",
         "compiled kernels": kernels.forward.stats.cache_path,

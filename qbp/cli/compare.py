@@ -13,8 +13,8 @@ from rich.table import Table
 from qbp.cli.console import SetOption, err, out, table
 
 if TYPE_CHECKING:
-    from qbp.compare import Comparison
-    from qbp.config import Compare, Hybrid, Mlp
+    from qbp.comparison.comparing import Comparison
+    from qbp.runs.config import Compare, Hybrid, Mlp
 
 __all__ = ["compare"]
 
@@ -35,8 +35,8 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Compare models with all their controls over seeds. Stopped or killed, it goes on where it was."""
-    from qbp import config as configs
-    from qbp.compare import compare as compare_models
+    from qbp.comparison.comparing import compare as compare_models
+    from qbp.runs import config as configs
 
     chosen = configs.load(
         config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=configs.Compare
@@ -69,8 +69,8 @@ def compare(
 
 
 def _build(model: Hybrid | Mlp, n_inputs: int, n_outputs: int) -> Any:
-    from qbp import models
-    from qbp.config import Hybrid
+    from qbp.nn import models
+    from qbp.runs.config import Hybrid
 
     if isinstance(model, Hybrid):
         return models.hybrid(n_inputs, n_outputs, seed=0, **model.model_dump(exclude={"kind"}))

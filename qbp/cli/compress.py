@@ -29,7 +29,7 @@ def run(
 ) -> None:
     """Train, prune and distil as the config says, and print how large and how good the model of each stage is."""
     chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
-    from qbp import pipeline
+    from qbp.runs import stages as pipeline
 
     folder = runs_dir / chosen.name
     _show("stages", folder, lambda: pipeline.run(chosen, folder, resume=resume, progress=not quiet))
@@ -50,11 +50,13 @@ def prune(
 
     The table is kept in the run, where `qbp report` finds it.
     """
-    from qbp import compress, pictures, runs
-    from qbp.files import write_table
-    from qbp.layer import QuantumLayer
-    from qbp.prune import prune as pruned_by
-    from qbp.store import save_model
+    from qbp.compression import experiment as compress
+    from qbp.compression.pruning import prune as pruned_by
+    from qbp.nn.layer import QuantumLayer
+    from qbp.nn.saving import save_model
+    from qbp.report.plots import compression as pictures
+    from qbp.runs import run as runs
+    from qbp.storage.atomic import write_table
 
     config, model, (train, test) = runs.restore(run)
     options: dict[str, Any] = {"amount": amount, "what": what, "schedule": schedule, "steps": steps, "seed": seed}
@@ -101,7 +103,7 @@ def distill(
 ) -> None:
     """Train the config's model on what finished models say; settings as in --set distill.temperature=2."""
     chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
-    from qbp import pipeline
+    from qbp.runs import stages as pipeline
 
     folder = runs_dir / chosen.name
     _show("models", folder, lambda: pipeline.teach(chosen, teacher, folder, resume=resume, progress=not quiet))

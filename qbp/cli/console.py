@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from qbp.config import Config
+    from qbp.runs.config import Config
 
 __all__ = ["ConfigArgument", "SetOption", "err", "load_config", "out", "table"]
 
@@ -26,7 +26,7 @@ SetOption = Annotated[
 
 def load_config(config: str, overrides: Sequence[str]) -> Config:
     """The config of a command's arguments."""
-    from qbp import config as configs
+    from qbp.runs import config as configs
 
     return configs.load(config, overrides)
 

@@ -11,7 +11,7 @@ import typer
 from qbp.cli.console import SetOption, err, out, table
 
 if TYPE_CHECKING:
-    from qbp.submission import Submission
+    from qbp.runs.submission import Submission
 
 __all__ = ["collect", "jobs", "submit"]
 
@@ -38,10 +38,10 @@ def submit(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Send an evaluation's jobs, and collect later.")] = False,
 ) -> None:
     """Run a model on a quantum computer: print what it costs, ask, send, and wait."""
-    from qbp import submission as submissions
-    from qbp.cost import Budget
     from qbp.errors import ArgumentError, check_choice
     from qbp.executors.qiskit_primitive.options import Options
+    from qbp.jobs.cost import Budget
+    from qbp.runs import submission as submissions
 
     check_choice("mode", mode, submissions.MODES)
     options = Options(
@@ -84,7 +84,7 @@ def collect(
     """Fetch the results of a submission, and go on with one that was interrupted."""
     from dataclasses import replace
 
-    from qbp import submission as submissions
+    from qbp.runs import submission as submissions
 
     job = submissions.read(directory)
     if budget is not None:
@@ -100,9 +100,9 @@ def jobs(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with every submission that is not finished.")] = False,
 ) -> None:
     """List the jobs that were sent: their state, and what they cost."""
-    from qbp import submission as submissions
-    from qbp.cost import Cost
-    from qbp.ledger import JOBS, read_ledger
+    from qbp.jobs.cost import Cost
+    from qbp.jobs.ledger import JOBS, read_ledger
+    from qbp.runs import submission as submissions
 
     ledgers = sorted(path.parent for path in directory.rglob(JOBS))
     console = out()
@@ -130,7 +130,7 @@ def jobs(
 
 def _cancel(ledger: Path) -> None:
     from qbp.executors import backend
-    from qbp.jobs import Jobs
+    from qbp.jobs.jobs import Jobs
 
     runner = Jobs(ledger)
     primitives: dict[str, Any] = {}

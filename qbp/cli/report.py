@@ -18,7 +18,7 @@ def report(
     format: Annotated[str, typer.Option(help="html (everything), md or tex (words and tables, for papers).")] = "html",
 ) -> None:
     """Write the page of a run or of a comparison: one file, verdict first, that needs no network."""
-    from qbp import page
+    from qbp import report as page
 
     out().print(f"Written: {page.write(directory, output, format=format)}", markup=False)
 
@@ -27,7 +27,7 @@ def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
 ) -> None:
     """Say why a model does not learn: each number with its threshold, advice and a picture."""
-    from qbp import runs
+    from qbp.runs import run as runs
 
     findings = runs.diagnose(run)
     rows = table(str(run), "finding", "what", "value", "threshold", "")

@@ -24,12 +24,13 @@ def train(
     """Train a model and its classical twin, and print how both do on held-out data."""
     chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
     folder = runs_dir / chosen.name
-    from qbp import runs
+    from qbp.runs import run as runs
+    from qbp.runs.folder import CONFIG
 
     try:
         result = runs.train(chosen, folder, resume=resume, progress=not quiet)
     except KeyboardInterrupt:
-        again = f"qbp train {folder / runs.CONFIG} --resume"
+        again = f"qbp train {folder / CONFIG} --resume"
         if runs_dir != Path("runs"):
             again += f" --runs-dir {runs_dir}"
         err().print(f"Interrupted. Go on with: {again}", markup=False)
@@ -50,7 +51,7 @@ def evaluate(
     shots: Annotated[int | None, typer.Option(min=1, help="Sample each circuit so many times.")] = None,
 ) -> None:
     """Evaluate the model of a run on its held-out data, on any backend."""
-    from qbp import runs
+    from qbp.runs import run as runs
 
     result = runs.evaluate(run, backend=backend, shots=shots)
     elsewhere = [f"backend {backend}"] * (backend is not None) + [f"{shots} shots"] * (shots is not None)
@@ -69,9 +70,9 @@ def noise(
 
     The table is kept in the run, where `qbp report` finds it.
     """
-    from qbp import runs
-    from qbp.files import write_table
-    from qbp.noise import noise_table
+    from qbp.hardware.noise_tables import noise_table
+    from qbp.runs import run as runs
+    from qbp.storage.atomic import write_table
 
     config, model, (_, test) = runs.restore(run)
     with runs.threads(config.threads):
@@ -88,8 +89,9 @@ def lr(
 ) -> None:
     """Find a learning rate: raise it step by step, and see where the loss falls fastest."""
     chosen = load_config(config, overrides or [])
-    from qbp import report, runs
-    from qbp.train import lr_range_test
+    from qbp.report.plots import training as report
+    from qbp.runs import run as runs
+    from qbp.training.fitting import lr_range_test
 
     with runs.threads(chosen.threads):
         train_data, _ = runs.load_data(chosen)

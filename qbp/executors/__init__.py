@@ -1,5 +1,6 @@
-"""Executors: where a program runs. One file each; the conformance suite of `qbp.testing` is what they are held to.
+"""Executors: where a program runs, from angles (B, K) to outputs (B, M).
 
+One file each; the conformance suite of `qbp.testing` is what they are held to.
 An executor is called as ``executor(program, angles, amplitudes=None) -> (B, M)``. One that can give the
 vector-Jacobian product in a single backward pass (the adjoint rule) also has `forward` and `vjp`.
 """
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Program
 from qbp.errors import ArgumentError
-from qbp.program import Program
 
 if TYPE_CHECKING:
     from qbp.executors.qiskit_primitive.options import Options

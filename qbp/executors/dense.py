@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
-from qbp.program import Expval, PauliMask, Program, pauli_mask
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Expval, PauliMask, Program, pauli_mask
 
 __all__ = ["Dense"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Gradients
-from qbp.program import Clifford, Expval, Op, Program, Rotation
 
 __all__ = ["PennyLaneDevice", "measurements", "operation"]
 

@@ -12,9 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Clifford, Expval, Probs, Program, wires_of
 from qbp.executors import Executor
-from qbp.program import Clifford, Expval, Probs, Program, wires_of
 
 __all__ = ["Sampled", "measurement_groups"]
 
@@ -111,7 +111,7 @@ class Sampled:
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """Outputs (B, M): means of +-1 over the shots, and relative frequencies."""
-        from qbp.executors.native.shots import draw
+        from qbp.executors.native.sampling import draw
 
         outputs = angles.batched.new_zeros(angles.n_samples, program.n_outputs)
         identities = [

@@ -1,8 +1,8 @@
 """The conformance suite: what every executor, gradient rule and module is held to; usable from outside qbp.
 
 Whoever writes a backend calls `check_executor` on it, whoever writes a gradient rule `check_rule`. Every number has
-two independent answers: the second one is `reference`, dense matrices in NumPy. The programs are nasty: `NASTY` holds
-known traps, `random_program` everything in between.
+two independent answers: the second one is `reference_outputs`, dense matrices in NumPy. The programs are nasty:
+`NASTY` holds known traps, `random_program` everything in between.
 
 Example:
     >>> from qbp.executors.dense import Dense
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from qbp.testing.checks import check_executor, check_rule, gradcheck
 from qbp.testing.programs import NASTY, random_amplitudes, random_angles, random_program
-from qbp.testing.reference import reference, reference_vjp
+from qbp.testing.reference import reference_outputs, reference_vjp
 
 __all__ = [
     "NASTY",
@@ -23,6 +23,6 @@ __all__ = [
     "random_amplitudes",
     "random_angles",
     "random_program",
-    "reference",
+    "reference_outputs",
     "reference_vjp",
 ]

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Expval, Program
 from qbp.executors import AdjointExecutor, Executor, Gradients
-from qbp.gradients import Needs
-from qbp.program import Expval, Program
+from qbp.gradients.rules import Needs
 from qbp.testing.programs import NASTY, random_amplitudes, random_angles, random_program
-from qbp.testing.reference import reference, reference_vjp
+from qbp.testing.reference import reference_outputs, reference_vjp
 
 __all__ = ["check_executor", "check_rule", "gradcheck"]
 
@@ -102,7 +102,7 @@ def check_rule(
     batch_sizes: Sequence[int] = (1, 3, 7),
     dtypes: Sequence[torch.dtype] = (torch.float64, torch.float32),
 ) -> None:
-    """Hold a gradient rule (see `qbp.gradients`) to its contract, over nasty and random programs.
+    """Hold a gradient rule (see `qbp.gradients.rules`) to its contract, over nasty and random programs.
 
     Its gradients are those of `reference_vjp`; it gives those that are wanted and zero for the other angles, runs
     nothing where none is wanted, and leaves its arguments as they are.
@@ -249,7 +249,7 @@ def _check_outputs(executor: Executor, case: _Case, atol: float, equal_rows: boo
     _check(outputs.dtype == dtype, f"{case.where}: outputs must have dtype {dtype}, but have {outputs.dtype}")
     _check(_same_bits(before, (angles, amplitudes)), f"{case.where}: the executor changed its arguments")
     tolerance = _tolerance(atol, dtype) + (5 / executor.shots**0.5 if executor.shots else 0)
-    target = reference(program, angles, amplitudes)
+    target = reference_outputs(program, angles, amplitudes)
     _check_close(f"{case.where}: outputs", outputs.detach().numpy(), target, tolerance * case.unit)
     kept = outputs.detach().clone()
     strided = Angles(_strided(angles.batched + 0.1), _strided(angles.shared - 0.1))
@@ -257,7 +257,7 @@ def _check_outputs(executor: Executor, case: _Case, atol: float, equal_rows: boo
     _check_close(
         f"{case.where}: outputs at angles that are not contiguous",
         other.detach().numpy(),
-        reference(program, strided, amplitudes),
+        reference_outputs(program, strided, amplitudes),
         tolerance * case.unit,
     )
     _check(torch.equal(outputs, kept), f"{case.where}: a later call changed the outputs of an earlier one")
@@ -273,7 +273,7 @@ def _check_vjp(executor: AdjointExecutor, case: _Case, atol: float, rng: np.rand
     program, angles, amplitudes = case.arguments
     grad = _random_grad(case, rng)
     n_batched = angles.batched.shape[1]
-    plain, tolerance = reference(program, angles, amplitudes), _tolerance(atol, grad.dtype) * case.unit
+    plain, tolerance = reference_outputs(program, angles, amplitudes), _tolerance(atol, grad.dtype) * case.unit
     want = reference_vjp(program, angles, grad, amplitudes)
     parts = (want.angles[:, :n_batched], want.angles[:, n_batched:].sum(0), want.amplitudes)
     for needs in product((True, False), (True, False), (True, False) if amplitudes is not None else (False,)):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qbp.angles import Angles
-from qbp.gates import GATES
-from qbp.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation, gate_ops
+from qbp.circuit.angles import Angles
+from qbp.circuit.gates import GATES
+from qbp.circuit.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation, gate_ops
 
 __all__ = ["NASTY", "random_amplitudes", "random_angles", "random_program"]
 
@@ -188,7 +188,7 @@ def random_program(
     Args:
         rng: the source of randomness; equal states give equal programs.
         n_qubits, n_ops, n_angles: smallest and largest number of wires, of gate calls and of angles.
-        gates: names in `qbp.gates.GATES` to draw from; all of them by default.
+        gates: names in `qbp.circuit.gates.GATES` to draw from; all of them by default.
         amplitudes: whether the program starts from amplitudes.
         measurements: what is measured, instead of something random.
     """

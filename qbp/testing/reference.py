@@ -10,10 +10,10 @@ from functools import cache, reduce
 
 import numpy as np
 
-from qbp.angles import Angles
-from qbp.program import Clifford, Expval, Program, Rotation
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Clifford, Expval, Program, Rotation
 
-__all__ = ["reference", "reference_vjp"]
+__all__ = ["reference_outputs", "reference_vjp"]
 
 PAULI = {
     "I": np.eye(2),
@@ -48,7 +48,7 @@ class ReferenceGradients:
     amplitudes: np.ndarray | None
 
 
-def reference(program: Program, angles: Angles | np.ndarray, amplitudes: object = None) -> np.ndarray:
+def reference_outputs(program: Program, angles: Angles | np.ndarray, amplitudes: object = None) -> np.ndarray:
     """The outputs (B, M) of a program, from dense matrices in float64.
 
     Args:

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Expval, Program
 from qbp.errors import ArgumentError, check_shape
 from qbp.executors import Gradients
-from qbp.executors.native import samples, states
-from qbp.executors.native.jit import wait_for_compiler
-from qbp.executors.native.lanes import LANES
-from qbp.executors.native.memory import empty, memory
+from qbp.executors.native import batch, single
+from qbp.executors.native.kernels.jit import wait_for_compiler
+from qbp.executors.native.kernels.simd import LANES
+from qbp.executors.native.memory import empty, physical_memory
 from qbp.executors.native.plan import Plan, compile_program
-from qbp.program import Expval, Program
 
 __all__ = ["Native", "compile_backward", "lanes_are_amplitudes"]
 
@@ -101,7 +101,7 @@ class Native:
         size = 1 << program.n_qubits
         lanes = saved.states.reshape(call.n_chunks, size, 2, call.width).transpose(0, 3, 1, 2)
         found = np.ascontiguousarray(lanes).reshape(-1, size, 2)[: len(call.batched)]
-        found *= samples.norm(saved.common)
+        found *= batch.norm(saved.common)
         return call.tensor(found.view(np.result_type(call.dtype, np.complex64))[..., 0])
 
 
@@ -128,7 +128,7 @@ class _Size(NamedTuple):
     """What the sizes of a call decide.
 
     Attributes:
-        layout: the module `samples` or `states`.
+        layout: the module `batch` or `single`.
         width: samples in a chunk.
         chunk_bytes: of psi.
     """
@@ -157,15 +157,15 @@ def _size(program: Program, batched: np.ndarray, shared: np.ndarray, parts: np.n
     fixed = 2 * program.n_outputs * n_samples * batched.itemsize + 2 * parts.nbytes
     fixed += min(n_chunks * chunk_bytes, max(SAVE_LIMIT, chunk_bytes))
     each = 2 * chunk_bytes + width * program.n_outputs * batched.itemsize  # of a thread
-    if fixed + each > memory():
+    if fixed + each > physical_memory():
         raise ArgumentError(
             f"{n_qubits} qubits with {program.n_outputs} outputs and a batch of {n_samples} take "
-            f"{(fixed + each) / 2**30:.1f} GiB in {batched.dtype}, but there are {memory() / 2**30:.1f} GiB"
+            f"{(fixed + each) / 2**30:.1f} GiB in {batched.dtype}, but there are {physical_memory() / 2**30:.1f} GiB"
         )
-    n_threads = max(1, min(torch.get_num_threads(), (memory() - fixed) // (2 * each)))
+    n_threads = max(1, min(torch.get_num_threads(), (physical_memory() - fixed) // (2 * each)))
     if (n_chunks * chunk_bytes >> 7) * (8 + plan.n_items) < THREADS_FROM:
         n_threads = 1
-    return _Size(program, plan, states if alone else samples, width, n_chunks, chunk_bytes, n_threads)
+    return _Size(program, plan, single if alone else batch, width, n_chunks, chunk_bytes, n_threads)
 
 
 class _Call:
@@ -244,8 +244,8 @@ def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) ->
 
 
 def compile_backward(module: str, dtype: str) -> None:
-    """Compile a backward kernel, that of "kernels" or of "one_state", without the forward one, and leave it on disk."""
-    n_qubits = 1 if module == "kernels" else 10
+    """Compile the backward kernel of `kernels.batch` or `kernels.single` without the forward one; leave it on disk."""
+    n_qubits = 1 if module == "batch" else 10
     nothing = Angles(*(torch.zeros(shape, dtype=getattr(torch, dtype)) for shape in ((1, 0), (0,))))
     call = _Call(Program(n_qubits, (), (Expval.word("Z", 0),), 0), nothing, None)
     states = np.zeros(call.n_chunks * call.chunk_bytes // call.dtype.itemsize, call.dtype)

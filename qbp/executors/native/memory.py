@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import torch
 
-__all__ = ["MAX_BUFFER", "buffer", "empty", "memory"]
+__all__ = ["MAX_BUFFER", "buffer", "empty", "physical_memory"]
 
 MAX_BUFFER = 2**27
 """Bytes of a buffer that a thread keeps."""
@@ -41,7 +41,7 @@ def buffer(n: int, dtype: np.dtype) -> np.ndarray:
     return new
 
 
-def memory() -> int:
+def physical_memory() -> int:
     """Physical memory in bytes."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

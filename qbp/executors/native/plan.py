@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qbp.executors.native.frame import Measured, Rotations, Turn, Word, in_frame
+from qbp.circuit.pauli import Measured, Rotations, Turn, Word, in_frame
+from qbp.circuit.program import Program
 from qbp.executors.native.schedule import DIAGONAL, SPAN, SWEEP, Block, Item, blocks, cosets, placed, span_of
-from qbp.program import Program
 
 __all__ = ["Plan", "Tables", "compile_program"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qbp.executors.native.frame import Turn, Word
+from qbp.circuit.pauli import Turn, Word
 
 __all__ = [
     "DIAGONAL",

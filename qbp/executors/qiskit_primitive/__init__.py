@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qbp.angles import Angles
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Program, Rotation
 from qbp.executors.qiskit_primitive.circuit import constants
 from qbp.executors.qiskit_primitive.isa import Compiled, compile_program
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, Options
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
-from qbp.jobs import Results, Runner, Work, run_unrecorded
-from qbp.program import Program, Rotation
+from qbp.jobs.jobs import Results, Runner, Work, run_unrecorded
 
 __all__ = ["Options", "Payload", "QiskitPrimitive", "qiskit_backend"]
 
@@ -47,13 +47,13 @@ class QiskitPrimitive:
     """Executor on one of Qiskit's primitives.
 
     Args:
-        primitive: what runs the work, a `qbp.jobs.Primitive`. It says besides which `backend` (Qiskit's, or None)
+        primitive: what runs the work, a `qbp.jobs.jobs.Primitive`. It says besides which `backend` (Qiskit's, or None)
             circuits are transpiled for, when its `calibration` was, which options it `ignores`, and how many quantum
             `seconds` a job takes.
         shots: how many times each circuit is sampled; None for what simulators give without sampling.
         options: how circuits are transpiled, measured and mitigated.
         generator: source of the seeds of what simulators sample; None for torch's global one.
-        runner: how work is run: `qbp.jobs.run_unrecorded`, or what keeps a ledger.
+        runner: how work is run: `qbp.jobs.jobs.run_unrecorded`, or what keeps a ledger.
         directory: where transpiled circuits are kept for a resumed run.
 
     Attributes:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from qbp.gates import GATES, qiskit_name
-from qbp.program import Clifford, Expval, Op, Program, Rotation
+from qbp.circuit.gates import GATES, qiskit_name
+from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation
 
 __all__ = ["append", "circuit_of", "constants", "observables", "used_angles"]
 

@@ -18,7 +18,7 @@ from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.local import require
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
-from qbp.jobs import Results, Work
+from qbp.jobs.jobs import Results, Work
 
 __all__ = ["IBM"]
 

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from qbp.circuit.program import Program
 from qbp.errors import CircuitError
 from qbp.executors.qiskit_primitive.circuit import append, circuit_of, observables, used_angles
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.executors.sampled import Group, measurement_groups
-from qbp.files import write_atomic
-from qbp.program import Program
+from qbp.storage.atomic import write_atomic
 
 __all__ = ["Compiled", "compile_program", "transpile"]
 

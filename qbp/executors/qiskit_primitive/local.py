@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from qbp.circuit.program import Expval
 from qbp.errors import ArgumentError, JobError, MissingPackageError
 from qbp.executors.qiskit_primitive.circuit import observables
 from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.options import MITIGATION, TRANSPILING
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
-from qbp.jobs import Results, Work
-from qbp.program import Expval
+from qbp.jobs.jobs import Results, Work
 
 __all__ = ["Aer", "Statevector", "require"]
 

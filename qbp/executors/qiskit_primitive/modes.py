@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from qbp.errors import ServiceError
 from qbp.executors.qiskit_primitive.client import IBM
-from qbp.patience import Patience, cause, plain
+from qbp.jobs.retry import Patience, cause, plain
 
 __all__ = ["opened"]
 

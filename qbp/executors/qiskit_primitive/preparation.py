@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qbp.program import Clifford, Op, Program, Rotation
+from qbp.circuit.program import Clifford, Op, Program, Rotation
 
 __all__ = ["preparation_angles", "prepared"]
 

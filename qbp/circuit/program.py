@@ -1,0 +1,292 @@
+"""A quantum circuit as a function of a flat vector of angles: Pauli rotations, Clifford gates and measurements.
+
+Pure data: frozen, hashable (a program is the cache key of compiled kernels and of transpiled circuits), without torch.
+Wire 0 is the most significant bit of a basis state's index.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from numbers import Integral
+
+from qbp.circuit.gates import GATES, Gate
+from qbp.errors import ArgumentError, CircuitError
+
+__all__ = [
+    "Clifford",
+    "Expval",
+    "Op",
+    "PauliMask",
+    "Probs",
+    "Program",
+    "Rotation",
+    "gate_ops",
+    "inverse_ops",
+    "pauli_mask",
+    "wires_of",
+]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """``exp(-i t P / 2)`` with the Pauli word `pauli` on `wires` and ``t = scale * angles[angle] + offset`` radians.
+
+    `angle` None means the fixed angle `offset`. One angle may turn several rotations: they stand together and commute
+    (a controlled phase is three such rotations), so that its shift rule is the one of the gate they make up.
+    """
+
+    pauli: str
+    wires: tuple[int, ...]
+    angle: int | None
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Clifford:
+    """A Clifford gate by its name in `qbp.circuit.gates.GATES`."""
+
+    name: str
+    wires: tuple[int, ...]
+
+
+Op = Rotation | Clifford
+
+
+@dataclass(frozen=True)
+class Expval:
+    """The expectation value of a weighted sum of Pauli words: terms ``(coefficient, word, wires)``; one output.
+
+    The empty word is the identity.
+    """
+
+    terms: tuple[tuple[float, str, tuple[int, ...]], ...]
+
+    @staticmethod
+    def word(pauli: str, *wires: int) -> Expval:
+        """The expectation value of one Pauli word, as in ``Expval.word("ZX", 0, 3)``."""
+        return Expval(((1.0, pauli, wires),))
+
+
+@dataclass(frozen=True)
+class Probs:
+    """The probabilities of the outcomes of measuring `wires`; ``2 ** len(wires)`` outputs, the first wire most
+    significant."""
+
+    wires: tuple[int, ...]
+
+
+Measurement = Expval | Probs
+
+# How to undo the Clifford gates that are not their own inverse.
+_UNDO: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
+    "S": (("Adjoint(S)", (0,)),),
+    "Adjoint(S)": (("S", (0,)),),
+    "SX": (("Adjoint(SX)", (0,)),),
+    "Adjoint(SX)": (("SX", (0,)),),
+    "ISWAP": (("ISWAP", (0, 1)), ("PauliZ", (0,)), ("PauliZ", (1,))),
+}
+
+
+@dataclass(frozen=True)
+class PauliMask:
+    """A Pauli word over all wires as bit masks: ``P|j> = i^k (-1)^parity(j & z) |j ^ x>`` with k the number of Y's.
+
+    The bit of wire w of n is ``1 << (n - 1 - w)``.
+    """
+
+    x: int
+    z: int
+
+    @property
+    def n_y(self) -> int:
+        return (self.x & self.z).bit_count()
+
+    def commutes(self, other: PauliMask) -> bool:
+        return not ((self.x & other.z).bit_count() + (self.z & other.x).bit_count()) & 1
+
+
+def pauli_mask(pauli: str, wires: Iterable[int], n_qubits: int) -> PauliMask:
+    """Bit masks of the Pauli word `pauli` on `wires`."""
+    x = z = 0
+    for letter, wire in zip(pauli, wires, strict=True):
+        bit = 1 << (n_qubits - 1 - wire)
+        x |= bit if letter in "XY" else 0
+        z |= bit if letter in "ZY" else 0
+    return PauliMask(x, z)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A circuit over `n_qubits` wires, its ops in order of time, and what is measured at its end.
+
+    Attributes:
+        n_qubits: N.
+        ops: rotations and Clifford gates in order of time.
+        measurements: what is measured; the outputs of all of them, in order, are the M outputs.
+        n_angles: K, the length of the vector of angles.
+        amplitudes: whether the circuit starts from amplitudes given at run time, (B, 2^N), rather than from |0...0>.
+    """
+
+    n_qubits: int
+    ops: tuple[Op, ...]
+    measurements: tuple[Measurement, ...]
+    n_angles: int
+    amplitudes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_qubits < 1:
+            raise ArgumentError(f"Argument `n_qubits` must be at least 1, but is {self.n_qubits}")
+        for op in self.ops:
+            self._check_wires(op.wires, op)
+            if isinstance(op, Clifford):
+                if op.name not in GATES or not GATES[op.name].is_clifford:
+                    raise CircuitError(f"{op.name!r} is not the name of a Clifford gate")
+                if len(op.wires) != GATES[op.name].n_wires:
+                    raise CircuitError(f"{op.name} acts on {GATES[op.name].n_wires} wires, but has {op.wires}")
+            else:
+                self._check_word(op.pauli, op.wires, op)
+                if op.angle is not None and not 0 <= op.angle < self.n_angles:
+                    raise CircuitError(f"{op} names angle {op.angle}, but there are {self.n_angles}")
+        if not self.measurements:
+            raise CircuitError("A circuit must measure something: give at least one observable")
+        for measurement in self.measurements:
+            if isinstance(measurement, Probs):
+                if not measurement.wires:
+                    raise CircuitError("Probabilities need at least one wire")
+                self._check_wires(measurement.wires, measurement)
+            else:
+                if not measurement.terms:
+                    raise CircuitError("An observable needs at least one term")
+                for _, word, wires in measurement.terms:
+                    self._check_wires(wires, measurement)
+                    self._check_word(word, wires, measurement)
+
+    def _check_wires(self, wires: tuple[int, ...], what: object) -> None:
+        if len(set(wires)) != len(wires) or any(not 0 <= w < self.n_qubits for w in wires):
+            raise CircuitError(f"The wires of {what} must be different and below {self.n_qubits}")
+
+    def _check_word(self, word: str, wires: tuple[int, ...], what: object) -> None:
+        if len(word) != len(wires) or set(word) - set("XYZ"):
+            raise CircuitError(f"The Pauli word of {what} must have one of X, Y, Z for each wire")
+
+    @cached_property
+    def n_outputs(self) -> int:
+        """M: one for each expectation value, 2^wires for probabilities."""
+        return sum(1 if isinstance(m, Expval) else 2 ** len(m.wires) for m in self.measurements)
+
+    def rotations(self) -> Iterator[Rotation]:
+        """The ops with Clifford gates spelt out as rotations by multiples of pi/2: all that a simulator needs."""
+        for op in self.ops:
+            if isinstance(op, Rotation):
+                yield op
+            else:
+                yield from (
+                    Rotation(step.pauli, tuple(op.wires[w] for w in step.wires), None, offset=step.offset)
+                    for step in GATES[op.name].steps
+                )
+
+    def mask(self, op: Rotation) -> PauliMask:
+        return pauli_mask(op.pauli, op.wires, self.n_qubits)
+
+    def angle_rotations(self) -> tuple[tuple[Rotation, ...], ...]:
+        """For every angle the rotations that it turns."""
+        groups: list[list[Rotation]] = [[] for _ in range(self.n_angles)]
+        for op in self.ops:
+            if isinstance(op, Rotation) and op.angle is not None:
+                groups[op.angle].append(op)
+        return tuple(map(tuple, groups))
+
+    # ---- pure edits ----------------------------------------------------------------------------------------------
+
+    def drop_ops(self, drop: Callable[[Op], bool] | Iterable[int]) -> tuple[Program, tuple[int, ...]]:
+        """The program without some ops, and which angles it kept, in order (the rest are no longer angles).
+
+        Args:
+            drop: positions in `ops`, or a function that says whether an op goes.
+        """
+        if callable(drop):
+            kept_ops = [op for op in self.ops if not drop(op)]
+        else:
+            positions = set(drop)
+            kept_ops = [op for i, op in enumerate(self.ops) if i not in positions]
+        kept = sorted({op.angle for op in kept_ops if isinstance(op, Rotation) and op.angle is not None})
+        new_index = {old: new for new, old in enumerate(kept)}
+        ops = tuple(
+            replace(op, angle=new_index[op.angle]) if isinstance(op, Rotation) and op.angle is not None else op
+            for op in kept_ops
+        )
+        return replace(self, ops=ops, n_angles=len(kept)), tuple(kept)
+
+    def lightcone(self) -> tuple[Program, tuple[int, ...]]:
+        """The program without the ops that no measurement can see (as `drop_ops`): those that share no wire with what
+        comes after them on the way to a measurement."""
+        seen = set(wires_of(self.measurements))
+        outside = set()
+        for i in reversed(range(len(self.ops))):
+            wires = self.ops[i].wires
+            if seen.isdisjoint(wires):
+                outside.add(i)
+            else:
+                seen.update(wires)
+        return self.drop_ops(outside)
+
+    def inverse(self) -> Program:
+        """The program whose ops undo this one's."""
+        return replace(self, ops=inverse_ops(self.ops))
+
+    def counts(self) -> dict[str, int]:
+        """How many ops of each kind: rotations by their word ("RX", "RZZ"), Clifford gates by their name."""
+        return dict(Counter(f"R{op.pauli}" if isinstance(op, Rotation) else op.name for op in self.ops))
+
+
+def wires_of(measurements: Iterable[Measurement]) -> tuple[int, ...]:
+    """The wires that the measurements look at, sorted."""
+    wires: set[int] = set()
+    for m in measurements:
+        wires.update(m.wires if isinstance(m, Probs) else (w for _, _, ws in m.terms for w in ws))
+    return tuple(sorted(wires))
+
+
+def inverse_ops(ops: Iterable[Op]) -> tuple[Op, ...]:
+    """The ops that undo `ops`."""
+    undone: list[Op] = []
+    for op in reversed(tuple(ops)):
+        if isinstance(op, Rotation):
+            undone.append(replace(op, scale=-op.scale, offset=-op.offset))
+        else:
+            undo = _UNDO.get(op.name, ((op.name, tuple(range(len(op.wires)))),))
+            undone += [Clifford(name, tuple(op.wires[w] for w in wires)) for name, wires in undo]
+    return tuple(undone)
+
+
+def gate_ops(gate: Gate, wires: tuple[int, ...], angles: Iterable[int | float]) -> tuple[Op, ...]:
+    """The ops of one gate call.
+
+    Args:
+        gate: a row of the gate table.
+        wires: the wires it acts on.
+        angles: for each parameter the index of its angle (an int), or its fixed value in radians (a float).
+    """
+    params = tuple(angles)
+    if len(params) != gate.n_params or len(wires) != gate.n_wires:
+        raise CircuitError(
+            f"Gate {gate.name} takes {gate.n_params} parameters and {gate.n_wires} wires, "
+            f"but has {len(params)} and {len(wires)}"
+        )
+    if gate.is_clifford:
+        return () if not gate.steps else (Clifford(gate.name, tuple(wires)),)
+    ops: list[Op] = []
+    for step in gate.steps:
+        on = tuple(wires[w] for w in step.wires)
+        value = None if step.param is None else params[step.param]
+        if value is None:
+            ops.append(Rotation(step.pauli, on, None, offset=step.offset))
+        elif isinstance(value, Integral):  # an int of NumPy too
+            ops.append(Rotation(step.pauli, on, int(value), step.scale, step.offset))
+        else:
+            ops.append(Rotation(step.pauli, on, None, offset=step.scale * value + step.offset))
+    return tuple(ops)

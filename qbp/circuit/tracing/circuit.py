@@ -1,0 +1,140 @@
+"""`Circuit`, and the recorder that every source writes its gates into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qbp.circuit.angles import AngleMap, trace_angles
+from qbp.circuit.gates import Gate
+from qbp.circuit.program import Expval, Measurement, Op, Program, Rotation, gate_ops, inverse_ops
+from qbp.errors import CircuitError
+
+__all__ = ["Circuit", "Recorder", "build", "sparse_word", "z_on_every_wire"]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A program, and where its angles come from.
+
+    Attributes:
+        program: the structure.
+        angle_map: ``(inputs (B, I), weights (P,)) -> Angles``.
+        weight_shapes: the shape of each weight tensor by name; flattened one after the other they are the P weights.
+        is_scalar: whether its function returned one bare expectation value, so that a sample's output has no axis.
+        normalized: whether the amplitudes it starts from must come normalised.
+    """
+
+    program: Program
+    angle_map: AngleMap
+    weight_shapes: dict[str, tuple[int, ...]]
+    is_scalar: bool = False
+    normalized: bool = False
+
+    @property
+    def n_inputs(self) -> int:
+        """I, the number of features of a sample."""
+        return self.angle_map.n_inputs
+
+    @property
+    def n_qubits(self) -> int:
+        return self.program.n_qubits
+
+    def drop_ops(self, drop: Callable[[Op], bool] | Sequence[int]) -> Circuit:
+        """The circuit without some ops, and without the angles that only those used."""
+        program, kept = self.program.drop_ops(drop)
+        return replace(self, program=program, angle_map=self.angle_map.select(kept))
+
+
+class Recorder:
+    """Collects gates whose parameters are numbers or traced tensors; the ops are made once it is known which is
+    which."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Gate | str, tuple[int, ...], int, bool]] = []
+        self.values: list[Tensor | float] = []
+        self.amplitudes: tuple[Tensor, tuple[int, ...]] | None = None
+        self.normalized = False
+
+    def gate(self, gate: Gate | str, wires: Sequence[int], params: Sequence[Any] = (), inverse: bool = False) -> None:
+        """A gate of the table, or a rotation about a Pauli word (a string)."""
+        self.entries.append((gate, tuple(wires), len(params), inverse))
+        self.values += [p if isinstance(p, Tensor) else float(p) for p in params]
+
+    def start(self, vector: Tensor, wires: tuple[int, ...], normalized: bool) -> None:
+        touched = {w for _, on, _, _ in self.entries for w in on}
+        if self.amplitudes is not None or touched & set(wires):
+            raise CircuitError("Amplitudes can be embedded once, before any gate on their wires")
+        self.amplitudes, self.normalized = (vector, wires), normalized
+
+    def state(self, n_qubits: int) -> Tensor | None:
+        """The amplitudes over all wires, those that embed nothing in |0>."""
+        if self.amplitudes is None:
+            return None
+        vector, wires = self.amplitudes
+        source = []
+        for i in range(2**n_qubits):
+            bits = [i >> (n_qubits - 1 - w) & 1 for w in range(n_qubits)]
+            inside = all(bits[w] == 0 for w in range(n_qubits) if w not in wires)
+            source.append(int("".join(str(bits[w]) for w in wires), 2) if inside else 2 ** len(wires))
+        if source == list(range(2**n_qubits)):
+            return vector
+        return torch.cat([vector, torch.zeros_like(vector[:1])])[torch.tensor(source)]
+
+    def ops(self, resolved: Sequence[int | float]) -> tuple[Op, ...]:
+        rest = iter(resolved)
+        ops: list[Op] = []
+        for gate, wires, n_params, inverse in self.entries:
+            angles = [next(rest) for _ in range(n_params)]
+            if isinstance(gate, str):
+                (angle,) = angles
+                new: tuple[Op, ...] = (
+                    Rotation(gate, wires, angle)
+                    if isinstance(angle, int)
+                    else Rotation(gate, wires, None, offset=angle),
+                )
+            else:
+                new = gate_ops(gate, wires, angles)
+            ops += inverse_ops(new) if inverse else new
+        return tuple(ops)
+
+
+def build(
+    record: Callable[[Recorder, Tensor, dict[str, Tensor]], tuple[int, tuple[Measurement, ...], bool]],
+    n_inputs: int,
+    weight_shapes: Mapping[str, tuple[int, ...]],
+) -> Circuit:
+    """Trace `record`, which fills a recorder and returns (number of qubits, measurements, whether the output is
+    scalar)."""
+    recorder = Recorder()
+    found: list[tuple[int, tuple[Measurement, ...], bool]] = []
+
+    def values(inputs: Tensor, weights: dict[str, Tensor]) -> tuple[list[Tensor | float], Tensor | None]:
+        found.append(record(recorder, inputs, weights))
+        return recorder.values, recorder.state(found[0][0])
+
+    angle_map, resolved = trace_angles(values, n_inputs, weight_shapes)
+    ((n_qubits, measurements, is_scalar),) = found
+    program = Program(
+        n_qubits,
+        recorder.ops(resolved),
+        measurements,
+        angle_map.n_batched + angle_map.n_shared,
+        amplitudes=recorder.amplitudes is not None,
+    )
+    return Circuit(program, angle_map, dict(weight_shapes), is_scalar, recorder.normalized)
+
+
+def z_on_every_wire(n_qubits: int) -> tuple[Measurement, ...]:
+    """The default measurement: the expectation value of Z on each wire."""
+    return tuple(Expval.word("Z", w) for w in range(n_qubits))
+
+
+def sparse_word(letters: Mapping[int, str]) -> tuple[str, tuple[int, ...]]:
+    """A Pauli word given wire by wire, as (word, wires) without its identities."""
+    kept = {w: letter for w, letter in sorted(letters.items()) if letter != "I"}
+    return "".join(kept.values()), tuple(kept)

@@ -1,0 +1,354 @@
+"""PennyLane functions, QNodes and templates as circuits."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qbp.circuit.gates import GATES, PENNYLANE, Step
+from qbp.circuit.program import Expval, Measurement, Probs
+from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
+from qbp.circuit.tracing.controlled import controlled, exact_steps
+from qbp.errors import ArgumentError, CircuitError, QbpError
+
+__all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
+
+_NOTHING = {"Identity", "GlobalPhase", "Barrier", "WireCut", "Snapshot"}
+
+_NOT_SCALAR = (
+    "A gate's parameter must be one number for each sample, but has {}: write the function for one sample (inputs[i]) "
+    "or with a leading ellipsis (inputs[..., i])"
+)
+
+_SIZES = (*range(1, 65), *(n * n for n in range(9, 33)), *(2**n for n in range(7, 13)), 3072)
+"""Numbers of inputs to try: all small ones, square images, amplitudes."""
+
+
+def weight_shapes_of(
+    source: Any,
+    weight_shapes: Mapping[str, Any] | None = None,
+    n_qubits: int | None = None,
+    n_layers: int | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """`weight_shapes` as plain tuples, by PennyLane's rules (an int n is (n,), and 1 is a scalar)."""
+    template: Any = source
+    if inspect.isclass(source):
+        if not hasattr(source, "shape") or n_qubits is None or n_layers is None:
+            raise ArgumentError("A PennyLane template needs `n_qubits` and `n_layers`, and a `shape` of its weights")
+        try:
+            return {"weights": tuple(template.shape(n_layers=n_layers, n_wires=n_qubits))}
+        except TypeError as error:
+            raise ArgumentError(
+                f"Template {source.__name__} has no shape(n_layers, n_wires): write a function around it"
+            ) from error
+    shapes = {}
+    for name, size in (weight_shapes or {}).items():
+        if isinstance(size, Iterable):
+            shapes[name] = tuple(int(s) for s in size)
+        else:
+            shapes[name] = () if size == 1 else (int(size),)
+    return shapes
+
+
+def n_inputs_of(
+    source: Any,
+    weight_shapes: Mapping[str, tuple[int, ...]],
+    n_qubits: int | None = None,
+    n_layers: int | None = None,
+    input_arg: str = "inputs",
+) -> int:
+    """A number of inputs that the function accepts: as many as wires, else the fewest. Calls it with zeros.
+
+    Raises:
+        CircuitError: if it accepts none of the sizes tried.
+    """
+    device = getattr(source, "device", None)
+    n_wires = n_qubits or (len(device.wires) if device is not None and device.wires else 0)
+    candidates = [n for n in (n_wires, 2**n_wires if n_wires <= 10 else 0) if n]
+    function = _function(source, n_qubits, n_layers)
+    first: ArgumentError | None = None
+    for n in dict.fromkeys([*candidates, *_SIZES]):
+        try:
+            takes_batch(function, n, weight_shapes, input_arg)
+            return n
+        except ArgumentError as caught:
+            if isinstance(caught.__cause__, (NameError, AttributeError)):  # no number of inputs mends that
+                raise
+            first = first or caught
+    raise ArgumentError(
+        "The circuit's function takes none of the numbers of inputs that were tried: mend the function or the "
+        f"`weight_shapes`, or give `n_inputs`. The first try: {first}"
+    ) from first
+
+
+def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callable[..., Any]:
+    """The plain function behind a QNode or a template."""
+    if not inspect.isclass(source):
+        return getattr(source, "func", source)
+    import pennylane as qml
+
+    template: Any = source
+    wires = range(n_qubits or 0)
+
+    def function(inputs: Tensor, weights: Tensor) -> Any:
+        qml.AngleEmbedding(inputs, wires=wires)
+        template(weights, wires=wires)
+        return [qml.expval(qml.Z(w)) for w in wires]
+
+    return function
+
+
+def _call(
+    function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str
+) -> tuple[Any, Any]:
+    """The function's queued tape and its return value."""
+    import pennylane as qml
+
+    takes_inputs = input_arg in inspect.signature(function).parameters
+    with qml.queuing.AnnotatedQueue() as queue:
+        result = function(**({input_arg: inputs} if takes_inputs else {}), **weights)
+    return qml.tape.QuantumScript.from_queue(queue), result
+
+
+def takes_batch(
+    function: Callable[..., Any], n_inputs: int, weight_shapes: Mapping[str, tuple[int, ...]], input_arg: str
+) -> bool:
+    """Whether the function wants a batch rather than one sample, found by calling it with numbers.
+
+    Raises:
+        ArgumentError: if it takes neither.
+    """
+    inputs = torch.full((n_inputs,), max(1, n_inputs) ** -0.5)  # normalised, for amplitudes
+    weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+    single: Exception | None = None
+    for batched in (False, True):
+        try:
+            tape, _ = _call(function, inputs[None] if batched else inputs, weights, input_arg)
+            if tape.batch_size not in (None, 1):
+                raise ArgumentError(_NOT_SCALAR.format(f"{tape.batch_size} numbers"))
+            return batched
+        except Exception as error:  # whatever the user's code raises
+            if batched:
+                told = error if single is None or isinstance(single, IndexError) else single
+                raise ArgumentError(
+                    f"The circuit's function does not take {n_inputs} inputs: {type(told).__name__}: {told}"
+                ) from told
+            single = error
+    raise AssertionError
+
+
+def trace_pennylane(
+    source: Any,
+    weight_shapes: Mapping[str, tuple[int, ...]],
+    n_inputs: int,
+    n_qubits: int | None,
+    n_layers: int | None,
+    input_arg: str,
+) -> Circuit:
+    """The circuit of a PennyLane function, QNode or template; see `qbp.trace`."""
+    import pennylane as qml
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    function = _function(source, n_qubits, n_layers)
+    device = getattr(source, "device", None)
+    declared = list(device.wires) if device is not None and device.wires else []
+    batched = takes_batch(function, n_inputs, weight_shapes, input_arg)
+    is_abstract = qml.math.is_abstract
+
+    def record(
+        recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]
+    ) -> tuple[int, tuple[Measurement, ...], bool]:
+        tape, result = _call(function, inputs[None] if batched else inputs, weights, input_arg)
+        labels = declared or (list(range(n_qubits)) if n_qubits else _labels(tape))
+        unknown = [w for w in tape.wires if w not in labels]
+        if unknown:
+            raise ArgumentError(f"The circuit uses wire {unknown[0]!r}, but its wires are {labels}")
+        if not labels:
+            raise ArgumentError("The circuit has no wires")
+        wire_map = {label: w for w, label in enumerate(labels)}
+        for op in tape.operations:
+            _record_operation(recorder, op, wire_map)
+        returned = list(result) if isinstance(result, (list, tuple)) else [result]
+        if not returned or not all(isinstance(m, qml.measurements.MeasurementProcess) for m in returned):
+            raise ArgumentError(
+                f"The circuit's function must return a measurement or a list of them, but returns {result}"
+            )
+        measured = tuple(measurement(m, wire_map, len(labels)) for m in returned)
+        is_scalar = not isinstance(result, (list, tuple)) and isinstance(measured[0], Expval)
+        return len(labels), measured, is_scalar
+
+    # Tensors without values are "abstract" to PennyLane: it then leaves out the checks that read values.
+    def abstract(tensor: Any, like: Any = None) -> bool:
+        return isinstance(tensor, FakeTensor) or is_abstract(tensor, like)
+
+    qml.math.is_abstract = abstract
+    try:
+        return build(record, n_inputs, weight_shapes)
+    except QbpError:
+        raise
+    except Exception as error:  # the user's code, or PennyLane's, that fails without values
+        raise CircuitError(
+            "The circuit cannot be traced: its function, or a gate's decomposition, needs the values of inputs or "
+            f"weights (through NumPy instead of torch, for example): {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        qml.math.is_abstract = is_abstract
+
+
+def _labels(tape: Any) -> list[Any]:
+    """The wires in PennyLane's own order for devices without wires: 0, 1, ... or else in order of appearance."""
+    used = list(dict.fromkeys(w for op in tape.operations for w in op.wires))
+    rest = [w for w in tape.wires if w not in used]
+    n = len(used)
+    if set(used) == set(range(n)) and set(rest) == set(range(n, n + len(rest))):
+        return sorted(tape.wires)
+    return used + rest
+
+
+def _record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], inverse: bool = False) -> None:
+    import pennylane as qml
+
+    if op.name in _NOTHING:
+        return
+    wires = tuple(wire_map[w] for w in op.wires)
+    if op.name in PENNYLANE:
+        recorder.gate(PENNYLANE[op.name], wires, [_scalar(p) for p in op.parameters], inverse)
+    elif op.name in ("MultiRZ", "PauliRot"):
+        word = op.hyperparameters.get("pauli_word", "Z" * len(wires))
+        kept, on = sparse_word(dict(zip(range(len(wires)), word, strict=True)))
+        if kept:
+            angle = _scalar(op.parameters[0])
+            recorder.gate(kept, [wires[w] for w in on], [-angle if inverse else angle])
+    elif isinstance(op, qml.StatePrep) and not inverse:
+        vector = torch.as_tensor(op.parameters[0])
+        recorder.start(
+            vector.reshape(-1),
+            wires,
+            not (op.hyperparameters["normalize"] or op.hyperparameters["pad_with"] is not None),
+        )
+    elif op.name in ("BasisState", "BasisEmbedding"):
+        bits = torch.as_tensor(op.parameters[0]).reshape(-1)
+        exact = bits if bits.is_floating_point() else bits.double()  # pi in float32 is too short
+        for wire, bit in zip(wires, exact, strict=True):
+            recorder.gate(GATES["RX"], (wire,), [bit * math.pi])
+    elif isinstance(op, qml.ops.op_math.Adjoint):
+        _record_operation(recorder, op.base, wire_map, not inverse)
+    elif isinstance(op, qml.ops.op_math.Controlled) and op.parameters:
+        controls = dict(zip(op.control_wires, op.control_values, strict=True))
+        _record_controlled(recorder, op.base, controls, wire_map, inverse)
+    elif isinstance(op, qml.ops.op_math.Exp):
+        _record_exponential(recorder, op, wire_map, inverse)
+    elif isinstance(op, qml.operation.Channel) or type(op).__name__ in (
+        "MidMeasure",
+        "MidMeasureMP",
+        "Conditional",
+    ):
+        raise CircuitError(f"{op.name} is not a unitary gate, and cannot be part of a program")
+    elif op.has_decomposition:
+        with qml.QueuingManager.stop_recording():
+            parts = op.decomposition()
+        for part in reversed(parts) if inverse else parts:
+            _record_operation(recorder, part, wire_map, inverse)
+    else:
+        raise CircuitError(f"Gate {op.name} is not in qbp's table and has no decomposition")
+
+
+def _record_controlled(
+    recorder: Recorder, op: Any, controls: dict[Any, bool], wire_map: Mapping[Any, int], inverse: bool
+) -> None:
+    """`op` under controls, its global phase included."""
+    import pennylane as qml
+
+    if not op.parameters:
+        gate = qml.ctrl(op, list(controls), list(controls.values()))
+        return _record_operation(recorder, gate, wire_map, inverse)
+    if isinstance(op, qml.ops.op_math.Adjoint):
+        return _record_controlled(recorder, op.base, controls, wire_map, not inverse)
+    if isinstance(op, qml.ops.op_math.Controlled):
+        more = dict(zip(op.control_wires, op.control_values, strict=True))
+        return _record_controlled(recorder, op.base, controls | more, wire_map, inverse)
+    steps = exact_steps(op.name)
+    if op.name in ("MultiRZ", "PauliRot"):
+        word = op.hyperparameters.get("pauli_word", "Z" * len(op.wires))
+        steps = (Step(*sparse_word(dict(enumerate(word))), param=0),)
+    if steps is not None:
+        wires = [] if op.name == "GlobalPhase" else list(op.wires)
+        gate = controlled(steps, len(wires), [bool(v) for v in controls.values()])
+        on = [wire_map[w] for w in (*controls, *wires)]
+        return recorder.gate(gate, on, [_scalar(p) for p in op.parameters], inverse)
+    if not op.has_decomposition:
+        raise CircuitError(f"Gate {op.name} under controls is not in qbp's table and has no decomposition")
+    with qml.QueuingManager.stop_recording():
+        parts = op.decomposition()
+    for part in reversed(parts) if inverse else parts:
+        _record_controlled(recorder, part, controls, wire_map, inverse)
+
+
+def _record_exponential(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], inverse: bool) -> None:
+    """``exp(-i t G)``, a product of rotations where the Pauli words of G commute."""
+    import pennylane as qml
+
+    words = {word: c for word, c in (op.base.pauli_rep or {}).items() if word}
+    if op.base.pauli_rep is None or any(not a.commutes_with(b) for a, b in combinations(words, 2)):
+        raise CircuitError(f"{op} is no product of rotations, as its Pauli words do not commute: use TrotterProduct")
+    if not words:
+        return  # a global phase
+    if isinstance(op, qml.ops.op_math.Evolution):
+        time = _scalar(op.param)
+    elif isinstance(op.coeff, Tensor) or complex(op.coeff).real:
+        raise CircuitError(f"{op} is not known to be unitary: write qml.evolve(operator, t) for exp(-i t operator)")
+    else:
+        time = -complex(op.coeff).imag
+    for word, coefficient in words.items():
+        kept, on = sparse_word({wire_map[w]: letter for w, letter in word.items()})
+        recorder.gate(kept, on, [(-2 if inverse else 2) * complex(coefficient).real * time])
+
+
+def _scalar(parameter: Any) -> Any:
+    """A gate's parameter as a tensor or number without axes."""
+    if isinstance(parameter, Tensor):
+        if parameter.numel() != 1:
+            raise ArgumentError(_NOT_SCALAR.format(f"shape {tuple(parameter.shape)}"))
+        return parameter.reshape(())
+    return float(parameter)
+
+
+def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Measurement:
+    """A PennyLane measurement as one of qbp."""
+    kind = type(measured).__name__
+    if kind == "ExpectationMP" and measured.obs is not None:
+        return expval(measured.obs, wire_map)
+    if kind == "ProbabilityMP":
+        words = {} if measured.obs is None else measured.obs.pauli_rep
+        if words is None or any(set(word.values()) - {"Z"} for word in words):
+            raise CircuitError(f"Probabilities can be taken in the Z basis only, not of {measured.obs}")
+        wires = measured.wires if len(measured.wires) else range(n_qubits)
+        return Probs(tuple(wire_map[w] if len(measured.wires) else w for w in wires))
+    raise CircuitError(f"A circuit must return expectation values or probabilities, but returns {measured}")
+
+
+def expval(observable: Any, wire_map: Mapping[Any, int]) -> Expval:
+    """The expectation value of a PennyLane observable, as a weighted sum of Pauli words."""
+    import pennylane as qml
+
+    sentence = observable.pauli_rep
+    if sentence is None and observable.has_matrix and len(observable.wires) <= 8:
+        sentence = qml.pauli_decompose(observable.matrix(), wire_order=observable.wires, pauli=True)
+    if sentence is None:
+        raise CircuitError(f"Observable {observable} is not a weighted sum of Pauli words")
+    terms = []
+    for word, coefficient in sentence.items():
+        if isinstance(coefficient, Tensor) and coefficient.requires_grad:
+            raise CircuitError("The coefficients of an observable must be plain numbers, not trainable")
+        value = complex(coefficient)
+        if abs(value.imag) > 1e-12:
+            raise CircuitError(f"Observable {observable} has the complex coefficient {value}")
+        letters, wires = sparse_word({wire_map[w]: letter for w, letter in word.items()})
+        terms.append((value.real, letters, wires))
+    return Expval(tuple(terms) or ((0.0, "", ()),))

@@ -1,0 +1,191 @@
+"""Many independent runs on the machine's cores, kept one by one: none that is finished runs twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qbp.errors import ArgumentError
+from qbp.storage.atomic import write_atomic
+
+__all__ = ["sweep"]
+
+LOG, LOCK = "log.jsonl", "lock"
+
+Cell = dict[str, Any]
+Run = Callable[[Any], Cell]
+Progress = Callable[[int, int, float], object]
+
+
+def sweep(
+    cells: Mapping[Path, Any],
+    run: Run,
+    directory: str | Path | None = None,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[Cell]:
+    """Run every cell that is not there yet.
+
+    A finished cell is a JSON file, and beside it a .npz with its arrays; both are written atomically, the JSON last. A
+    cell is locked while it runs, so that several sweeps in one directory share the work. `log.jsonl` says when each
+    cell began and ended, and in which process.
+
+    Args:
+        cells: what `run` is called with, by the path of the cell below the directory.
+        run: returns plain data, and NumPy arrays under `arrays`. With several workers it must pickle.
+        directory: where finished cells are kept; None keeps them in memory only.
+        workers: processes; 1 runs here.
+        progress: called with (cells finished, cells in all, seconds that are left to go) after each.
+
+    Returns:
+        The cells in their order, without their arrays where they are on disk.
+
+    Raises:
+        ArgumentError: a number is wrong, or `run` does not pickle where it must.
+
+    Example:
+        >>> sweep({Path("a.json"): 2, Path("b.json"): 3}, lambda x: {"square": x * x})
+        [{'square': 4}, {'square': 9}]
+    """
+    if not isinstance(workers, int) or workers < 1:
+        raise ArgumentError(f"Argument `workers` must be a positive integer, but is {workers!r}")
+    folder = None if directory is None else Path(directory)
+    done = {path: cell for path in cells if folder is not None and (cell := _read(folder / path)) is not None}
+    waiting = [path for path in cells if path not in done]
+    began, before = time.monotonic(), len(done)
+
+    def finished(path: Path, cell: Cell) -> None:
+        done[path] = cell
+        if progress is not None:
+            each = (time.monotonic() - began) / (len(done) - before)
+            progress(len(done), len(cells), each * (len(cells) - len(done)))
+
+    if workers == 1 or len(waiting) < 2:
+        for path in waiting:
+            finished(path, _one(run, cells[path], path, folder))
+    else:
+        _check_pickles(run)
+        with _pool(min(workers, len(waiting)), run) as pool:
+            futures = {pool.submit(_in_worker, cells[path], path, folder): path for path in waiting}
+            try:
+                for future in as_completed(futures):
+                    finished(futures[future], future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [done[path] for path in cells]
+
+
+def _check_pickles(run: Run) -> None:
+    try:
+        pickle.dumps(run)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ArgumentError(
+            "Argument `workers` must be 1 here, since other processes cannot be given what is run (give functions of a "
+            f"module, or functools.partial of them, not lambdas): {error}"
+        ) from error
+
+
+def _one(run: Run, argument: Any, path: Path, folder: Path | None) -> Cell:
+    if folder is None:
+        return run(argument)
+    with _locked(folder, path):
+        if (there := _read(folder / path)) is not None:  # another sweep was quicker
+            return there
+        _log(folder, path, "began")
+        cell = run(argument)
+        arrays = cell.pop("arrays", None)
+        if arrays:
+            buffer = io.BytesIO()
+            np.savez(buffer, **arrays)
+            write_atomic((folder / path).with_suffix(".npz"), buffer.getvalue())
+        write_atomic(folder / path, (json.dumps(cell) + "\n").encode())
+        _log(folder, path, "ended")
+        return cell
+
+
+def _read(path: Path) -> Cell | None:
+    try:
+        cell: Cell = json.loads(path.read_text(encoding="utf-8"))
+        return cell
+    except FileNotFoundError:
+        return None
+
+
+def _log(folder: Path, path: Path, event: str) -> None:
+    line = json.dumps({"cell": path.as_posix(), "event": event, "process": os.getpid(), "time": time.time()}) + "\n"
+    with open(folder / LOG, "ab", buffering=0) as file:  # one write at the end: processes do not mix their lines
+        file.write(line.encode())
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[None]:
+    """Hold a cell's lock, which the system releases when a process dies. Without record locks there is none."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    place = int.from_bytes(hashlib.sha256(path.as_posix().encode()).digest()[:5], "big")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "ab") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+        yield
+
+
+# ---- in other processes --------------------------------------------------------------------------------------------
+
+_run: Run | None = None  # of a worker, which gets it once rather than with every cell
+
+
+@contextlib.contextmanager
+def _pool(workers: int, run: Run) -> Iterator[ProcessPoolExecutor]:
+    """Start processes of one thread each: more of them would only wait for each other."""
+    single = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    before = {name: os.environ.get(name) for name in single}
+    os.environ.update(single)
+    try:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(run,)) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def _start(run: Run) -> None:
+    global _run
+    _run = run
+    torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End with the process that started this one: killed, it cannot say so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _in_worker(argument: Any, path: Path, folder: Path | None) -> Cell:
+    assert _run is not None
+    return _one(_run, argument, path, folder)

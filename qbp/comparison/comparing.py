@@ -1,0 +1,387 @@
+"""The honest comparison: models, their controls and seeds; what they came to, on disk and in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from qbp.comparison.cell import Protocol
+from qbp.comparison.cells import Progress, sweep
+from qbp.comparison.grid import (
+    CELLS,
+    Cell,
+    Grid,
+    Source,
+    Subject,
+    cell_path,
+    check_names,
+    fingerprints,
+    model_names,
+    sources_of,
+    split_hash,
+)
+from qbp.comparison.statistics import need_statsmodels
+from qbp.comparison.verdicts import METRICS, judge
+from qbp.data import Dataset
+from qbp.errors import ArgumentError, ConfigError, check_choice
+from qbp.storage.atomic import write_atomic, write_table
+from qbp.storage.provenance import versions
+
+__all__ = ["COLUMNS", "Comparison", "compare", "load_comparison", "save_tables"]
+
+CONFIG, VERSIONS, SPLITS = "comparison.yaml", "versions.json", "splits.json"
+TABLE, VERDICTS = "rows", "verdicts.json"
+FEWEST_SEEDS = 5
+
+# The columns of a row, in order, with their type: one row for each cell (data set, model, seed, rows to train on).
+COLUMNS: dict[str, type] = {
+    "dataset": str,
+    "split": str,  # SHA-256 of the train part and the test part
+    "seed": int,  # of the split, the initial weights and the order of the rows, for every model
+    "model": str,  # "hybrid"; a control of it is "hybrid/frozen"; a control of all is "svm_rbf"
+    "subject": str,  # the model that it is a control of, or it itself; "" for a control of all
+    "role": str,  # "subject", or the name of the control
+    "n_train": int,
+    "n_test": int,
+    "overlap": float,  # share of the rows to test that are also among those to train on
+    "accuracy": float,
+    "balanced_accuracy": float,
+    "f1": float,  # mean over classes
+    "log_loss": float,  # None where the model gives no probabilities
+    "brier": float,  # likewise; mean over rows of the squared error of the probabilities, summed over classes
+    "auc": float,  # one against the rest, mean over classes
+    "confusion": str,  # JSON: counts, row = true class, column = predicted class
+    "cv_accuracy": float,  # of the configuration chosen, mean over folds of the train part
+    "train_seconds": float,  # of the last fit, with the configuration chosen
+    "tune_seconds": float,
+    "n_parameters": int,  # that training changes; of scikit-learn's models the numbers that they keep
+    "n_gates": int,
+    "two_qubit_gates": int,
+    "circuits_per_step": int,  # by the parameter-shift rule, for one batch
+    "multiply_adds": int,  # of one row forward, the circuit simulated
+    "quantum_seconds": float,  # that training would take on a device: 1,000 shots of 250 microseconds a circuit
+    "epochs": int,
+    "converged": bool,
+    "hyperparameters": str,  # JSON: the configuration chosen
+}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found. Every table follows from the rows.
+
+    Attributes:
+        rows: a row for each finished cell, with the keys of `COLUMNS`.
+        verdicts: for each data set, subject and control the keys `dataset`, `subject`, `control`, `n` (pairs),
+            `difference` (mean of subject minus control, in the metric), `low` and `high` (its interval), `p`,
+            `p_adjusted` (Holm), `effect` (mean by standard deviation), `wins` (share of pairs, ties count half),
+            the rest of `qbp.comparison.statistics.Difference`, `verdict` (BEATS, TIES, LOSES or INCONCLUSIVE) and
+            `sentence`. Control "circuit" is the verdict against all that can take the circuit's place, "all" the one
+            against every control; `decided_by` names the control that decided it.
+        ranks: over several data sets `models`, `mean_ranks`, `critical_difference`, `statistic`, `p`, `n`; or None.
+        sample_complexity: for each data set and model `n_needed` for 95 % of the best score, with `low` and `high`.
+        curves: a row for each epoch of each cell: `dataset`, `model`, `seed`, `n_train`, `epoch`, `loss`, ...
+        config: what was compared, with every default filled in.
+        versions: of Python, qbp and the packages that results depend on.
+        directory: where the cells are; None for a comparison in memory.
+    """
+
+    rows: tuple[Row, ...]
+    verdicts: tuple[Row, ...] = ()
+    ranks: Row | None = None
+    sample_complexity: tuple[Row, ...] = ()
+    curves: tuple[Row, ...] = ()
+    config: Mapping[str, Any] | None = None
+    versions: Mapping[str, Any] | None = None
+    directory: Path | None = None
+
+    def column(self, name: str, **where: Any) -> list[Any]:
+        """Return a column of the rows, of those that have the values `where`."""
+        return [row[name] for row in self.rows if all(row[key] == value for key, value in where.items())]
+
+    def verdict(self, subject: str, dataset: str | None = None, control: str = "all") -> Row:
+        """Return one verdict; `dataset` None where there is one only."""
+        for row in self.verdicts:
+            if row["subject"] == subject and row["control"] == control and dataset in (None, row["dataset"]):
+                return row
+        raise ArgumentError(f"There is no verdict on {subject!r} against {control!r}")
+
+    def predictions(self, dataset: str, model: str, seed: int, n_train: int | None = None) -> dict[str, np.ndarray]:
+        """Return what a model said of the test part.
+
+        Args:
+            dataset, model, seed: which cell.
+            n_train: rows to train on, for a cell of a learning curve; None for all.
+
+        Returns:
+            `y` (n_test,) labels, `predicted` (n_test,), and `probabilities` (n_test, n_classes) where there are any.
+
+        Raises:
+            ArgumentError: the comparison is in memory only, or has no such cell.
+        """
+        if self.directory is None:
+            raise ArgumentError("Predictions are on disk: compare with a `directory`")
+        path = (self.directory / cell_path(dataset, model, seed, n_train)).with_suffix(".npz")
+        if not path.is_file():
+            raise ArgumentError(f"There is no cell {path}")
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+
+
+def save_tables(comparison: Comparison, directory: str | Path) -> None:
+    """Write rows (CSV, and Parquet where pyarrow is there) and verdicts, each atomically."""
+    folder = Path(directory)
+    write_table(folder / f"{TABLE}.csv", COLUMNS, comparison.rows)
+    found = {
+        "verdicts": comparison.verdicts,
+        "ranks": comparison.ranks,
+        "sample_complexity": comparison.sample_complexity,
+    }
+    write_atomic(folder / VERDICTS, (json.dumps(found, indent=1) + "\n").encode())
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        return
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    sink = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(list(comparison.rows), schema=schema), sink)
+    write_atomic(folder / f"{TABLE}.parquet", sink.getvalue())
+
+
+def load_comparison(path: str | Path) -> Comparison:
+    """Read a comparison from its directory, finished or not (then the cells that are there, without verdicts).
+
+    Args:
+        path: the directory that `qbp compare` wrote.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ConfigError: it is no such directory, or a file in it is damaged.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder} is no directory of `qbp compare`: it has no {CONFIG}")
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / CELLS).rglob("*.json"))]
+        versions = _json(folder / VERSIONS, {})
+        found = _json(folder / VERDICTS, {})
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read the comparison in {folder}: {error}") from error
+    return Comparison(
+        rows=sorted_rows([cell["row"] for cell in cells]),
+        verdicts=tuple(found.get("verdicts", ())),
+        ranks=found.get("ranks"),
+        sample_complexity=tuple(found.get("sample_complexity", ())),
+        curves=curve_rows(cells),
+        config=config,
+        versions=versions,
+        directory=folder,
+    )
+
+
+def sorted_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return rows in the order of the table: data set, rows to train on, model, seed."""
+    return tuple(sorted(rows, key=_place))
+
+
+def curve_rows(cells: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
+    """Return the epochs of all cells as tidy rows, in the order of the table."""
+    about = ("dataset", "model", "seed", "n_train")
+    ordered = sorted(cells, key=lambda cell: _place(cell["row"]))
+    return tuple({key: cell["row"][key] for key in about} | epoch for cell in ordered for epoch in cell["curve"])
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("dataset", "n_train", "model", "seed"))
+
+
+def _json(path: Path, missing: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
+
+
+# ---- running one ---------------------------------------------------------------------------------------------------
+
+
+def compare(
+    models: Mapping[str, Subject],
+    train: Dataset | None = None,
+    test: Dataset | None = None,
+    *,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: int | Sequence[int] = 10,
+    training: Mapping[str, Any] | None = None,
+    budget: int = 4,
+    folds: int = 3,
+    sizes: Sequence[int] = (),
+    metric: str = "accuracy",
+    rope: float = 0.01,
+    alpha: float = 0.05,
+    aa: bool = False,
+    directory: str | Path | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compare models with their controls, which are always there, and say in a word what comes of it.
+
+    Every seed fixes the split (or the draw), the initial weights and the order of the rows for all models, which are
+    trained from nothing: weights that a model has are not used. Each tries `budget` configurations by cross-validation
+    on its train part. The controls: a hybrid model's circuit frozen, without entanglers, removed, replaced by linear,
+    tanh and sine layers; networks matched in parameters and in multiply-adds; a linear model; logistic regression,
+    support vector machine, random forest, gradient boosting and multi-layer perceptron of scikit-learn.
+
+    Args:
+        models: the subjects by name: modules (B, I) -> (B, n_classes), or functions of (n_inputs, n_outputs) such as
+            `qbp.hybrid`.
+        train, test: data with labels. Those of `qbp.data.load` are loaded anew for each seed, other rows split anew.
+        data: in place of these, for each data set by name the arguments of `qbp.data.load`.
+        seeds: how many (0, 1...), or which; at least 5.
+        training: arguments of `qbp.fit`, as in {"epochs": 30}.
+        budget: configurations for every model, at most 12; 1 trains without tuning.
+        folds: of the cross-validation.
+        sizes: numbers of rows to train on besides all of them, for learning curves.
+        metric: the score to compare: accuracy, balanced_accuracy, f1 or auc.
+        rope: difference that does not matter, in the unit of `metric`.
+        alpha: level of the tests.
+        aa: also train each subject twice with other random numbers: neither may beat the other.
+        directory: where finished cells are kept; a comparison that was killed goes on from there.
+        workers: processes.
+        progress: called with (cells finished, cells in all, seconds left) after each.
+        about: what else to keep in the config.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ArgumentError: an argument is wrong, or a control cannot be built; before anything is trained.
+        ConfigError: `directory` holds another comparison.
+        MissingPackageError: statsmodels is not there.
+
+    Example:
+        >>> import qbp
+        >>> found = qbp.compare({"hybrid": qbp.hybrid}, *qbp.data.load("moons"), seeds=10)  # doctest: +SKIP
+        >>> found.verdict("hybrid")["verdict"]  # doctest: +SKIP
+        'INCONCLUSIVE'
+    """
+    need_statsmodels()  # before hours of training, not after them
+    sources = sources_of(train, test, data)
+    numbers = _check(models, sources, seeds, metric, rope, alpha)
+    protocol = Protocol(dict(training or {}), budget, folds)
+    folder = None if directory is None else Path(directory)
+    splits: dict[str, dict[int, str]] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    structures: dict[str, dict[str, str]] = {}
+    for name, source in sources.items():
+        parts = {seed: source.split(seed) for seed in numbers}
+        first = parts[numbers[0]][0]
+        _check_sizes(sizes, first)
+        splits[name] = {seed: split_hash(*pair) for seed, pair in parts.items()}
+        names[name] = model_names(models, first, aa)
+        structures[name] = fingerprints(models, first)
+    config = {
+        "models": structures,
+        "data": {name: _plain(source) for name, source in sources.items()},
+        "seeds": numbers,
+        "training": dict(protocol.train),
+        "budget": budget,
+        "folds": folds,
+        "sizes": list(sizes),
+        "metric": metric,
+        "rope": rope,
+        "alpha": alpha,
+        "aa": aa,
+        **(about or {}),
+    }
+    if folder is not None:
+        _open(folder, config, splits)
+    cells = [
+        Cell(name, model, seed, size)
+        for seed in numbers
+        for name in sources
+        for size in (None, *sizes)
+        for model in names[name]
+    ]
+    grid = Grid(sources, models, protocol, splits)
+    done = sweep({cell_path(*cell): cell for cell in cells}, grid, folder, workers=workers, progress=progress)
+    rows = sorted_rows([cell["row"] for cell in done])
+    fresh = {name: source.fresh for name, source in sources.items()}
+    verdicts, ranks, complexity = judge(rows, metric=metric, rope=rope, alpha=alpha, fresh=fresh)
+    found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder)
+    if folder is not None:
+        save_tables(found, folder)
+    return found
+
+
+def _check(
+    models: Mapping[str, Subject],
+    sources: Mapping[str, Source],
+    seeds: int | Sequence[int],
+    metric: str,
+    rope: float,
+    alpha: float,
+) -> list[int]:
+    """Refuse what cannot be compared; return the seeds."""
+    if not models:
+        raise ArgumentError("Argument `models` must name a model to compare, but is empty")
+    check_names(list(models), "models")
+    check_names(list(sources), "data")
+    check_choice("metric", metric, METRICS)
+    for name, value in (("rope", rope), ("alpha", alpha)):
+        if not 0 < value < 1:
+            raise ArgumentError(f"Argument `{name}` must be above 0 and below 1, but is {value!r}")
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if len(set(numbers)) < max(FEWEST_SEEDS, len(numbers)):
+        raise ArgumentError(
+            f"Argument `seeds` must be {FEWEST_SEEDS} different ones or more, but is {seeds!r}: one seed is one draw"
+        )
+    return numbers
+
+
+def _check_sizes(sizes: Sequence[int], train: Dataset) -> None:
+    for size in sizes:
+        if not 2 * (train.n_classes or 2) <= size < len(train):
+            raise ArgumentError(
+                f"Argument `sizes` must be {2 * (train.n_classes or 2)} to {len(train) - 1} rows, but has {size}"
+            )
+
+
+def _plain(source: Source) -> Any:
+    """What a config can say of a source: its recipe, or that rows were given."""
+    if source.recipe is None or not isinstance(source.recipe["name"], str):
+        return "rows of the caller's own"
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in source.recipe.items() if key != "seed"}
+
+
+def _open(folder: Path, config: Mapping[str, Any], splits: Mapping[str, Mapping[int, str]]) -> None:
+    """Claim the directory for a new comparison, or check that it holds this one, on the same splits."""
+    known = json.loads(json.dumps({"config": config, "splits": splits}))
+    if (folder / CONFIG).is_file():
+        there = {
+            "config": yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")),
+            "splits": _json(folder / SPLITS, known["splits"]),
+        }
+        for part in ("config", "splits"):
+            keys = {**there[part], **known[part]}
+            if changed := [key for key in keys if there[part].get(key) != known[part].get(key)]:
+                raise ConfigError(
+                    f"{folder} holds a comparison with another {part[:-1] if part == 'splits' else part}: "
+                    f"{', '.join(changed)} differ(s). Take another directory"
+                )
+    write_atomic(folder / SPLITS, (json.dumps(known["splits"], indent=1) + "\n").encode())
+    write_atomic(folder / VERSIONS, (json.dumps(versions(), indent=1) + "\n").encode())
+    text = yaml.safe_dump(known["config"], sort_keys=False, allow_unicode=True)
+    write_atomic(folder / CONFIG, text.encode())

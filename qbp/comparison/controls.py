@@ -1,0 +1,275 @@
+"""Controls: what a hybrid model has to be compared with before a word is said about its circuit.
+
+Three kinds. In place of the circuit: is it the circuit that does it, its training, its entanglement? Matched rivals: a
+classical network of as many parameters, of as many multiply-adds. And what anybody would try first: a linear model and
+scikit-learn's classifiers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbp.circuit.program import Op
+from qbp.nn.layer import QuantumLayer
+from qbp.nn.models import matched_mlp, mlp
+from qbp.nn.resources import replaced, resources, shape_of
+
+__all__ = ["CLASSIFIERS", "CONTROLS", "LAYER_CONTROLS", "Removed", "Sine"]
+
+
+# ---- in place of the circuit ---------------------------------------------------------------------------------------
+
+
+class Removed(nn.Module):
+    """Nothing in place of a layer (B, I) -> (B, M): the identity, or a fixed random projection where I is not M.
+
+    Args:
+        n_inputs, n_outputs: I and M.
+    """
+
+    projection: Tensor | None
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("projection", None)
+        if n_inputs != n_outputs:
+            self.projection = torch.empty(n_outputs, n_inputs)
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the projection anew: with orthonormal rows or columns."""
+        if self.projection is not None:
+            nn.init.orthogonal_(self.projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, M)."""
+        return x if self.projection is None else nn.functional.linear(x, self.projection)
+
+
+class Sine(nn.Module):
+    """The classical layer that a circuit without entanglement is: ``y_m = sum_k a_km sin(k (W x)_m + b_km)``.
+
+    A circuit that encodes each input r times is a Fourier series of degree r in it (arXiv 2008.08605); so is this.
+
+    Args:
+        n_inputs, n_outputs: I and M.
+        degree: r.
+    """
+
+    def __init__(self, n_inputs: int, n_outputs: int, degree: int = 1) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_inputs, n_outputs, bias=False)
+        self.phases = nn.Parameter(torch.empty(degree, n_outputs))
+        self.amplitudes = nn.Parameter(torch.empty(degree, n_outputs)) if degree > 1 else None
+        self.register_buffer("multiples", torch.arange(1.0, degree + 1)[:, None])
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the phases anew, uniform in [0, 2 pi) as a circuit's angles; the amplitudes begin equal."""
+        nn.init.uniform_(self.phases, b=2 * math.pi)
+        if self.amplitudes is not None:
+            nn.init.constant_(self.amplitudes, 1 / len(self.amplitudes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, M)."""
+        waves = torch.sin(self.linear(x)[:, None] * self.multiples + self.phases)
+        return waves[:, 0] if self.amplitudes is None else (waves * self.amplitudes).sum(1)
+
+
+def _is_entangling(op: Op) -> bool:
+    return len(op.wires) > 1
+
+
+def _frozen(layer: QuantumLayer) -> nn.Module:
+    return layer.requires_grad_(False)
+
+
+def _separable(layer: QuantumLayer) -> nn.Module:
+    circuit = layer.circuit.drop_ops(_is_entangling)
+    return QuantumLayer(circuit, backend=layer.executor or "auto", diff_method=layer.diff_method)
+
+
+def _tanh(layer: QuantumLayer) -> nn.Module:
+    return nn.Sequential(nn.Linear(*shape_of(layer)), nn.Tanh())
+
+
+# name -> what stands in the place of each quantum layer.
+LAYER_CONTROLS: dict[str, Callable[[QuantumLayer], nn.Module]] = {
+    "removed": lambda layer: Removed(*shape_of(layer)),
+    "frozen": _frozen,
+    "separable": _separable,
+    "layer_linear": lambda layer: nn.Linear(*shape_of(layer)),
+    "layer_tanh": _tanh,
+    "layer_sine": lambda layer: Sine(*shape_of(layer), uploads(layer)),
+}
+
+
+def uploads(layer: QuantumLayer) -> int:
+    """Return how many rotations the input that is encoded most often turns: the degree of the Fourier series."""
+    angle_map, rotations = layer.circuit.angle_map, layer.circuit.program.angle_rotations()
+    draws = torch.Generator().manual_seed(0)
+    x, weights = (
+        torch.randn(n, generator=draws, dtype=torch.float64) for n in (angle_map.n_inputs, angle_map.n_weights)
+    )
+
+    def angles(x: Tensor) -> Tensor:
+        return angle_map(x[None], weights).batched[0]
+
+    turned = torch.autograd.functional.jacobian(angles, x) != 0  # (Kb, I)
+    times = torch.tensor([len(rotations[k]) for k in range(len(turned))], dtype=torch.int64)
+    return max(1, int((turned * times[:, None]).sum(0).max())) if turned.numel() else 1
+
+
+# ---- the controls of a model ---------------------------------------------------------------------------------------
+
+Control = Callable[[nn.Module, int, int], nn.Module]
+
+
+def _layer_control(make: Callable[[QuantumLayer], nn.Module]) -> Control:
+    return lambda model, n_inputs, n_outputs: replaced(model, make)
+
+
+def _matched_compute(model: nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:
+    """An MLP of as many multiply-adds for a row as the model with its circuit simulated: wide, or deep and wide."""
+    target = resources(model, n_inputs)["multiply_adds"]
+    ends = n_inputs + n_outputs
+    width = max(1, round(target / ends))
+    if width <= 1024:
+        return mlp(n_inputs, width, n_outputs)
+    width = round((math.sqrt(ends * ends + 4 * target) - ends) / 2)  # width^2 + ends * width = target
+    return mlp(n_inputs, width, width, n_outputs)
+
+
+# name -> (model, inputs, outputs) -> the control; weights are drawn later, by `renew`.
+CONTROLS: dict[str, Control] = {
+    **{name: _layer_control(make) for name, make in LAYER_CONTROLS.items()},
+    "matched_parameters": matched_mlp,
+    "matched_compute": _matched_compute,
+    "linear_model": lambda model, n_inputs, n_outputs: nn.Linear(n_inputs, n_outputs),
+}
+
+
+# name -> twelve configurations, the likeliest first: a budget of n takes the first n of every model.
+CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
+    "logistic_regression": tuple(
+        {"C": c} for c in (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 1e4, 3.0, 0.3, 30.0, 0.03)
+    ),
+    "svm_rbf": (
+        {"C": 10.0, "gamma": "scale"},
+        {"C": 1.0, "gamma": "scale"},
+        {"C": 100.0, "gamma": 1.0},
+        {"C": 100.0, "gamma": 0.1},
+        {"C": 10.0, "gamma": 0.01},
+        {"C": 100.0, "gamma": "scale"},
+        {"C": 1.0, "gamma": 1.0},
+        {"C": 10.0, "gamma": 10.0},
+        {"C": 1000.0, "gamma": 0.01},
+        {"C": 0.1, "gamma": "scale"},
+        {"C": 1000.0, "gamma": 0.1},
+        {"C": 1.0, "gamma": 0.01},
+    ),
+    "random_forest": tuple(
+        {"min_samples_leaf": leaf, "max_features": share, "max_depth": depth}
+        for depth, leaf, share in (
+            (None, 1, "sqrt"),
+            (None, 1, None),
+            (None, 4, "sqrt"),
+            (4, 1, "sqrt"),
+            (None, 2, "sqrt"),
+            (None, 4, None),
+            (None, 2, None),
+            (8, 1, "sqrt"),
+            (4, 1, None),
+            (8, 1, None),
+            (None, 8, "sqrt"),
+            (2, 1, "sqrt"),
+        )
+    ),
+    "gradient_boosting": tuple(
+        {"learning_rate": rate, "max_depth": depth}
+        for rate, depth in (
+            (0.1, 3),
+            (0.3, 3),
+            (0.1, 1),
+            (0.1, 5),
+            (0.03, 3),
+            (0.3, 1),
+            (0.3, 5),
+            (0.03, 5),
+            (1.0, 1),
+            (0.03, 1),
+            (1.0, 3),
+            (0.1, 8),
+        )
+    ),
+    "multilayer_perceptron": tuple(
+        {"hidden_layer_sizes": sizes, "learning_rate_init": rate, "alpha": alpha}
+        for rate, sizes, alpha in (
+            (0.01, (100,), 1e-4),
+            (0.001, (100,), 1e-4),
+            (0.01, (50, 50), 1e-4),
+            (0.01, (100,), 1e-2),
+            (0.001, (50, 50), 1e-4),
+            (0.1, (100,), 1e-4),
+            (0.01, (50, 50), 1e-2),
+            (0.001, (100,), 1e-2),
+            (0.1, (50, 50), 1e-4),
+            (0.01, (16,), 1e-4),
+            (0.001, (50, 50), 1e-2),
+            (0.01, (100, 100), 1e-3),
+        )
+    ),
+}
+LARGEST_BUDGET = min(map(len, CLASSIFIERS.values()))
+
+
+def configurations(train: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return the twelve configurations of a model that `qbp.fit` trains: rates around `lr`, two batch sizes."""
+    lr, batch_size = train.get("lr", 0.01), train.get("batch_size", 32)
+    sizes = (batch_size, max(1, batch_size // 2))
+    return tuple({"lr": lr * by, "batch_size": size} for size in sizes for by in (1, 3, 1 / 3, 10, 0.1, 30))
+
+
+def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:
+    """Build one of scikit-learn's classifiers, behind a scaler that is fitted on what it trains on."""
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    makers: dict[str, Callable[[], Any]] = {
+        "logistic_regression": lambda: LogisticRegression(max_iter=5000),
+        "svm_rbf": SVC,
+        "random_forest": lambda: RandomForestClassifier(random_state=seed),
+        "gradient_boosting": lambda: GradientBoostingClassifier(random_state=seed),
+        "multilayer_perceptron": lambda: MLPClassifier(max_iter=1000, random_state=seed),
+    }
+    return make_pipeline(StandardScaler(), makers[name]().set_params(**options))
+
+
+# ---- what a model costs --------------------------------------------------------------------------------------------
+
+
+def controls_of(model: nn.Module, n_inputs: int, n_outputs: int) -> dict[str, nn.Module]:
+    """Build every control of a model that `qbp.fit` trains.
+
+    Args:
+        model: (B, n_inputs) -> (B, n_outputs).
+        n_inputs, n_outputs: its columns.
+
+    Returns:
+        The controls by name, all of `CONTROLS`; those in place of a circuit only where the model has one.
+
+    Raises:
+        ArgumentError: a control cannot be built, as where no MLP has as many parameters.
+    """
+    has_circuit = any(isinstance(module, QuantumLayer) for module in model.modules())
+    names: Sequence[str] = [name for name in CONTROLS if has_circuit or name not in LAYER_CONTROLS]
+    return {name: CONTROLS[name](model, n_inputs, n_outputs) for name in names}

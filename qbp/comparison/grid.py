@@ -1,0 +1,190 @@
+"""The grid of a comparison: which cells there are, and how each is run, in any process, by its name alone."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.controls import CLASSIFIERS, controls_of
+from qbp.data import DATASETS, Dataset, load, split
+from qbp.errors import ArgumentError, ConfigError
+from qbp.nn.models import renew
+from qbp.training.checkpoint import fingerprint
+
+__all__ = ["CELLS", "Cell", "Grid", "Source", "Subject", "cell_path", "check_names", "model_names", "sources_of"]
+
+CELLS = "cells"
+IDENTICAL = "identical"  # the A/A check: the subject again, with other random numbers on the same split
+
+Subject = nn.Module | Callable[[int, int], nn.Module]
+
+
+class Cell(NamedTuple):
+    """One run of the grid: a model on the data of a seed, trained on all rows or on `n_train` of them."""
+
+    dataset: str
+    model: str
+    seed: int
+    n_train: int | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the parts of each seed come from: a recipe of `qbp.data.load`, or rows to split anew."""
+
+    recipe: Mapping[str, Any] | None
+    rows: Dataset | None = None
+    test_size: float = 0.25
+
+    @property
+    def fresh(self) -> bool:
+        """Whether each seed draws new data, and does not split the same data again."""
+        name = None if self.recipe is None else self.recipe["name"]
+        return isinstance(name, str) and name in DATASETS and "seed" in inspect.signature(DATASETS[name]).parameters
+
+    def split(self, seed: int) -> tuple[Dataset, Dataset]:
+        if self.rows is not None:
+            return split(self.rows, self.test_size, seed=seed)
+        return load(**{**(self.recipe or {}), "seed": seed})
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Runs any cell, in any process, with nothing but the cell's name."""
+
+    sources: Mapping[str, Source]
+    models: Mapping[str, Subject]
+    protocol: Protocol
+    splits: Mapping[str, Mapping[int, str]]
+    last: dict[tuple[str, int], tuple[Dataset, Dataset]] = field(default_factory=dict, repr=False)
+
+    def __call__(self, cell: Cell) -> dict[str, Any]:
+        train, test = self._parts(cell)
+        model, subject, role, seed = self._model(cell, train)
+        if cell.n_train is not None:
+            train = split(train, cell.n_train / len(train), seed=cell.seed)[1]
+        done = trial(model, train, test, seed, self.protocol)
+        known = {row.tobytes() for row in train.x.numpy()}
+        about = {
+            "dataset": cell.dataset,
+            "split": self.splits[cell.dataset][cell.seed],
+            "seed": cell.seed,
+            "model": cell.model,
+            "subject": subject,
+            "role": role,
+            "n_train": len(train),
+            "n_test": len(test),
+            "overlap": float(np.mean([row.tobytes() in known for row in test.x.numpy()])),
+        }
+        return done | {"row": about | done["row"]}
+
+    def _parts(self, cell: Cell) -> tuple[Dataset, Dataset]:
+        key = cell.dataset, cell.seed
+        if key not in self.last:
+            self.last.clear()  # cells of one split follow each other
+            parts = self.sources[cell.dataset].split(cell.seed)
+            if split_hash(*parts) != self.splits[cell.dataset][cell.seed]:
+                raise ConfigError(
+                    f"Data set {cell.dataset!r}, seed {cell.seed}: the split is not the one that was frozen"
+                )
+            self.last[key] = parts
+        return self.last[key]
+
+    def _model(self, cell: Cell, train: Dataset) -> tuple[nn.Module | str, str, str, int]:
+        """What to train, the subject that it belongs to, its role, and the seed of its training."""
+        if cell.model in CLASSIFIERS:
+            return cell.model, "", cell.model, cell.seed
+        subject, _, control = cell.model.partition("/")
+        shape = train.x.shape[1], train.n_classes or 0
+        model = build(self.models[subject], *shape)
+        if not control:
+            return model, subject, "subject", cell.seed
+        if control == IDENTICAL:
+            return model, subject, control, cell.seed + 1_000_000
+        return controls_of(model, *shape)[control], subject, control, cell.seed
+
+
+def cell_path(dataset: str, model: str, seed: int, n_train: int | None = None) -> Path:
+    """Return the path of a cell's JSON below the directory of a comparison."""
+    name = f"{seed}.json" if n_train is None else f"{seed}-n{n_train}.json"
+    return Path(CELLS, dataset, model.replace("/", "+"), name)
+
+
+def sources_of(
+    train: Dataset | None, test: Dataset | None, data: Mapping[str, Mapping[str, Any]] | None
+) -> dict[str, Source]:
+    """Return the sources by the name of the data set.
+
+    Raises:
+        ArgumentError: neither a pair nor recipes, or both; data without labels.
+    """
+    if (train is None) != (test is None) or (train is None) == (data is None):
+        raise ArgumentError("Give the data as `train` and `test`, or as `data`")
+    if data is not None:
+        return {name: Source(recipe) for name, recipe in data.items()}
+    assert train is not None and test is not None
+    for name, part in (("train", train), ("test", test)):
+        if not isinstance(part, Dataset) or part.n_classes is None:
+            raise ArgumentError(f"Argument `{name}` must be a qbp.data.Dataset with labels")
+    if train.recipe is not None and train.recipe is test.recipe:  # two parts of one load
+        return {train.name: Source(train.recipe)}
+    rows = Dataset(
+        torch.cat([train.x, test.x]), torch.cat([train.y, test.y]), train.name, train.n_classes, train.classes
+    )
+    return {train.name: Source(None, rows, len(test) / len(rows))}
+
+
+def split_hash(train: Dataset, test: Dataset) -> str:
+    """Return the SHA-256 of both parts."""
+    return hashlib.sha256(f"{train.hash()} {test.hash()}".encode()).hexdigest()
+
+
+def build(subject: Subject, n_inputs: int, n_outputs: int) -> nn.Module:
+    """Return a subject's model for data of so many columns and classes."""
+    return subject if isinstance(subject, nn.Module) else subject(n_inputs, n_outputs)
+
+
+def check_names(names: Sequence[str], kind: str) -> None:
+    """Refuse names that are no names of directories, or that controls have."""
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in CLASSIFIERS:
+            raise ArgumentError(
+                f"Argument `{kind}` must have names of letters, digits, '_', '-' and '.', none a control's, but has "
+                f"{name!r}"
+            )
+
+
+def model_names(models: Mapping[str, Subject], train: Dataset, aa: bool) -> tuple[str, ...]:
+    """Return the names of all models of a data set: subjects, their controls, and the controls of all.
+
+    Every one is built, so that what cannot be is told before anything is trained.
+
+    Raises:
+        ArgumentError: a model or a control cannot be built.
+    """
+    if train.n_classes is None:
+        raise ArgumentError(f"Argument `data` must have labels, but {train.name!r} is a regression")
+    shape = train.x.shape[1], train.n_classes
+    names: list[str] = []
+    for name, subject in models.items():
+        model = renew(build(subject, *shape), 0)
+        names.append(name)
+        names += [f"{name}/{control}" for control in controls_of(model, *shape)]
+        names += [f"{name}/{IDENTICAL}"] * aa
+    return (*names, *CLASSIFIERS)
+
+
+def fingerprints(models: Mapping[str, Subject], train: Dataset) -> dict[str, str]:
+    """Return a hash of the structure of each subject."""
+    shape = train.x.shape[1], train.n_classes or 0
+    return {name: fingerprint(build(subject, *shape)) for name, subject in models.items()}

@@ -1,0 +1,210 @@
+"""From the rows of a comparison to its verdicts; a control that is missing stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
+from qbp.comparison.statistics import Difference, check_scores, holm, paired, rank, sample_complexity, verdict
+from qbp.errors import ArgumentError
+
+__all__ = ["METRICS", "IncompleteError", "judge"]
+
+Row = dict[str, Any]
+METRICS = ("accuracy", "balanced_accuracy", "f1", "auc")
+LINEAR = ("linear_model", "logistic_regression")
+
+
+class IncompleteError(ArgumentError):
+    """A comparison lacks a control, or seeds of one."""
+
+
+def judge(
+    rows: Sequence[Row],
+    *,
+    metric: str = "accuracy",
+    rope: float = 0.01,
+    alpha: float = 0.05,
+    fresh: Mapping[str, bool] | None = None,
+) -> tuple[tuple[Row, ...], Row | None, tuple[Row, ...]]:
+    """Compare every subject with all its controls, and with the other subjects.
+
+    Args:
+        rows: of `qbp.comparison.comparing.Comparison`.
+        metric: the score that is compared, one of `METRICS`.
+        rope: half the width of the region of practical equivalence.
+        alpha: level of the tests.
+        fresh: for each data set whether every seed drew new data; otherwise the seeds are splits of the same data.
+
+    Returns:
+        `verdicts`, `ranks` and `sample_complexity` of a `Comparison`.
+
+    Raises:
+        IncompleteError: a subject lacks a control, or a model lacks seeds that another one has.
+    """
+    verdicts: list[Row] = []
+    complexity: list[Row] = []
+    table: dict[str, list[float]] = {}
+    names = list(dict.fromkeys(row["dataset"] for row in rows))
+    for name in names:
+        here = [row for row in rows if row["dataset"] == name]
+        sizes = sorted({row["n_train"] for row in here})
+        complexity += _complexity(name, here, sizes, metric, alpha)
+        full = [row for row in here if row["n_train"] == sizes[-1]]
+        scores, about = _by_model(name, full, metric)
+        _check_controls(name, about, full)
+        test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
+        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha)
+        for model, seeds in scores.items():
+            table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))
+    everywhere = {model: means for model, means in table.items() if len(means) == len(names)}
+    ranks = rank(everywhere, alpha) if len(names) > 1 and len(everywhere) > 2 else None
+    return tuple(verdicts), ranks, tuple(complexity)
+
+
+def _by_model(name: str, rows: Sequence[Row], metric: str) -> tuple[dict[str, dict[int, float]], dict[str, Row]]:
+    """Scores by model and seed, and one row of each model; every model must have the same seeds and splits."""
+    scores: dict[str, dict[int, float]] = {}
+    splits: dict[int, str] = {}
+    about: dict[str, Row] = {}
+    for row in rows:
+        if splits.setdefault(row["seed"], row["split"]) != row["split"]:
+            raise IncompleteError(f"Data set {name!r}: models of seed {row['seed']} have different splits")
+        wrong = check_scores([row["accuracy"]], row["n_test"])
+        if wrong:
+            raise ArgumentError(f"Data set {name!r}, model {row['model']!r}, seed {row['seed']}: {wrong[0]}")
+        scores.setdefault(row["model"], {})[row["seed"]] = row[metric]
+        about.setdefault(row["model"], row)
+    for model, seeds in scores.items():
+        if lacking := sorted(set(splits) - set(seeds)):
+            raise IncompleteError(f"Data set {name!r}: model {model!r} lacks seeds {', '.join(map(str, lacking))}")
+    return {model: dict(sorted(seeds.items())) for model, seeds in scores.items()}, about
+
+
+def _check_controls(name: str, about: Mapping[str, Row], rows: Sequence[Row]) -> None:
+    subjects = [model for model, row in about.items() if row["role"] == "subject"]
+    if not subjects:
+        raise IncompleteError(f"Data set {name!r}: there is no subject to compare")
+    for subject in subjects:
+        has_circuit = about[subject]["circuits_per_step"] > 0
+        own = [control for control in CONTROLS if has_circuit or control not in LAYER_CONTROLS]
+        present = {row["role"] for row in rows if row["subject"] in (subject, "")}
+        if lacking := [control for control in (*own, *CLASSIFIERS) if control not in present]:
+            raise IncompleteError(
+                f"Data set {name!r}: {subject!r} cannot be judged without its control(s) {', '.join(lacking)}"
+            )
+
+
+def _verdicts(
+    name: str,
+    scores: Mapping[str, Mapping[int, float]],
+    about: Mapping[str, Row],
+    metric: str,
+    test_share: float | None,
+    rope: float,
+    alpha: float,
+) -> list[Row]:
+    subjects = [model for model, row in about.items() if row["role"] == "subject"]
+    pairs = [
+        (subject, model)
+        for subject in subjects
+        for model, row in about.items()
+        if model != subject and (row["role"] == "subject" or row["subject"] in (subject, ""))
+    ]
+    found = [
+        paired(list(scores[a].values()), list(scores[b].values()), test_share=test_share, rope=rope, alpha=alpha)
+        for a, b in pairs
+    ]
+    adjusted = holm([difference.p for difference in found])
+    saturated = _saturated(scores, about, metric, rope)
+    made: list[Row] = []
+    for (subject, model), difference, p in zip(pairs, found, adjusted, strict=True):
+        word, sentence = verdict(difference, p, rope=rope, alpha=alpha, saturated=saturated)
+        role = about[model]["role"]
+        control = model if role == "subject" else role
+        made.append(_row(name, subject, control, difference, p, word, f"{_says(subject, word, control)}: {sentence}"))
+    for subject in subjects:
+        against = [row for row in made if row["subject"] == subject]
+        groups = {"circuit": LAYER_CONTROLS.keys(), "all": CONTROLS.keys() | CLASSIFIERS.keys()}
+        for group, controls in groups.items():
+            if members := [row for row in against if row["control"] in controls]:
+                made.append(_summary(name, subject, group, members, saturated))
+    return made
+
+
+def _row(
+    name: str, subject: str, control: str, difference: Difference, p_adjusted: float, word: str, sentence: str
+) -> Row:
+    known = asdict(difference)
+    known["difference"] = known.pop("mean")
+    return {
+        "dataset": name,
+        "subject": subject,
+        "control": control,
+        **known,
+        "p_adjusted": p_adjusted,
+        "verdict": word,
+        "decided_by": control,
+        "sentence": sentence,
+    }
+
+
+def _says(subject: str, word: str, control: str) -> str:
+    if word == "INCONCLUSIVE":
+        return f"{subject} against {control} is {word}"
+    return f"{subject} {word} to {control}" if word == "LOSES" else f"{subject} {word} {control}"
+
+
+def _summary(name: str, subject: str, group: str, members: Sequence[Row], saturated: str | None) -> Row:
+    """The verdict against several controls: it BEATS them if it beats each; one that it loses to decides."""
+    words = {row["verdict"] for row in members}
+    if "LOSES" in words:
+        word = "LOSES"
+    elif words == {"BEATS"}:
+        word = "BEATS"
+    elif "INCONCLUSIVE" in words:
+        word = "INCONCLUSIVE"
+    else:
+        word = "TIES"
+    deciding = min((row for row in members if row["verdict"] == word), key=lambda row: row["difference"])
+    what = "its circuit's replacements" if group == "circuit" else "its controls"
+    counts = ", ".join(f"{sum(r['verdict'] == w for r in members)} {w}" for w in sorted(words))
+    sentence = (
+        f"{_says(subject, word, what)} on {name} ({counts}). Decided by {deciding['control']}: {deciding['sentence']}"
+    )
+    if saturated:
+        sentence += f" Note: {saturated}."
+    return {**deciding, "control": group, "sentence": sentence}
+
+
+def _saturated(
+    scores: Mapping[str, Mapping[int, float]], about: Mapping[str, Row], metric: str, rope: float
+) -> str | None:
+    """Why the data cannot show an advantage, where a linear model is as good as the best one."""
+    means = {model: float(np.mean(list(seeds.values()))) for model, seeds in scores.items()}
+    linear = max((model for model in means if about[model]["role"] in LINEAR), key=lambda model: means[model])
+    best = max(means, key=lambda model: means[model])
+    if means[best] - means[linear] > rope + 1e-12:
+        return None
+    return (
+        f"these data cannot show an advantage, as {about[linear]['role']} ({metric} {means[linear]:.3f}) is within "
+        f"{100 * rope:g} point(s) of the best model ({about[best]['role']}, {means[best]:.3f})"
+    )
+
+
+def _complexity(name: str, rows: Sequence[Row], sizes: Sequence[int], metric: str, alpha: float) -> list[Row]:
+    if len(sizes) < 2:
+        return []
+    scores: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        scores.setdefault(row["model"], {}).setdefault(row["n_train"], []).append(row[metric])
+    best = max(float(np.mean(values)) for by_size in scores.values() for values in by_size.values())
+    return [
+        {"dataset": name, "model": model, "target": 0.95 * best, **sample_complexity(by_size, 0.95 * best, alpha)}
+        for model, by_size in scores.items()
+        if len({len(values) for values in by_size.values()}) == 1
+    ]

@@ -1,0 +1,223 @@
+"""Distillation: train a small model, the student, on what one or several larger ones, the teachers, say."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from qbp.compression.distillation_losses import LOSSES, Lesson, Term, activations_of, listening, recall, regressor_of
+from qbp.data import Dataset
+from qbp.errors import ArgumentError, check_choice
+from qbp.nn.layer import QuantumLayer
+from qbp.training.checkpoint import Row, check_new, seeded
+from qbp.training.fitting import fit
+from qbp.training.metrics import Loss, check_data, objective, place
+
+__all__ = ["LOSSES", "distill"]
+
+BOUNDED = (QuantumLayer, nn.Tanh, nn.Sigmoid, nn.Softmax)
+
+
+def distill(
+    teacher: nn.Module | Sequence[nn.Module],
+    student: nn.Module,
+    data: Dataset,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 0.5,
+    method: str | Mapping[str, float] = "kd",
+    layers: tuple[str, str] | Mapping[str, tuple[str, str]] | None = None,
+    logit_norm: bool = False,
+    epochs: int = 20,
+    lr: float = 0.01,
+    optimizer: str | Callable[..., Optimizer] = "adam",
+    batch_size: int = 32,
+    schedule: str | Callable[[Optimizer, int], Any] | None = None,
+    validation: Dataset | float | None = None,
+    loss: str | Loss | None = None,
+    early_stopping: int | None = None,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    progress: bool | Callable[[Row], object] = False,
+    shuffle: bool = True,
+    clip_grad_norm: float | None = None,
+) -> nn.Module:
+    """Train a copy of `student` on labels and on what the teachers say: ``alpha * loss + (1 - alpha) * term``.
+
+    With `method` "kd" that is ``alpha CE + (1 - alpha) T^2 KL(softmax(z_t / T) || softmax(z_s / T))`` (arXiv
+    1503.02531). Teacher and student are any modules, classical or hybrid. Every teacher runs once over the data, in
+    evaluation mode and without gradients; what it says is kept beside the rows, and in `run_dir`, so that a run that
+    goes on does not ask (or pay) it again. `fit` does the training: all it promises (resuming bit-equal, seeds,
+    `DivergenceError`) holds here.
+
+    Args:
+        teacher: a trained model, or several: the term is then the mean over them, which for "kd" has the gradient of
+            the mean of their probabilities.
+        student: the model to train; it is not changed.
+        data: rows and labels (or targets).
+        temperature: T of "kd".
+        alpha: the share of the labels, 0 to 1.
+        method: a key of `LOSSES`, or weights by key, as in ``{"kd": 1.0, "relational": 10.0}``.
+            "kd" and "logits" (mean squared error; also for regressions) compare outputs; "hints" (FitNets, arXiv
+            1412.6550: behind a linear map that is trained too) and "attention" compare the `layers` that are named;
+            "relational" ("distance", "angle") compares outputs, "expectation" the first quantum layers, unless
+            `layers` are named.
+        layers: (path in the student, path in the teacher), as of `named_modules`; or such a pair for each method.
+        logit_norm: standardise logits before softening.
+        epochs, lr, optimizer, batch_size, schedule, loss, early_stopping, seed, progress, shuffle, clip_grad_norm:
+            as in `fit`.
+        validation: as in `fit`; it is measured by the labels alone.
+        run_dir: where metrics and checkpoint go; the same call with `resume` returns the student of a finished run.
+        resume: go on from the checkpoint in `run_dir`, if there is one.
+
+    Returns:
+        The trained copy.
+
+    Raises:
+        ArgumentError: an argument is wrong, or teacher, student and data do not fit.
+        ConfigError, DivergenceError: as `fit`.
+
+    Warns:
+        UserWarning: the logits of a teacher, or of a student that ends in expectation values, span less than T:
+            softened probabilities are then nearly uniform and say little.
+
+    Example:
+        >>> import qbp
+        >>> train, test = qbp.data.load("iris")
+        >>> teacher = qbp.mlp(4, 16, 3, seed=0)
+        >>> history = qbp.fit(teacher, train, epochs=30)
+        >>> student = distill(teacher, qbp.mlp(4, 3, 3, seed=1), train, epochs=30, lr=0.03)
+        >>> qbp.evaluate(student, test)["accuracy"] > 0.9
+        True
+    """
+    teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
+    if not teachers or not all(isinstance(each, nn.Module) for each in teachers):
+        raise ArgumentError(f"Argument `teacher` must be a model or several, but is {teacher!r}")
+    if not 0 <= alpha <= 1:
+        raise ArgumentError(f"Argument `alpha` must be in 0..1, but is {alpha!r}")
+    if not 0 < temperature < math.inf:
+        raise ArgumentError(f"Argument `temperature` must be positive and finite, but is {temperature!r}")
+    for model in (*teachers, student):
+        check_data(model, data)
+    if run_dir is not None:
+        check_new(Path(run_dir), resume)
+    weights = _weights(method, data)
+    student = copy.deepcopy(student)  # the caller's stays as it is
+    own = {name: _path(student, name, "student", layers) for name in weights}
+    few = data.subset(range(min(2, len(data))))
+    probe = activations_of(student, few, {"", *own.values()}, seed)
+    hard = objective(data, loss)
+    hard(probe[""], place(student, few)[1])  # refuses a student that does not fit
+    wants_scale = "kd" in weights and not logit_norm and alpha < 1
+    if wants_scale and isinstance([*student.modules()][-1], BOUNDED):  # no training makes such logits larger
+        _warn_if_flat("student", probe[""], temperature)
+
+    asked = [{name: _path(each, name, "teacher", layers) for name in weights} for each in teachers]
+    say = recall(teachers, [{"", *theirs.values()} for theirs in asked], data, seed, run_dir)
+    terms, columns, start = [], [data.x], data.x.shape[1]
+    with seeded(student, seed):  # of the initial weights of regressors
+        for theirs, said in zip(asked, say, strict=True):
+            if wants_scale:
+                _warn_if_flat("teacher", said[""], temperature)
+            for name, path in theirs.items():
+                _check_shapes(name, probe[own[name]].shape[1:], said[path].shape[1:])
+                columns.append(said[path].flatten(1).to(data.x))
+                term = Term(name, weights[name] / len(teachers), own[name], start, tuple(said[path].shape[1:]))
+                terms.append((term, regressor_of(term, probe[own[name]]).to(probe[""])))
+                start += term.width
+    lesson = Lesson(student, terms, data.x.shape[1], hard, alpha, temperature, logit_norm)
+    if isinstance(validation, Dataset):
+        check_data(student, validation, "validation")
+        validation = replace(validation, x=F.pad(validation.x, (0, start - data.x.shape[1])), feature_names=())
+    with listening(student, {"", *own.values()}, lesson.hear):
+        fit(
+            lesson,
+            replace(data, x=torch.cat(columns, 1), feature_names=()),
+            epochs=epochs,
+            lr=lr,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            schedule=schedule,
+            validation=validation,
+            loss=lesson.loss,
+            early_stopping=early_stopping,
+            seed=seed,
+            run_dir=run_dir,
+            resume=resume,
+            progress=progress,
+            shuffle=shuffle,
+            clip_grad_norm=clip_grad_norm,
+        )
+    return student
+
+
+def _weights(method: str | Mapping[str, float], data: Dataset) -> dict[str, float]:
+    weights = dict(method) if isinstance(method, Mapping) else {method: 1.0}
+    for name, weight in weights.items():
+        check_choice("method", name, LOSSES)
+        if not 0 < weight < math.inf:
+            raise ArgumentError(f"Argument `method` must give {name!r} a positive weight, but gives {weight!r}")
+    if not weights:
+        raise ArgumentError("Argument `method` must name at least one loss, but is empty")
+    if "kd" in weights and data.n_classes is None:
+        raise ArgumentError("Argument `method` must be another than 'kd' for a regression, as 'logits'")
+    return weights
+
+
+def _path(model: nn.Module, name: str, role: str, layers: Any) -> str:
+    """The layer that a method compares, as a path in `model`; "" is the model itself."""
+    modules = dict(model.named_modules())
+    if name in ("kd", "logits"):
+        return ""
+    pair = layers.get(name) if isinstance(layers, Mapping) else layers
+    if pair is not None:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ArgumentError(f"Argument `layers` must be (student's path, teacher's path), but is {pair!r}")
+        path: str = pair[0 if role == "student" else 1]
+        check_choice(f"layers` for the `{role}", path, modules)
+        return path
+    if name in ("hints", "attention"):
+        raise ArgumentError(
+            f"Argument `layers` must name the layers that {name!r} compares (in the {role}: "
+            f"{', '.join(filter(None, modules))}), but is None"
+        )
+    if name != "expectation":
+        return ""
+    found = [path for path, module in modules.items() if isinstance(module, QuantumLayer)]
+    if not found:
+        raise ArgumentError(f"Argument `{role}` must have a quantum layer for 'expectation', or name one in `layers`")
+    return found[0]
+
+
+def _check_shapes(name: str, student: torch.Size, teacher: torch.Size) -> None:
+    if name == "kd" and {*student, *teacher} == {1, 2}:
+        return  # one logit is that of class 1 against 0
+    width = name in ("kd", "logits", "expectation") or (name == "attention" and len(student) == 1)
+    if (width and student != teacher) or (name == "attention" and student[1:] != teacher[1:]):
+        raise ArgumentError(
+            f"Argument `method` = {name!r} compares activations of one shape, but the student's is "
+            f"(B, {', '.join(map(str, student))}) and the teacher's (B, {', '.join(map(str, teacher))})"
+        )
+
+
+def _warn_if_flat(role: str, logits: Tensor, temperature: float) -> None:
+    spans = F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
+    span = float((spans.amax(1) - spans.amin(1)).mean())
+    if span < temperature:
+        warnings.warn(
+            f"The {role}'s logits span {span:.2g} in the mean, less than the temperature {temperature:.3g}: softened "
+            "probabilities are nearly uniform and say little. Expectation values lie in [-1, 1]: end the model with "
+            "a linear layer, lower `temperature`, or set `logit_norm=True`",
+            stacklevel=3,
+        )

@@ -1,0 +1,1 @@
+"""Kernels: the native engine's inner loops, compiled by Numba on first use."""

@@ -1,0 +1,54 @@
+"""Another executor in the place of those of a model's quantum layers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from qbp import executors
+from qbp.errors import ArgumentError
+from qbp.executors import Executor
+from qbp.gradients.autograd import choose_diff_method
+from qbp.nn.layer import QuantumLayer
+
+__all__ = ["copied", "executors_for", "layers_of", "use"]
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a model; what its circuits run on is not copied, but replaced afterwards."""
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"Argument `model` must be a torch.nn.Module, but is a {type(model).__name__}")
+    memo: dict[int, Any] = {id(layer.executor): layer.executor for layer in layers_of(model)}
+    return copy.deepcopy(model, memo)
+
+
+def layers_of(model: nn.Module) -> list[QuantumLayer]:
+    """The quantum layers of a model, at least one, whose circuits can run elsewhere."""
+    layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
+    if not layers:
+        raise ArgumentError("Argument `model` must hold a QuantumLayer, but has none")
+    for layer in layers:
+        if layer.executor is None:
+            raise ArgumentError("Argument `model` holds a QNode that runs itself: its circuit cannot run elsewhere")
+    return layers
+
+
+def executors_for(layers: list[QuantumLayer], backend: str | Executor, shots: int | None, options: Any) -> list[Any]:
+    """One for each layer; they share what connects them to a service."""
+    made: list[Any] = []
+    for layer in layers:
+        primitive = getattr(made[0], "primitive", None) if made else None
+        if primitive is not None:
+            made.append(type(made[0])(primitive, shots=shots, options=options, generator=layer._generator))
+        else:
+            made.append(executors.backend(backend, shots=shots, generator=layer._generator, options=options))
+    return made
+
+
+def use(layer: QuantumLayer, executor: Executor) -> None:
+    """Let a layer run on an executor; a rule that works anywhere stays."""
+    asked = layer.diff_method if layer.diff_method in ("spsa", "parameter-shift") else "best"
+    layer._diff_method = choose_diff_method(executor, asked, layer.circuit.program)
+    layer._executor = executor

@@ -1,0 +1,154 @@
+"""A model on a quantum computer: what it will cost there, and the same model running there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from qbp.data import Dataset
+from qbp.errors import ArgumentError, PendingError, check_choice
+from qbp.executors import Executor
+from qbp.hardware.exchange import copied, executors_for, layers_of, use
+from qbp.hardware.planning import Meter, evaluation
+from qbp.jobs.cost import Budget, Cost
+from qbp.jobs.jobs import Jobs
+from qbp.jobs.retry import Patience
+from qbp.training.checkpoint import seeded
+from qbp.training.metrics import modes
+
+__all__ = ["on_backend", "send", "session", "spent"]
+
+JOBS = "jobs"
+
+
+def on_backend(
+    model: nn.Module,
+    backend: str | Executor,
+    *,
+    shots: int | None = None,
+    budget: Budget | Cost | float | None = None,
+    run_dir: str | Path | None = None,
+    options: Any = None,
+    wait: bool = True,
+    patience: Patience | None = None,
+) -> nn.Module:
+    """A copy of a model, with the same weights, whose quantum layers run on another backend.
+
+    There it is evaluated and trained as ever. On a backend that costs quantum time every job is in the ledger
+    ``run_dir/jobs`` before it is sent: after a kill, whoever does the same again in the same `run_dir` (``qbp.fit(...,
+    run_dir=run_dir, resume=True)``) gets the results of the jobs that were sent, and pays for none of them again.
+
+    Args:
+        model: holds one or more `QuantumLayer`.
+        backend: as in `QuantumLayer`: "native", "aer", "fake:manila", "ibm:ibm_torino", ...
+        shots: how many times each circuit is sampled.
+        budget: the most that all jobs of `run_dir` may cost: quantum seconds, a `Budget`, or what `plan` returned. Must
+            be given where the backend costs quantum time, and means nothing elsewhere.
+        run_dir: the run's directory. Must be given where the backend costs quantum time.
+        options: how circuits are transpiled, measured and mitigated; see `qbp.Options`.
+        wait: whether to wait for results; without, the model raises `PendingError` while they are not there.
+        patience: how long to wait for the service.
+
+    Raises:
+        ArgumentError: an argument is wrong, or missing for a backend that costs quantum time.
+        JobError: another process works in `run_dir`, or the service cannot be reached.
+
+    Example:
+        >>> from qbp.nn.layer import QuantumLayer
+        >>> model = nn.Sequential(nn.Linear(2, 4), QuantumLayer("basic_entangler", n_qubits=4, n_layers=1))
+        >>> sampled = on_backend(model, "native", shots=1000)
+        >>> sampled[1].backend, model[1].executor.shots, sampled[1].executor.shots
+        ('native', None, 1000)
+    """
+    moved = copied(model)
+    layers = layers_of(moved)
+    runs_on = executors_for(layers, backend, shots, options)
+    primitive: Any = getattr(runs_on[0], "primitive", None)
+    if getattr(primitive, "paid", False):
+        name = runs_on[0].name
+        if budget is None:
+            raise ArgumentError(
+                f"Argument `budget` must be given for {name!r}, which costs quantum time: seconds, or what "
+                "`qbp.plan` returned"
+            )
+        if run_dir is None:
+            raise ArgumentError(f"Argument `run_dir` must be given for {name!r}: the jobs' ledger is kept there")
+        jobs = Jobs(Path(run_dir) / JOBS, budget=budget, wait=wait, patience=patience)
+        jobs.patience.ask(lambda: primitive.backend, primitive.transient, f"{name}, connecting")
+        for executor in runs_on:
+            executor.runner, executor.directory = jobs, Path(run_dir) / JOBS
+    for layer, executor in zip(layers, runs_on, strict=True):
+        use(layer, executor)
+    return moved
+
+
+@contextmanager
+def session(model: nn.Module, mode: str = "batch", *, max_time: float | None = None) -> Iterator[nn.Module]:
+    """Run the jobs of a model in one batch or session of the service, which is closed whatever happens.
+
+    Without it each job stands for itself, which is what training needs: a batch is for jobs that do not wait for each
+    other, and a session is charged by the clock, the time in which the classical part runs included.
+
+    Args:
+        model: a model of `on_backend` on one of IBM's quantum computers.
+        mode: "batch" or "session".
+        max_time: seconds after which the service closes it.
+
+    Example:
+        >>> with session(on_chip, "batch"):  # doctest: +SKIP
+        ...     qbp.evaluate(on_chip, test)
+    """
+    check_choice("mode", mode, ("batch", "session"))
+    runs_on = [getattr(layer.executor, "primitive", None) for layer in layers_of(model)]
+    primitives = {id(primitive): primitive for primitive in runs_on if primitive is not None}
+    for primitive in primitives.values():
+        if not primitive.paid:
+            raise ArgumentError(f"Argument `model` must run on a quantum computer, but runs on {primitive.name!r}")
+    from qbp.executors.qiskit_primitive.modes import opened
+
+    with ExitStack() as stack:
+        for primitive in primitives.values():
+            stack.enter_context(opened(primitive, mode, max_time))
+        yield model
+
+
+def send(model: nn.Module, data: Dataset, *, batch_size: int = 1024) -> int:
+    """Send all jobs of ``evaluate(model, data)`` without waiting for one; how many of them are not done.
+
+    Args:
+        model: a model of `on_backend`, made with ``wait=False``, with one quantum layer (the circuits of a second one
+            would depend on the results of the first).
+        data, batch_size: as in `evaluate`.
+    """
+    layers = layers_of(model)
+    if len(layers) != 1:
+        raise ArgumentError(f"Argument `model` must have one quantum layer to send all its jobs, but has {len(layers)}")
+    executor: Any = layers[0].executor
+    runner, meter = executor.runner, Meter(layers[0])
+    executor.runner = meter
+    try:
+        with seeded(model, 0), modes(model):
+            evaluation(model, data, batch_size)
+    finally:
+        executor.runner = runner
+    pending = 0
+    for primitive, work in meter.works:
+        try:
+            runner(primitive, work)
+        except PendingError:
+            pending += 1
+    return pending
+
+
+def spent(model: nn.Module) -> Cost:
+    """What the jobs of a model of `on_backend` have cost so far, those of its `run_dir` before it included."""
+    ledgers = {
+        id(runner.ledger): runner.ledger
+        for layer in layers_of(model)
+        if isinstance(runner := getattr(layer.executor, "runner", None), Jobs)
+    }
+    return sum((ledger.spent for ledger in ledgers.values()), Cost())

@@ -1,0 +1,400 @@
+"""`QuantumLayer`: a quantum circuit as a `torch.nn.Module`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
+from qbp.errors import ArgumentError, CircuitError, check_choice
+from qbp.executors import Executor
+from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, choose_diff_method, evaluate
+from qbp.gradients.stateful import rule_of
+from qbp.nn.qnode import (
+    FunctionSource,
+    check_signature,
+    executor_of,
+    is_function,
+    is_qnode,
+    is_transformed,
+    run_qnode,
+    shot_copies,
+)
+from qbp.nn.weights import Weights, initial_weight
+
+__all__ = ["QuantumLayer"]
+
+_WORKING = (torch.float32, torch.float64)
+
+
+class QuantumLayer(nn.Module):
+    """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
+
+    It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's
+    ``TorchConnector(EstimatorQNN(...))``. Its weights train by adjoint or by parameter-shift gradients; its inputs get
+    gradients exactly when they require them.
+
+    Args:
+        source: the circuit: anything `qbp.trace` takes. Of a QNode on an exact, noiseless simulator only the circuit
+            is taken, and run on the native engine; any other QNode keeps its device, its shots and its noise.
+        weight_shapes: for a PennyLane function or QNode the shape of each weight by the name of its argument.
+        init_method: a function of `torch.nn.init`, or for each weight such a function or a tensor. Default: uniform in
+            [0, 2 pi) radians.
+        qnode: PennyLane's name of `source`.
+        n_qubits, n_layers: size of a circuit family or of a template.
+        n_inputs: I, the features of a sample, where the function would take several and the first call shall not
+            decide.
+        backend: where the circuit runs: "auto", "native", "dense", the name of a PennyLane device,
+            "package.module:Thing", or an executor.
+        diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift",
+            "spsa", "finite-diff", or "backprop" (dense backend); to train on a device with fewer circuits or shots a
+            rule of `qbp.gradients.stateful`, or the name of one. What is used can be read back.
+        shots: how many times each circuit is sampled; None for exact expectation values.
+        seed: seed of the initial weights and of whatever the layer samples; None for torch's global random state.
+        observables: what to measure instead of the source's own; see `qbp.trace`. Default: Z on every wire.
+        input_params, weight_params: for a Qiskit circuit which parameters are data and which are weights.
+
+    Raises:
+        CircuitError: if the circuit cannot be expressed.
+        GradientError: if the backend cannot give the gradients that were asked for.
+        ArgumentError: if an argument does not fit.
+
+    Example:
+        >>> layer = QuantumLayer("strongly_entangling", n_qubits=4, n_layers=2)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), layer, torch.nn.Linear(4, 2))
+        >>> model(torch.zeros(32, 8)).shape
+        torch.Size([32, 2])
+    """
+
+    _input_arg = "inputs"
+
+    def __init__(
+        self,
+        source: Any = None,
+        weight_shapes: Mapping[str, Any] | None = None,
+        init_method: Callable[..., Tensor] | Mapping[str, Any] | None = None,
+        *,
+        qnode: Any = None,
+        n_qubits: int | None = None,
+        n_layers: int | None = None,
+        n_inputs: int | None = None,
+        backend: str | Executor = "auto",
+        diff_method: str | Callable[..., Any] = "best",
+        shots: int | None = None,
+        seed: int | None = None,
+        observables: Any = None,
+        input_params: Any = None,
+        weight_params: Any = None,
+    ):
+        super().__init__()
+        if (source is None) == (qnode is None):
+            raise ArgumentError("Give the circuit as `source` (or as `qnode`, PennyLane's name for it)")
+        source = qnode if source is None else source
+        diff_method, self._rule = rule_of(diff_method)
+        if self._rule is None:
+            check_choice("diff_method", diff_method, DIFF_METHODS)
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        options = {
+            "n_qubits": n_qubits,
+            "n_layers": n_layers,
+            "observables": observables,
+            "input_params": input_params,
+            "weight_params": weight_params,
+        }
+        self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
+        self._circuits: dict[int, Circuit] = {}  # by the number of inputs
+        self._errors = ErrorBars()
+        self._own_qnode = False  # whether the QNode runs itself, for what a program cannot express
+        if is_function(source):
+            check_signature(source, weight_shapes, self._input_arg)
+        try:
+            first = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
+            self._n_inputs = n_inputs if is_function(source) else first.n_inputs
+            self._circuits[first.n_inputs] = first
+            shapes = first.weight_shapes
+        except CircuitError:
+            if not is_qnode(source) or backend != "auto":
+                raise
+            self._own_qnode, self._n_inputs = True, n_inputs
+            shapes = weight_shapes_of(source, weight_shapes)
+        if is_qnode(source) and backend == "auto" and is_transformed(source):
+            self._own_qnode = True
+        self._weight_names = tuple(shapes)
+        self._init_method = FunctionSource(init_method, None, {})  # in copies too, and lost where it cannot be pickled
+        self._init_weights(shapes, init_method, seed)
+        self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
+        if self._own_qnode:
+            if diff_method != "best" or shots is not None:
+                raise ArgumentError(
+                    "This QNode runs on its own device, since its circuit has transforms or is no program of gates, "
+                    "expectation values and probabilities: set `diff_method` and `shots` on the QNode"
+                )
+            self._executor, self._diff_method = None, str(source.diff_method)
+        else:
+            self._executor, asked = executor_of(source, backend, shots, diff_method, self._generator)
+            self._diff_method = choose_diff_method(self._executor, asked, first.program)
+
+    # ---- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def circuit(self) -> Circuit:
+        """The traced circuit: program, and the map from inputs and weights to its angles."""
+        if not self._circuits:
+            raise CircuitError("This QNode runs itself: its circuit is no program of gates and expectation values")
+        return next(reversed(self._circuits.values()))
+
+    @property
+    def n_inputs(self) -> int | None:
+        """I, or None where the function takes whatever the first call brings."""
+        return self._n_inputs
+
+    @property
+    def n_outputs(self) -> int | None:
+        """M, or None for a QNode that runs itself."""
+        return self.circuit.program.n_outputs if self._circuits else None
+
+    @property
+    def backend(self) -> str:
+        """Name of what runs the circuit."""
+        return self._executor.name if self._executor is not None else f"qnode on {self.qnode.device.name}"
+
+    @property
+    def executor(self) -> Executor | None:
+        """What runs the circuit; None for a QNode that runs itself."""
+        return self._executor
+
+    @property
+    def diff_method(self) -> str:
+        """The gradient rule in use."""
+        return self._diff_method
+
+    @property
+    def rule(self) -> Any:
+        """The gradient rule where it remembers earlier steps (see `qbp.gradients.stateful`), else None."""
+        return self._rule
+
+    @property
+    def last_stds(self) -> Tensor | None:
+        """Standard errors (B, M) of the last outputs, as a quantum computer tells them; None on other backends."""
+        return self._errors.outputs
+
+    @property
+    def last_grad_stds(self) -> Tensor | None:
+        """Standard errors (P,) of the last gradients of the weights, all of them flattened one after the other."""
+        return self._errors.of_weights()
+
+    @property
+    def rng_state(self) -> Tensor | None:
+        """State of the layer's own random numbers, (bytes,) uint8, to be kept in a checkpoint; None without a seed."""
+        return None if self._generator is None else self._generator.get_state()
+
+    @rng_state.setter
+    def rng_state(self, state: Tensor | None) -> None:
+        if self._generator is not None and state is not None:
+            self._generator.set_state(state)
+
+    def describe(self) -> str:
+        """What the layer computes apart from its weights, in full: equal for layers that compute the same."""
+        traced = [(circuit.program, *circuit.angle_map.describe()) for circuit in self._circuits.values()][:1]
+        shots = self._executor.shots if self._executor is not None else None
+        return repr((traced, self.backend, self._rule or self.diff_method, shots))
+
+    def extra_repr(self) -> str:
+        n_weights = sum(getattr(self, name).numel() for name in self._weight_names)
+        size = f"{self.circuit.n_qubits} qubits, {self.n_outputs} outputs, " if self._circuits else ""
+        return f"{size}{n_weights} weights, backend={self.backend!r}, diff_method={self.diff_method!r}"
+
+    # ---- what it computes --------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*)."""
+        if not isinstance(inputs, Tensor) or inputs.ndim == 0:
+            got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
+            raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
+        dtype = inputs.dtype
+        if dtype not in _WORKING:
+            if inputs.is_complex():
+                raise ArgumentError(f"Argument `inputs` must be real, but has dtype {dtype}")
+            dtype = dtype if inputs.is_floating_point() else torch.get_default_dtype()
+        working = dtype if dtype in _WORKING else torch.float32
+        if self._own_qnode:
+            assert self._source is not None
+            x = inputs.to(working)
+            return run_qnode(self._source, x, self._weights_like(x), self._input_arg).to(dtype)
+        *lead, n_inputs = inputs.shape
+        circuit = self.circuit_for(n_inputs)
+        x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)
+        x = x if x.dtype is working else x.to(working)  # each operation of torch costs as much as a small circuit
+        outputs = self._run(circuit, x)
+        if len(lead) != 1 or circuit.is_scalar:
+            outputs = outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1]))
+        return outputs if outputs.dtype is dtype else outputs.to(dtype)
+
+    def _run(self, circuit: Circuit, x: Tensor) -> Tensor:
+        weight = self._only_weight_of(circuit, x)
+        if weight is not None:
+            return Expectation.apply(x, weight, None, self._task(circuit, x, weight))
+        weights = self.flat_weights(x)
+        if not len(x):
+            return x.new_zeros(0, circuit.program.n_outputs) + 0 * (x.sum() + weights.sum())
+        angles = circuit.angle_map(x, weights)
+        amplitudes = circuit.angle_map.amplitudes(x, weights)
+        if circuit.normalized and amplitudes is not None:
+            check_norms(amplitudes)
+        wants = torch.is_grad_enabled() and (
+            angles.batched.requires_grad
+            or angles.shared.requires_grad
+            or (amplitudes is not None and amplitudes.requires_grad)
+        )
+        task = self._task(circuit, x, weights)
+        if not wants or self._diff_method == "backprop":
+            return evaluate(task, angles, amplitudes)
+        if hasattr(self._executor, "last_stds"):
+            self._errors.source = circuit.angle_map, x.detach(), weights.detach()
+        return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
+
+    def _only_weight_of(self, circuit: Circuit, x: Tensor) -> Tensor | None:
+        """The weight, where the angles are the inputs and this weight as they are: no step for autograd to record."""
+        names = self._weight_names
+        if len(names) != 1 or not circuit.angle_map.is_identity or not torch.is_grad_enabled() or not x.numel():
+            return None
+        weight = self._parameters.get(names[0])
+        if weight is None or weight.dtype is not x.dtype or weight.device != x.device:
+            return None
+        takes_it = self._diff_method == "adjoint" and getattr(self._executor, "any_shape", False)
+        return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
+
+    def _task(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Task:
+        assert self._executor is not None
+        needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
+        executor, method = self._executor, self._diff_method
+        return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule)
+
+    def flat_weights(self, x: Tensor) -> Tensor:
+        """All weights (P,), one tensor after the other, of the dtype and device of `x`."""
+        tensors = [getattr(self, name) for name in self._weight_names]  # not _parameters: they may be parametrized
+        if len(tensors) == 1:
+            return tensors[0].reshape(-1).to(x)
+        return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)
+
+    def circuit_for(self, n_inputs: int) -> Circuit:
+        """The traced circuit for so many inputs; a function that takes whatever comes is traced for each number once.
+
+        Raises:
+            ArgumentError: if the layer has another number of inputs.
+        """
+        circuit = self._circuits.get(n_inputs)
+        if circuit is None:
+            if self._source is None or self._n_inputs is not None:
+                raise ArgumentError(
+                    f"Argument `inputs` must have shape (..., {self._n_inputs}), but has (..., {n_inputs})"
+                )
+            circuit = self._source.trace(n_inputs, self._input_arg)
+            self._circuits[n_inputs] = circuit
+        return circuit
+
+    # ---- weights -----------------------------------------------------------------------------------------------------
+
+    def _init_weights(self, shapes: Mapping[str, tuple[int, ...]], init_method: Any, seed: int | None) -> None:
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            for name, shape in shapes.items():
+                if hasattr(self, name):
+                    raise ArgumentError(
+                        f"Weight {name!r} has the name of an attribute of QuantumLayer: give it another one"
+                    )
+                self.register_parameter(name, nn.Parameter(initial_weight(name, shape, init_method)))
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, by `init_method`."""
+        with torch.no_grad():
+            for name in self._weight_names:
+                weight = getattr(self, name)
+                weight.copy_(initial_weight(name, tuple(weight.shape), self._init_method.function))
+
+    def set_circuit(self, circuit: Circuit, weights: Mapping[str, Tensor]) -> None:
+        """Put another circuit with its weights in this one's place, as pruning does.
+
+        Backend, gradient rule and random numbers stay; a weight of the same name keeps its dtype, its device and
+        whether it trains.
+        """
+        before = {name: self.get_parameter(name) for name in self._weight_names}
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        if shapes != circuit.weight_shapes:
+            raise ArgumentError(f"Argument `weights` must have shapes {circuit.weight_shapes}, but has {shapes}")
+        for name in self._weight_names:
+            delattr(self, name)
+        self._circuits, self._n_inputs, self._source = {circuit.n_inputs: circuit}, circuit.n_inputs, None
+        self._weight_names = tuple(weights)
+        if isinstance(self._init_method.function, Mapping):  # of other weights
+            self._init_method = FunctionSource(None, None, {})
+        for name, value in weights.items():
+            old = before.get(name)
+            value = value.detach().clone() if old is None else value.detach().to(old, copy=True)
+            self.register_parameter(name, nn.Parameter(value, requires_grad=old is None or old.requires_grad))
+
+    @property
+    def qnode_weights(self) -> MutableMapping[str, Tensor]:
+        """The weights by name, PennyLane's `TorchLayer.qnode_weights`."""
+        return Weights(self)
+
+    # ---- what PennyLane's TorchLayer has too -------------------------------------------------------------------------
+
+    @property
+    def input_arg(self) -> str:
+        """Name of the data argument of a PennyLane function."""
+        return self._input_arg
+
+    @staticmethod
+    def set_input_argument(input_name: str = "inputs") -> None:
+        """Set the name of the data argument of PennyLane functions, for all layers made afterwards."""
+        QuantumLayer._input_arg = input_name
+
+    @property
+    def qnode(self) -> Any:
+        """The QNode or function that the layer was made from; None for other sources, and after unpickling where it
+        cannot be pickled."""
+        return None if self._source is None else self._source.function
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The circuit's function with the weights bound, as `pennylane.draw(layer)` wants it."""
+        if self.qnode is None:
+            raise AttributeError("This layer was not made from a PennyLane function")
+        return functools.partial(getattr(self.qnode, "func", self.qnode), **dict(self.qnode_weights))
+
+    def construct(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Construct the QNode's tape for the data ``args[0]``."""
+        self.qnode.construct((), {self._input_arg: args[0], **self._weights_like(args[0])})
+
+    def _weights_like(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: getattr(self, name).to(x) for name in self._weight_names}
+
+    def _evaluate_qnode(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = self.forward(x)
+        copies = shot_copies(self.qnode) if self._own_qnode else 0
+        return tuple(outputs.unbind(0)) if copies else outputs
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            source = self.__dict__.get("_source")
+            if source is None or name.startswith("__") or not hasattr(source.function, name):
+                raise
+            return getattr(source.function, name)
+
+    def __repr__(self) -> str:
+        if self._source is None or inspect.isclass(self.qnode):
+            return super().__repr__()
+        name = getattr(getattr(self.qnode, "func", self.qnode), "__name__", "circuit")
+        return f"<Quantum Torch Layer: func={name}>"
+
+    __str__ = __repr__

@@ -1,0 +1,66 @@
+"""The page of a run or of a comparison, as one HTML file, or its tables as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from qbp.comparison.comparing import CONFIG as COMPARISON
+from qbp.errors import check_choice
+from qbp.report.document import Document
+from qbp.report.html import to_html
+from qbp.report.text import latex, markdown
+from qbp.storage.atomic import write_atomic
+
+__all__ = ["FORMATS", "read", "write"]
+
+FORMATS: dict[str, Callable[[Document], str]] = {"html": to_html, "md": markdown, "tex": latex}
+
+
+def read(directory: str | Path) -> Document:
+    """Tell what a run of `qbp train` or `qbp run`, or a comparison of `qbp compare` came to.
+
+    Args:
+        directory: where it was written.
+
+    Returns:
+        The page, still without a format.
+
+    Raises:
+        ConfigError: it is neither, or not finished.
+    """
+    if (Path(directory) / COMPARISON).is_file():
+        from qbp.report.comparison import comparison_document
+
+        return comparison_document(directory)
+    from qbp.runs.folder import read_config, read_result
+
+    read_config(Path(directory))  # says so where there is no run
+    if "stages" in read_result(Path(directory)):
+        from qbp.report.stages import stages_document
+
+        return stages_document(directory)
+    from qbp.report.run import run_document
+
+    return run_document(directory)
+
+
+def write(directory: str | Path, output: str | Path | None = None, *, format: str = "html") -> Path:
+    """Write the page of a run or of a comparison.
+
+    Args:
+        directory: where the run or the comparison was written.
+        output: the file; by default `report.html` (or `.md`, `.tex`) in the directory.
+        format: a key of `FORMATS`. HTML holds everything; Markdown and LaTeX hold the words and the tables.
+
+    Returns:
+        The file.
+
+    Raises:
+        ArgumentError: the format is unknown.
+        ConfigError: the directory is neither, or not finished.
+    """
+    check_choice("format", format, FORMATS)
+    path = Path(directory) / f"report.{format}" if output is None else Path(output)
+    write_atomic(path, FORMATS[format](read(directory)).encode())
+    return path

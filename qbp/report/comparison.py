@@ -1,0 +1,209 @@
+"""The page of a comparison: the verdict, and everything that it follows from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from qbp import data
+from qbp.analysis.diagnosis import diagnose
+from qbp.comparison.comparing import Comparison, load_comparison
+from qbp.nn import models
+from qbp.report import charts, parts
+from qbp.report.dataset import TITLES, dataset_sections
+from qbp.report.document import (
+    Badge,
+    Block,
+    Code,
+    Column,
+    Document,
+    Grid,
+    Heading,
+    Paragraph,
+    Section,
+    Table,
+    Verdict,
+    number,
+)
+
+__all__ = ["comparison_document"]
+
+SCOPES = {
+    "circuit": "against what can take the circuit's place",
+    "all": "against every control",
+}
+PLAIN = {
+    "BEATS": "The quantum part helps: {subject} beats them all.",
+    "TIES": "The quantum part does not help. As good: {control}.",
+    "LOSES": "The quantum part does not help. Better: {control}.",
+    "INCONCLUSIVE": "It is not shown that the quantum part helps. Perhaps as good: {control}.",
+}
+
+
+def comparison_document(directory: str | Path | Comparison) -> Document:
+    """Tell what a comparison came to.
+
+    Args:
+        directory: where `qbp compare` wrote it, or a comparison in memory.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: it is no comparison.
+    """
+    found = directory if isinstance(directory, Comparison) else load_comparison(directory)
+    config = dict(found.config or {})
+    metric = config.get("metric", "accuracy")
+    datasets = list(dict.fromkeys(row["dataset"] for row in found.rows))
+    sections: list[Section] = []
+    if len(datasets) > 1:
+        sections.append(Section("verdicts", "Verdicts", tuple(_by_dataset(found, datasets))))
+    for name in datasets:
+        sections += dataset_sections(found, name, metric, config, alone=len(datasets) == 1)
+    if found.ranks:
+        sections.append(Section("ranks", "Ranks over all data sets", tuple(_ranks(found.ranks))))
+    if found.directory is not None:
+        sections += parts.tables_of(found.directory)
+    sections.append(Section("circuit", "The circuits", tuple(_circuits(config))))
+    sections.append(Section("diagnosis", "Diagnosis", tuple(_diagnosis(config))))
+    sections.append(Section("method", "Method", (Paragraph(_method(found, config, metric)),)))
+    sections.append(Section("provenance", "Run it again", tuple(_provenance(found, config))))
+    subjects = list(dict.fromkeys(row["model"] for row in found.rows if row["role"] == "subject"))
+    facts = {
+        "data sets": str(len(datasets)),
+        "models": str(len({row["model"] for row in found.rows})),
+        "seeds": str(len({row["seed"] for row in found.rows})),
+        "trainings kept": str(len(found.rows)),
+        "configurations tried for each model": str(config.get("budget", "-")),
+    }
+    return Document(
+        title=f"Does the quantum part of {' and '.join(subjects)} do anything?",
+        subtitle=f"A comparison with controls on {', '.join(datasets)}",
+        verdicts=tuple(_verdicts(found)) or (_unfinished(found),),
+        facts=tuple(facts.items()),
+        sections=tuple(section for section in sections if section.blocks),
+    )
+
+
+# ---- the verdicts ----------------------------------------------------------------------------------------------------
+
+
+def _verdicts(found: Comparison) -> Iterator[Verdict]:
+    """Of one data set the verdict on the circuit and the one against everything; of several one card each way."""
+    for subject in dict.fromkeys(row["subject"] for row in found.verdicts):
+        for scope, against in SCOPES.items():
+            own = [row for row in found.verdicts if row["subject"] == subject and row["control"] == scope]
+            if len(own) == 1:
+                (row,) = own
+                heading = PLAIN[row["verdict"]].format(subject=subject, control=_title(row["decided_by"]))
+                yield Verdict(row["verdict"], f"{subject} on {row['dataset']}, {against}", heading, row["sentence"])
+            elif own:
+                words = Counter(row["verdict"] for row in own)
+                word = next(iter(words)) if len(words) == 1 else "MIXED"
+                counts = ", ".join(f"{word} on {count}" for word, count in words.items())
+                heading = f"The quantum part is shown to help on {words['BEATS']} of {len(own)} data sets."
+                yield Verdict(word, f"{subject}, {against}", heading, f"{counts}. What decided each is below.")
+
+
+def _title(control: str) -> str:
+    return TITLES.get(control.rpartition("/")[2], control)
+
+
+def _by_dataset(found: Comparison, datasets: list[str]) -> Iterator[Block]:
+    for subject in dict.fromkeys(row["subject"] for row in found.verdicts):
+        for scope, against in SCOPES.items():
+            own = {r["dataset"]: r for r in found.verdicts if r["subject"] == subject and r["control"] == scope}
+            rows = tuple((d, Badge(own[d]["verdict"]), own[d]["sentence"]) for d in datasets if d in own)
+            if rows:
+                columns = (Column("data set", "text"), Column("verdict", "lead"), Column("what decided it", "text"))
+                yield Table(f"{subject} {against}", columns, rows)
+
+
+def _unfinished(found: Comparison) -> Verdict:
+    return Verdict(
+        "INCONCLUSIVE",
+        "not finished",
+        "The comparison is not finished: nothing can be said yet.",
+        f"{len(found.rows)} cells are there. Go on with the command below.",
+    )
+
+
+# ---- all together ----------------------------------------------------------------------------------------------------
+
+
+def _ranks(ranks: Mapping[str, Any]) -> Iterator[Block]:
+    names = [name.rpartition("/")[2] if "/" in name else name for name in ranks["models"]]
+    distance = ranks["critical_difference"]
+    caption = (
+        f"Mean ranks over {ranks['n']} data sets, best at the left. Bars join models that Nemenyi's test cannot part "
+        f"(Friedman's test: p = {number(ranks['p'], 2)})."
+    )
+    order = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(names, ranks["mean_ranks"], strict=True))
+    yield charts.ranks(names, ranks["mean_ranks"], distance, caption, f"Mean ranks: {order}. {caption}")
+
+
+def _hybrids(config: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The subjects with a circuit, built anew from what the config says of them, for two inputs and outputs."""
+    made: dict[str, nn.Module] = {}
+    for name, about in dict(config.get("subjects") or {}).items():
+        if about.get("kind") == "hybrid":
+            made[name] = models.hybrid(2, 2, seed=0, **{key: value for key, value in about.items() if key != "kind"})
+    return made
+
+
+def _circuits(config: Mapping[str, Any]) -> Iterator[Block]:
+    hybrids = _hybrids(config)
+    for name, model in hybrids.items():
+        if len(hybrids) > 1:
+            yield Heading(name)
+        for layer in parts.quantum_layers(model):
+            yield from parts.circuit_blocks(layer)
+
+
+def _diagnosis(config: Mapping[str, Any]) -> Iterator[Block]:
+    """Of every subject as it is before training, on the data of the first seed."""
+    for (name, about), (dataset, recipe) in product(
+        dict(config.get("subjects") or {}).items(), dict(config.get("data") or {}).items()
+    ):
+        if about.get("kind") != "hybrid" or not isinstance(recipe, Mapping) or "name" not in recipe:
+            continue
+        train, _ = data.load(**{**recipe, "seed": config["seeds"][0]})
+        options = {key: value for key, value in about.items() if key != "kind"}
+        model = models.hybrid(train.x.shape[1], train.n_classes or 1, seed=config["seeds"][0], **options)
+        yield Heading(f"{name} on {dataset}, before training")
+        yield from parts.diagnosis(diagnose(model, train, seed=config["seeds"][0]))
+
+
+def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
+    seeds = len({row["seed"] for row in found.rows})
+    tests = sorted({row["test"] for row in found.verdicts if row.get("test")})
+    alpha, rope = config.get("alpha", 0.05), config.get("rope", 0.01)
+    return (
+        f"Every one of {seeds} seeds fixed the split (or the draw) of the data, the initial weights and the order of "
+        f"the rows for all models alike; scalers and projections were fitted on the train part. Each model tried "
+        f"{config.get('budget', 'the same number of')} configurations by {config.get('folds', 'the same')}-fold "
+        f"cross-validation on the train part, and met the test part once. Differences in {metric.replace('_', ' ')} "
+        f"are paired by seed ({', '.join(tests) or 'no test yet'}), p-values corrected by Holm, at the level {alpha}. "
+        f"A difference within {parts.within(rope)} (two one-sided tests) TIES; one that is significant BEATS or "
+        "LOSES; where a linear model is as good as the best one nothing BEATS; all else is INCONCLUSIVE."
+    )
+
+
+def _provenance(found: Comparison, config: Mapping[str, Any]) -> Iterator[Block]:
+    if found.directory is not None:
+        yield Code("Command", f"qbp compare {config.get('name', 'CONFIG.yaml')}")
+    splits = {
+        f"{row['dataset']}, seed {row['seed']}": row["split"][:16]
+        for row in found.rows
+        if row["role"] == "subject" and row["split"]
+    }
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
+    yield Grid((Code("comparison.yaml", text), parts.pairs("Versions and machine", dict(found.versions or {}))))
+    yield parts.pairs("Splits: data set and seed, with the beginning of the SHA-256 of their rows", splits)

@@ -1,0 +1,1 @@
+"""Plots: pictures of trainings and of smaller models, drawn by matplotlib."""

@@ -1,0 +1,1 @@
+"""Runs: a config becomes a folder that can be resumed."""

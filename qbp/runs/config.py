@@ -1,0 +1,221 @@
+"""Configs of `qbp train` and `compare`: what a YAML file may say, and what it says wrong, by key and line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import yaml
+from pydantic import ValidationError
+
+from qbp.errors import ConfigError
+from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section, Train
+
+__all__ = [
+    "Compare",
+    "Config",
+    "Data",
+    "Distill",
+    "Hybrid",
+    "Mlp",
+    "Prune",
+    "Train",
+    "differences",
+    "dump",
+    "load",
+    "packaged",
+]
+
+PACKAGED = Path(__file__).parents[1] / "configs"
+
+
+FOLDERS: dict[type[Section], Path] = {Config: PACKAGED, Compare: PACKAGED / "compare"}
+Kind = TypeVar("Kind", Config, Compare)
+
+
+def packaged(kind: type[Section] = Config) -> tuple[str, ...]:
+    """Return the names of the configs of a kind that come with qbp."""
+    return tuple(sorted(path.stem for path in FOLDERS[kind].glob("*.yaml")))
+
+
+@overload
+def load(config: str | Path, overrides: Sequence[str] = ()) -> Config: ...
+@overload
+def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Kind]) -> Kind: ...
+def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] = Config) -> Any:
+    """Read and check a config.
+
+    Args:
+        config: the path of a YAML file, or the name of a config that comes with qbp (see `packaged`).
+        overrides: "key=value" with a dotted key, as in "train.lr=0.02"; the value is read as YAML.
+        kind: what it configures, `Config` or `Compare`.
+
+    Returns:
+        The config with every default filled in.
+
+    Raises:
+        ConfigError: no such file; not YAML; a key is unknown, missing or twice there; a value is wrong.
+    """
+    path = Path(config)
+    if not path.is_file():
+        known = packaged(kind)
+        if str(config) not in known:
+            raise ConfigError(
+                f"Config {str(config)!r} is neither a file nor one of {', '.join(known)}{_meant(str(config), known)}"
+            )
+        path = FOLDERS[kind] / f"{config}.yaml"
+    values, lines = _read(path)
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        keys = _override(values, override)
+        lines = {key: line for key, line in lines.items() if key[: len(keys)] != keys} | {keys: 0}
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        said = [_explain(each, kind) for each in error.errors()]
+        raise ConfigError(
+            "\n".join(f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in said)
+        ) from error
+
+
+def dump(config: Config) -> str:
+    """Return a config as YAML, every key spelled out; `load` of it gives an equal config."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """Return what two configs do not have in common, as in "train.lr: 0.01 / 0.02"."""
+    flat_one, flat_other = (dict(_flat(config.model_dump())) for config in (one, other))
+    keys = [key for key in {**flat_one, **flat_other} if flat_one.get(key) != flat_other.get(key)]
+    return [f"{key}: {flat_one.get(key)} / {flat_other.get(key)}" for key in keys]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+Key = tuple[str, ...]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    """Read a file: its values, and the line of every key (`load` adds 0 for a key that was overridden)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines: dict[Key, int] = {}
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"{path}: a config must be a mapping, as in `data: {{name: mnist}}`")
+        _locate(path, root, (), lines, set())
+        values: dict[str, Any] = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read config {path}: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    return values, lines
+
+
+def _locate(path: Path, node: yaml.MappingNode, above: Key, lines: dict[Key, int], seen: set[int]) -> None:
+    """Note the line of every key below `node`, and refuse keys that are twice there (YAML takes the last)."""
+    seen.add(id(node))  # an alias can make a node contain itself
+    for key_node, value_node in node.value:
+        key, line = (*above, str(key_node.value)), key_node.start_mark.line + 1
+        if key in lines:
+            raise ConfigError(f"{path}, line {line}: key `{'.'.join(key)}` is already there, in line {lines[key]}")
+        lines[key] = line
+        if isinstance(value_node, yaml.MappingNode) and id(value_node) not in seen:
+            _locate(path, value_node, key, lines, seen)
+
+
+def _override(values: dict[str, Any], override: str) -> Key:
+    dotted, equals, text = override.partition("=")
+    keys = tuple(dotted.strip().split("."))
+    if not equals or not all(keys):
+        raise ConfigError(f"Override {override!r} must look like `train.lr=0.02`")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Override {override!r} has a value that is not YAML: {text!r}") from error
+    *sections, last = keys
+    for section in sections:
+        inner = values.get(section)
+        values[section] = inner = dict(inner) if isinstance(inner, dict) else {}
+        values = inner
+    values[last] = value
+    return keys
+
+
+# In YAML's words what pydantic says in Python's.
+WORDS = {
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+}
+
+
+def _explain(error: Any, whole: type[Section]) -> tuple[Key, str]:
+    """Return the key that pydantic's error is about, and what is wrong with it."""
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    key = _key(error["loc"])
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        key, given = (*key, "kind"), given.get("kind")
+        kind, context = ("choice", {"allowed": list(KINDS)}) if "invalid" in kind else ("missing", {})
+    if kind == "missing":
+        return key, "is missing"
+    if kind == "extra_forbidden":
+        inside = error["loc"][:-1]
+        known = list((_section_of(inside, whole) if inside else whole).model_fields)
+        return key, f"is unknown (known here: {', '.join(known)}){_meant(key[-1], known)}"
+    if kind == "choice":
+        allowed = [_yaml(choice) for choice in context["allowed"]]
+        return key, f"must be one of {', '.join(allowed)}, but is {_yaml(given)}{_meant(given, allowed)}"
+    wanted = error["msg"].replace("Input should be", "must be").replace("String should", "must")
+    return key, f"{WORDS.get(kind, wanted)}, but is {_yaml(given)}"
+
+
+def _section_of(location: Sequence[str | int], whole: type[Section]) -> type[Section]:
+    """Return what a location is in: the branch of a union that pydantic names, or the section of that key."""
+    named = [SECTIONS[str(key)] for key in (location[0], location[-1]) if key in SECTIONS]
+    return named[-1] if named else whole
+
+
+def _key(location: Sequence[str | int]) -> Key:
+    # pydantic names the branch of a union after its key
+    branch = [
+        (k > 0 and location[k - 1] in ("model", "student")) or (k > 1 and location[k - 2] == "models")
+        for k in range(len(location))
+    ]
+    return tuple(str(part) for part, named in zip(location, branch, strict=True) if not named)
+
+
+def _meant(word: Any, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(word), list(choices), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _yaml(value: Any) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = text if not isinstance(value, str) else value or "''"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _at(path: Path, lines: dict[Key, int], key: Key) -> str:
+    while key and key not in lines:
+        key = key[:-1]
+    if key and lines[key] == 0:
+        return "Override: "
+    return f"{path}, line {lines[key]}: " if key else f"{path}: "

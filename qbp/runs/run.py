@@ -1,0 +1,255 @@
+"""Runs on disk: train what a config says into a directory, go on after a kill, evaluate again later."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qbp import data
+from qbp.analysis.diagnosis import Finding, stalled
+from qbp.analysis.diagnosis import diagnose as diagnose_model
+from qbp.data import Dataset
+from qbp.errors import ConfigError
+from qbp.nn import models
+from qbp.report.plots import training as report
+from qbp.runs.config import Config, Hybrid
+from qbp.runs.folder import RESULT, TWIN, claim, read_config, read_result, write_json
+from qbp.training.checkpoint import METRICS
+from qbp.training.fitting import History, fit, load_checkpoint
+from qbp.training.fitting import evaluate as evaluate_model
+
+__all__ = ["build", "diagnose", "evaluate", "load_data", "restore", "train", "verdict"]
+
+DIAGNOSIS = "diagnosis.json"
+
+
+def load_data(config: Config) -> tuple[Dataset, Dataset]:
+    """Return (train, test) as the config says."""
+    return data.load(**config.data.model_dump(), seed=config.seed)
+
+
+def build(config: Config, train: Dataset) -> dict[str, nn.Module]:
+    """Build the models of a run: the config's, under the name of its kind, and the twin of a hybrid one.
+
+    Args:
+        config: the config.
+        train: the data, for the numbers of inputs and outputs.
+
+    Returns:
+        The models by name, the config's first.
+
+    Raises:
+        ArgumentError: the model cannot be built, or has no twin of its size.
+    """
+    n_inputs, n_outputs = train.x.shape[1], train.n_classes or train.y.shape[1]
+    if config.train.loss == "bce":
+        n_outputs = 1
+    if not isinstance(config.model, Hybrid):
+        mlp = models.mlp(
+            n_inputs,
+            *config.model.hidden,
+            n_outputs,
+            activation=config.model.activation,
+            seed=config.seed,
+        )
+        return {"mlp": mlp}
+    hybrid = models.hybrid(n_inputs, n_outputs, seed=config.seed, **config.model.model_dump(exclude={"kind"}))
+    if not config.twin:
+        return {"hybrid": hybrid}
+    return {"hybrid": hybrid, TWIN: models.matched_mlp(hybrid, n_inputs, n_outputs, seed=config.seed)}
+
+
+def train(config: Config, directory: str | Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
+    """Train what a config says, and its twin, and evaluate both on held-out data.
+
+    The directory then holds `config.yaml`, `versions.json`, `metrics.jsonl` (a row per epoch), pictures,
+    `checkpoint.safetensors` and `result.json`, and `twin/` the same of the twin. Whatever a kill leaves there,
+    resuming ends with the bits of a run that was not killed. A model that learnt nothing is diagnosed.
+
+    Args:
+        config: the config.
+        directory: where to.
+        resume: go on with the run in the directory, if there is one.
+        progress: draw a bar with the time left.
+
+    Returns:
+        What `result.json` holds: `name`, `seed`, `data`, and by name of the model its `parameters`, `epochs`,
+        `seconds` of training and the metrics of `qbp.evaluate`; of one that learnt nothing also `diagnosis`,
+        the sentences of what warns.
+
+    Raises:
+        ConfigError: the directory is taken, or holds a run of another config.
+        ArgumentError: the config asks for what cannot be built.
+    """
+    folder = Path(directory)
+    if config.prune is not None or config.distill is not None:
+        raise ConfigError(f"Config {config.name} has `prune` or `distill`: use `qbp run`, or take them out")
+    with threads(config.threads):
+        train_data, test_data = load_data(config)
+        built = build(config, train_data)  # what cannot be built claims no directory
+        claim(config, folder, resume)
+        if (folder / RESULT).exists():
+            return read_result(folder)
+        return _train(config, folder, resume, progress, (train_data, test_data), built)
+
+
+def _train(
+    config: Config,
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    split: tuple[Dataset, Dataset],
+    built: dict[str, nn.Module],
+) -> dict[str, Any]:
+    train_data, test_data = split
+    results, histories = {}, {}
+    for name, model in built.items():
+        run_dir = folder / TWIN if name == TWIN else folder
+        if progress:
+            print(f"{name}: {models.n_parameters(model)} parameters", flush=True)
+        _warm_up(config, model, train_data)
+        history = fit(
+            model,
+            train_data,
+            **config.train.model_dump(),
+            seed=config.seed,
+            run_dir=run_dir,
+            resume=resume,
+            progress=progress,
+        )
+        histories[name] = history
+        results[name] = {
+            "parameters": models.n_parameters(model),
+            "epochs": len(history.rows),
+            "seconds": sum(history.column("seconds")),
+            **evaluate_model(model, test_data, loss=config.train.loss),
+        }
+        if stalled(history, train_data, config.train.loss):
+            findings = _diagnose(config, model, train_data, history, run_dir)
+            results[name]["diagnosis"] = [finding.says for finding in findings if finding.warns]
+    report.training_curves(histories, folder / "training.png")
+    for name, result in results.items():
+        if "confusion" in result:
+            path = (folder / TWIN if name == TWIN else folder) / "confusion.png"
+            report.confusion_matrix(result["confusion"], test_data.classes, path)
+    about = {"name": test_data.name, "train": len(train_data), "test": len(test_data)}
+    written = {"name": config.name, "seed": config.seed, "data": about, "models": results}
+    write_json(folder / RESULT, written)  # the last file: it says that the run is finished
+    return written
+
+
+def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | None = None) -> dict[str, Any]:
+    """Evaluate the model of a run, finished or not, on the held-out data.
+
+    Args:
+        directory: the run's.
+        backend: where the circuit runs, instead of the config's backend.
+        shots: how many times each circuit is sampled, instead of the config's `shots`.
+
+    Returns:
+        `model`, `epoch` of the weights, and the metrics of `qbp.evaluate`.
+
+    Raises:
+        ConfigError: there is no such run, it has no checkpoint yet, or its model has no circuit.
+    """
+    folder = Path(directory)
+    config = read_config(folder)
+    changes: dict[str, Any] = {"backend": backend, "shots": shots}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if changes and not isinstance(config.model, Hybrid):
+        raise ConfigError(f"The model of run {folder} has no circuit: it takes neither a backend nor shots")
+    if changes:
+        changes["diff_method"] = "best"  # the training's rule may not fit, and no gradient is taken
+    config = config.model_copy(update={"model": config.model.model_copy(update=changes), "twin": False})
+    with threads(config.threads):
+        train_data, test_data = load_data(config)
+        ((name, model),) = build(config, train_data).items()
+        epoch = load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+        return {"model": name, "epoch": epoch, **evaluate_model(model, test_data, loss=config.train.loss)}
+
+
+def diagnose(directory: str | Path) -> tuple[Finding, ...]:
+    """Diagnose the model of a run, and keep what was found there: `diagnosis.json`, and `diagnosis.png`.
+
+    Args:
+        directory: the run's.
+
+    Returns:
+        The findings, those that warn first; see `qbp.diagnose`.
+
+    Raises:
+        ConfigError: there is no such run, or it has no checkpoint yet.
+    """
+    folder = Path(directory)
+    config, model, (train_data, _) = restore(folder)
+    with threads(config.threads):
+        return _diagnose(config, model, train_data, History.from_jsonl(folder / METRICS), folder)
+
+
+def restore(folder: Path) -> tuple[Config, nn.Module, tuple[Dataset, Dataset]]:
+    """Return the config, the trained model and the data of a run.
+
+    Raises:
+        ConfigError: there is no such run, or it has no checkpoint yet.
+    """
+    config = read_config(folder)
+    split = load_data(config)
+    model = next(iter(build(config.model_copy(update={"twin": False}), split[0]).values()))
+    load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+    return config, model, split
+
+
+def _diagnose(config: Config, model: nn.Module, train: Dataset, history: History, run_dir: Path) -> tuple[Finding, ...]:
+    findings = diagnose_model(model, train, history=history, loss=config.train.loss, seed=config.seed)
+    write_json(run_dir / DIAGNOSIS, {"findings": [finding.to_json() for finding in findings]})
+    report.diagnosis(findings, run_dir / "diagnosis.png")
+    return findings
+
+
+def verdict(result: dict[str, Any]) -> str | None:
+    """Return in a sentence what a result says of the quantum layer; None without a twin.
+
+    One seed is one draw of split and initial weights, so the sentence claims no more than this run.
+    """
+    scores = result["models"]
+    if TWIN not in scores:
+        return None
+    hybrid, twin = scores["hybrid"], scores[TWIN]
+    metric = "accuracy" if "accuracy" in hybrid else "r2"
+    if twin[metric] >= hybrid[metric]:
+        return (
+            "The classical twin is as good or better: in this run the quantum layer does not help. "
+            "(One seed; other seeds may differ.)"
+        )
+    if metric == "accuracy":
+        more = round((hybrid[metric] - twin[metric]) * result["data"]["test"])
+        gain = f"{more} of {result['data']['test']} test rows more right than"
+    else:
+        gain = f"a larger r2 ({hybrid[metric]:.3f} against {twin[metric]:.3f}) than"
+    return (
+        f"The hybrid model has {gain} its classical twin. "
+        "One seed is no evidence that the quantum layer helps: repeat with other seeds."
+    )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _warm_up(config: Config, model: nn.Module, train: Dataset) -> None:
+    """Take a step with a copy, so that compiling kernels, once on each machine, does not count as training."""
+    if isinstance(config.model, Hybrid) and config.model.backend in ("auto", "native"):
+        copy.deepcopy(model)(train.x[: config.train.batch_size]).sum().backward()

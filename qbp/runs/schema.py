@@ -1,0 +1,230 @@
+"""The sections of a config: what each key may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from qbp.comparison.verdicts import METRICS
+from qbp.compression.distillation_losses import LOSSES as LESSONS
+from qbp.compression.pruning import SCHEDULES as PRUNING_SCHEDULES
+from qbp.compression.scores import SCORES
+from qbp.data import DATASETS, REDUCTIONS, SCALES
+from qbp.data.files import SUFFIXES
+from qbp.gradients.autograd import DIFF_METHODS
+from qbp.nn.models import ACTIVATIONS
+from qbp.training.fitting import LOSSES, OPTIMIZERS, SCHEDULES
+
+__all__ = [
+    "KINDS",
+    "SECTIONS",
+    "Compare",
+    "Config",
+    "Data",
+    "Distill",
+    "Hybrid",
+    "Mlp",
+    "Prune",
+    "Section",
+    "Train",
+]
+
+
+def _among(choices: Iterable[str | None]) -> AfterValidator:
+    allowed = list(choices)
+
+    def check(value: str | None) -> str | None:
+        if value not in allowed:
+            raise PydanticCustomError("choice", "is not a choice", {"allowed": allowed})
+        return value
+
+    return AfterValidator(check)
+
+
+def _data_name(value: str) -> str:
+    if value not in DATASETS and not value.endswith(tuple(SUFFIXES)):
+        raise PydanticCustomError("choice", "is not a choice", {"allowed": [*DATASETS, *(f"*{s}" for s in SUFFIXES)]})
+    return value
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # YAML reads `lr: on` as true, and pydantic true as 1.0
+        raise PydanticCustomError("number", "must be a number")
+    return value
+
+
+def _label(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("label", "must be the name or the number of a class")
+    return value
+
+
+def _seeds(value: Any) -> int | tuple[int, ...]:
+    numbers = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    whole = isinstance(numbers, range | list | tuple) and all(isinstance(n, int) and n >= 0 for n in numbers)
+    if not whole or len(set(numbers)) < max(5, len(numbers)):
+        raise PydanticCustomError("seeds", "must be 5 or more, or a list of as many different ones")
+    return value if isinstance(numbers, range) else tuple(numbers)
+
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[float, BeforeValidator(_not_bool)]  # not strict: YAML reads 1e-3 (no dot) as a string
+Positive = Annotated[Number, Field(gt=0)]
+Label = Annotated[str | int, BeforeValidator(_label)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class Section(BaseModel):
+    """Keys that are all known, none of which changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """What `qbp.data.load` takes; `name` may be the path of a file of your own."""
+
+    name: Annotated[str, AfterValidator(_data_name)]
+    classes: tuple[Label, ...] | None = None
+    features: Count | None = None
+    reduce: Annotated[str, _among(REDUCTIONS)] = "pca"
+    n_samples: Count | None = None
+    noise: Annotated[Number, Field(ge=0)] | None = None
+    test_size: Share = 0.25
+    scale: Annotated[str | None, _among(SCALES)] = "standard"
+    target: Label | None = None
+    options: dict[str, Number] | None = None
+
+
+class Hybrid(Section):
+    """What `qbp.nn.models.hybrid` takes."""
+
+    kind: Literal["hybrid"] = "hybrid"
+    circuit: str = "strongly_entangling"
+    n_qubits: Count = 4
+    n_layers: Count = 2
+    backend: str = "auto"
+    diff_method: Annotated[str, _among(DIFF_METHODS)] = "best"
+    shots: Count | None = None
+
+
+class Mlp(Section):
+    """What `qbp.nn.models.mlp` takes; `hidden` are the widths of the hidden layers."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: tuple[Count, ...] = (8,)
+    activation: Annotated[str, _among(ACTIVATIONS)] = "tanh"
+
+
+class Train(Section):
+    """What `qbp.training.fitting.fit` takes."""
+
+    epochs: Count = 20
+    lr: Positive = 0.01
+    optimizer: Annotated[str, _among(OPTIMIZERS)] = "adam"
+    batch_size: Count = 32
+    schedule: Annotated[str | None, _among([None, *SCHEDULES])] = None
+    validation: Share | None = None
+    loss: Annotated[str | None, _among([None, *LOSSES])] = None
+    early_stopping: Count | None = None
+    clip_grad_norm: Positive | None = None
+
+
+Model = Annotated[Hybrid | Mlp, Field(discriminator="kind")]
+
+
+class Prune(Section):
+    """What `qbp.prune` takes; `finetune` is as `train`."""
+
+    amount: Share = 0.5
+    by: Annotated[str, _among([*SCORES, "exact"])] = "taylor"
+    what: Annotated[str, _among(["neurons", "gates", "both"])] = "both"
+    schedule: Annotated[str, _among(PRUNING_SCHEDULES)] = "one-shot"
+    steps: Count | None = None
+    finetune: Train | None = None
+
+
+class Distill(Section):
+    """What `qbp.distill` takes; `student` is as `model`, and `train` as the whole config's, which is the default.
+
+    Without a student the pruned model is taught.
+    """
+
+    student: Model | None = None
+    temperature: Positive = 4.0
+    alpha: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    method: Annotated[str, _among(LESSONS)] = "kd"
+    layers: tuple[str, str] | None = None
+    logit_norm: Annotated[bool, Field(strict=True)] = False
+    train: Train | None = None
+
+
+class Config(Section):
+    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`.
+
+    Attributes:
+        name: the run's directory; by default the file's name.
+        seed: of the split, the initial weights and the order of the rows.
+        threads: torch's threads. One is fastest for models of this size: with more, each small step waits for all.
+        twin: whether a hybrid model's classical twin (`qbp.nn.models.matched_mlp`) is trained beside it.
+        prune: how the trained model is pruned.
+        distill: how the trained model then teaches a smaller one, or the pruned one.
+
+    Example:
+        >>> from qbp.runs.config import load
+        >>> config = load("xor", ["train.epochs=5"])
+        >>> config.data.name, config.train.epochs
+        ('xor', 5)
+    """
+
+    name: Name
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
+    threads: Count = 1
+    data: Data
+    model: Model = Hybrid()
+    train: Train = Train()
+    twin: Annotated[bool, Field(strict=True)] = True
+    prune: Prune | None = None
+    distill: Distill | None = None
+
+
+class Compare(Section):
+    """One comparison of `qbp compare`; what the keys mean is said in `qbp.compare`.
+
+    Attributes:
+        name: the comparison's directory; by default the file's name.
+        data: data sets by name.
+        models: the subjects by name; their controls come by themselves.
+
+    Example:
+        >>> from qbp.runs.config import load
+        >>> config = load("moons", ["seeds=6"], kind=Compare)
+        >>> list(config.data), list(config.models), config.seeds
+        (['moons'], ['hybrid'], 6)
+    """
+
+    name: Name
+    seeds: Annotated[Any, AfterValidator(_seeds)] = 10
+    data: Annotated[dict[str, Data], Field(min_length=1)]
+    models: Annotated[dict[str, Model], Field(min_length=1)]
+    train: Train = Train()
+    budget: Annotated[int, Field(strict=True, ge=1, le=12)] = 4
+    folds: Annotated[int, Field(strict=True, ge=2, le=20)] = 3
+    sizes: tuple[Count, ...] = ()
+    metric: Annotated[str, _among(METRICS)] = "accuracy"
+    rope: Share = 0.01
+    alpha: Share = 0.05
+
+
+KINDS: dict[str, type[Section]] = {"hybrid": Hybrid, "mlp": Mlp}
+SECTIONS: dict[str, type[Section]] = {
+    "data": Data,
+    "train": Train,
+    "prune": Prune,
+    "finetune": Train,
+    "distill": Distill,
+    **KINDS,
+}

@@ -1,0 +1,216 @@
+"""Runs on a quantum computer: planned, confirmed, sent, and collected later, from another process if need be."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from qbp.errors import ConfigError
+from qbp.executors.qiskit_primitive.options import Options
+from qbp.hardware import planning, transfer
+from qbp.jobs.cost import Budget, Cost
+from qbp.jobs.retry import Patience
+from qbp.runs import config as configs
+from qbp.runs import run as runs
+from qbp.runs.config import Config, Hybrid
+from qbp.runs.folder import read_config, read_result
+from qbp.storage.atomic import write_atomic
+from qbp.storage.container import load_state, save_state
+from qbp.training.fitting import fit, load_checkpoint
+from qbp.training.metrics import evaluate
+
+__all__ = ["SUBMISSION", "Submission", "read", "submission"]
+
+SUBMISSION, WEIGHTS, RESULT = "submission.json", "weights.safetensors", "result.json"
+MODES = ("job", "batch", "session")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A model to be trained or evaluated on a backend.
+
+    Attributes:
+        directory: where all of it is kept.
+        config: of the model, its data and its training.
+        backend, shots, options: as in `qbp.on_backend`.
+        epochs: of training there; 0 to evaluate only.
+        budget: most quantum seconds.
+        rate: money for a quantum second.
+        mode: "job", "batch" or "session".
+        run: the run whose weights it starts from; None for new ones.
+    """
+
+    directory: Path
+    config: Config
+    backend: str
+    shots: int | None = None
+    epochs: int = 0
+    budget: float | None = None
+    rate: float | None = None
+    mode: str = "job"
+    options: Options = field(default_factory=Options)
+    run: Path | None = None
+
+    def model(self) -> nn.Module:
+        """The model before it goes to the backend."""
+        train, _ = runs.load_data(self.config)
+        ((_, model),) = runs.build(self.config, train).items()
+        if (self.directory / WEIGHTS).exists():
+            model.load_state_dict(load_state(self.directory / WEIGHTS)["model"])
+        elif self.run is not None:
+            load_checkpoint(model, self.run, best=self.config.train.early_stopping is not None)
+        return model
+
+    def plan(self) -> Cost:
+        """What it will cost, from the start; nothing is sent."""
+        train, test = runs.load_data(self.config)
+        model = self.model()
+        where: dict[str, Any] = {"backend": self.backend, "shots": self.shots, "options": self.options}
+        cost = planning.plan(model, test, **where)
+        if self.epochs:
+            settings = self.config.train
+            cost += planning.plan(
+                model,
+                train,
+                epochs=self.epochs,
+                batch_size=settings.batch_size,
+                validation=settings.validation,
+                seed=self.config.seed,
+                **where,
+            )
+        return cost.at(self.rate)
+
+    def write(self) -> None:
+        """Claim the directory, with all that is needed to go on from it alone.
+
+        Raises:
+            ConfigError: it holds another submission.
+        """
+        about = asdict(self) | {"config": self.config.model_dump(mode="json"), "directory": None}
+        about["run"] = None if self.run is None else str(self.run)
+        text = json.dumps(about, indent=2) + "\n"
+        path = self.directory / SUBMISSION
+        if path.exists():
+            if path.read_text(encoding="utf-8") != text:
+                raise ConfigError(
+                    f"{self.directory} holds another submission: collect it (`qbp collect {self.directory}`), or give "
+                    "the new one another name (`--name`)"
+                )
+            return
+        if not (self.directory / WEIGHTS).exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            save_state(self.directory / WEIGHTS, {"model": self.model().state_dict()})
+        write_atomic(path, text.encode())
+
+    def send(self, patience: Patience | None = None) -> int:
+        """Send all jobs of an evaluation without waiting for them; how many are not done."""
+        _, test = runs.load_data(self.config)
+        with runs.threads(self.config.threads):
+            return transfer.send(self._on_chip(wait=False, patience=patience), test)
+
+    def collect(self, *, progress: bool = False, patience: Patience | None = None) -> dict[str, Any]:
+        """Do what is not done yet, wait for it, and return what `result.json` then holds: the metrics, and the cost.
+
+        Raises:
+            BudgetError: the budget is used up; with a larger one it goes on from there.
+            JobError: a job failed or the service cannot be used; the same call goes on from there.
+        """
+        if (self.directory / RESULT).exists():
+            return read_result(self.directory)
+        train, test = runs.load_data(self.config)
+        with runs.threads(self.config.threads), ExitStack() as stack:
+            model = self._on_chip(wait=True, patience=patience)
+            if self.mode != "job":
+                stack.enter_context(transfer.session(model, self.mode))
+            if self.epochs:
+                settings = self.config.train.model_dump() | {"epochs": self.epochs}
+                seed, run_dir = self.config.seed, self.directory
+                fit(model, train, seed=seed, run_dir=run_dir, resume=True, progress=progress, **settings)
+            metrics = evaluate(model, test, loss=self.config.train.loss)
+        spent = transfer.spent(model).at(self.rate)
+        result = {"backend": self.backend, "shots": self.shots, "epochs": self.epochs, **metrics, "cost": asdict(spent)}
+        write_atomic(self.directory / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+        return result
+
+    def _on_chip(self, *, wait: bool, patience: Patience | None) -> nn.Module:
+        return transfer.on_backend(
+            self.model(),
+            self.backend,
+            shots=self.shots,
+            budget=None if self.budget is None else Budget(seconds=self.budget),
+            run_dir=self.directory,
+            options=self.options,
+            wait=wait,
+            patience=patience,
+        )
+
+
+def submission(
+    source: str,
+    backend: str,
+    *,
+    overrides: tuple[str, ...] = (),
+    name: str | None = None,
+    runs_dir: Path = Path("runs"),
+    shots: int | None = None,
+    epochs: int | None = None,
+    **more: Any,
+) -> Submission:
+    """What `qbp submit` is asked for: a run's model evaluated (or trained further), or a config trained there.
+
+    Args:
+        source: directory of a run, or a config.
+        backend: as in `QuantumLayer`.
+        overrides: keys of the config, as in "train.lr=0.02".
+        name: of the submission; by default the backend's.
+        runs_dir: where runs are kept.
+        shots: by default the config's.
+        epochs: by default none for a run, and the config's for a config.
+        more: `budget`, `rate`, `mode`, `options`.
+
+    Raises:
+        ConfigError: there is no such run or config, or its model has no circuit.
+    """
+    label = name or backend.partition(":")[2] or backend
+    run = Path(source) if Path(source).is_dir() else None
+    if run is not None:
+        if overrides:
+            raise ConfigError("`--set` is for a config: a run has its own")
+        config, directory = read_config(run), run / "hardware" / label
+    else:
+        config = configs.load(source, overrides)
+        directory = runs_dir / (name or f"{config.name}-{label}")
+    if not isinstance(config.model, Hybrid):
+        raise ConfigError(f"The model of {source} has no circuit: there is nothing to run on {backend}")
+    shots = config.model.shots if shots is None else shots
+    model = config.model.model_copy(update={"backend": "auto", "shots": None, "diff_method": "best"})
+    rule = config.model.diff_method
+    if rule in ("spsa", "parameter-shift"):
+        model = model.model_copy(update={"diff_method": rule})
+    if epochs is None:
+        epochs = 0 if run is not None else config.train.epochs
+    config = config.model_copy(update={"model": model, "twin": False})
+    return Submission(directory, config, backend, shots=shots, epochs=epochs, run=run, **more)
+
+
+def read(directory: Path) -> Submission:
+    """The submission in a directory.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        about = json.loads((directory / SUBMISSION).read_text(encoding="utf-8"))
+        options = about["options"]
+        if options["zne_noise_factors"] is not None:
+            options["zne_noise_factors"] = tuple(options["zne_noise_factors"])
+        about |= {"directory": directory, "config": Config.model_validate(about["config"])}
+        about |= {"options": Options(**options), "run": None if about["run"] is None else Path(about["run"])}
+        return Submission(**about)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{directory} is no submission of `qbp submit`: {error}") from error

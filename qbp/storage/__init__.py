@@ -1,0 +1,1 @@
+"""Storage: files that are whole at any moment, and what a result depends on."""

@@ -1,0 +1,261 @@
+"""`qbp.compare`: a small one for real, what it refuses, and that what it writes can be read again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import qbp
+from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.comparing import COLUMNS, Comparison, compare, load_comparison, save_tables
+from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
+from qbp.comparison.grid import cell_path
+from qbp.comparison.verdicts import IncompleteError, judge
+from qbp.data import Dataset
+from qbp.errors import ArgumentError, ConfigError, MissingPackageError
+
+HYBRID = partial(qbp.hybrid, n_qubits=2, n_layers=1, seed=0)
+LINEAR = {"linear": {"name": "linearly_separable", "features": 2, "n_samples": 160, "test_size": 0.5}}
+
+
+def row(**values: object) -> dict[str, object]:
+    empty = {str: "", int: 0, float: 0.5, bool: True}
+    return {name: empty[kind] for name, kind in COLUMNS.items()} | values
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "comparison.yaml").write_text("name: small\nseeds: [0, 1]\n")
+    for seed in (1, 0):
+        found = row(dataset="moons", model="hybrid/frozen", seed=seed, n_train=90, log_loss=None)
+        cell = {"row": found, "curve": [{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.6}]}
+        path = tmp_path / cell_path("moons", "hybrid/frozen", seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(cell))
+        np.savez(path.with_suffix(".npz"), y=np.array([0, 1]), predicted=np.array([seed, 1]))
+    return tmp_path
+
+
+def test_a_half_finished_comparison_loads(directory):
+    found = load_comparison(directory)
+    assert found.config == {"name": "small", "seeds": [0, 1]} and found.verdicts == ()
+    assert found.column("seed") == [0, 1] and found.column("accuracy", seed=1) == [0.5]
+    assert [(c["seed"], c["epoch"]) for c in found.curves] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert found.predictions("moons", "hybrid/frozen", 1)["predicted"].tolist() == [1, 1]
+    with pytest.raises(ArgumentError, match="no cell"):
+        found.predictions("moons", "hybrid", 1)
+
+
+def test_tables(directory):
+    import pandas
+    from pyarrow import parquet
+
+    found = load_comparison(directory)
+    full = Comparison(found.rows, ({"verdict": "TIES"},), {"n": 3}, ({"n_needed": 32},), config=found.config)
+    save_tables(full, directory)
+    again = load_comparison(directory)
+    assert (again.rows, again.verdicts, again.ranks) == (full.rows, full.verdicts, full.ranks)
+    assert again.sample_complexity == full.sample_complexity
+    csv = pandas.read_csv(directory / "rows.csv")
+    assert list(csv.columns) == list(COLUMNS) and csv["log_loss"].isna().all()
+    assert parquet.read_table(directory / "rows.parquet").to_pylist() == list(found.rows)
+
+
+def test_damaged(tmp_path, directory):
+    with pytest.raises(ConfigError, match=r"no comparison\.yaml"):
+        load_comparison(tmp_path / "nowhere")
+    (directory / "verdicts.json").write_text("{")
+    with pytest.raises(ConfigError, match="Cannot read"):
+        load_comparison(directory)
+
+
+# ---- a small one, on data from a linear rule -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "linear"
+    options = {"seeds": 6, "budget": 1, "training": {"epochs": 15, "lr": 0.05}, "aa": True, "directory": folder}
+    return compare({"hybrid": HYBRID}, data=LINEAR, **options), options
+
+
+def test_all_controls_ran_on_the_same_splits(linear):
+    found, _ = linear
+    roles = {"subject", "identical", *CONTROLS, *CLASSIFIERS}
+    assert {row["role"] for row in found.rows} == roles and len(found.rows) == 6 * len(roles)
+    splits = {(row["seed"], row["split"]) for row in found.rows}
+    assert len(splits) == 6 == len({split for _, split in splits})
+    assert {row["n_train"] for row in found.rows} == {80} and {row["overlap"] for row in found.rows} == {0.0}
+    assert list(found.rows[0]) == list(COLUMNS)
+
+
+def test_parameters_match_within_5_percent(linear):
+    found, _ = linear
+    (ours,) = set(found.column("n_parameters", role="subject"))
+    (matched,) = set(found.column("n_parameters", role="matched_parameters"))
+    assert matched == pytest.approx(ours, rel=0.05)
+
+
+def test_nothing_beats_anything_on_data_from_a_linear_rule(linear):
+    found, _ = linear
+    assert "BEATS" not in {row["verdict"] for row in found.verdicts}
+    assert "cannot show an advantage" in found.verdict("hybrid")["sentence"]
+
+
+def test_identical_models_do_not_beat_each_other(linear):
+    found, _ = linear
+    assert found.verdict("hybrid", control="identical")["verdict"] in ("TIES", "INCONCLUSIVE")
+    ours, same = (found.column("accuracy", role=role) for role in ("subject", "identical"))
+    assert ours != same or len(set(ours)) == 1  # other random numbers
+
+
+def test_it_can_be_read_again_and_every_table_follows_from_the_rows(linear):
+    found, options = linear
+    again = load_comparison(options["directory"])
+    assert (again.rows, again.verdicts, again.curves) == (found.rows, found.verdicts, found.curves)
+    verdicts, ranks, complexity = judge(again.rows, fresh={"linear": True})
+    assert (verdicts, ranks, complexity) == (found.verdicts, found.ranks, found.sample_complexity)
+    for row in again.rows:
+        kept = again.predictions("linear", row["model"], row["seed"])
+        assert np.mean(kept["y"] == kept["predicted"]) == pytest.approx(row["accuracy"])
+        confusion = np.array(json.loads(row["confusion"]))
+        assert confusion.trace() / confusion.sum() == pytest.approx(row["accuracy"])
+    assert len(again.curves) == 15 * sum(row["epochs"] is not None for row in again.rows)
+
+
+def test_it_goes_on_where_it_was_but_not_with_another(linear):
+    found, options = linear
+    rows, began = found.rows, (options["directory"] / "log.jsonl").read_text()
+    assert compare({"hybrid": HYBRID}, data=LINEAR, **options).rows == rows
+    assert (options["directory"] / "log.jsonl").read_text() == began
+    with pytest.raises(ConfigError, match="another config: rope"):
+        compare({"hybrid": HYBRID}, data=LINEAR, rope=0.02, **options)
+    with pytest.raises(ConfigError, match="another config: models"):
+        compare({"hybrid": partial(HYBRID, n_layers=2)}, data=LINEAR, **options)
+
+
+@pytest.mark.parametrize("role", [*CONTROLS, *CLASSIFIERS])
+def test_without_a_control_it_raises(linear, role):
+    rows = [row for row in linear[0].rows if row["role"] != role]
+    with pytest.raises(IncompleteError, match=f"without its control.* {role}"):
+        judge(rows)
+
+
+def test_rows_that_do_not_belong_together_raise(linear):
+    rows = [dict(row) for row in linear[0].rows]
+    with pytest.raises(IncompleteError, match="lacks seeds 3"):
+        judge([row for row in rows if (row["role"], row["seed"]) != ("frozen", 3)])
+    moved = [row | {"split": "another"} if row["role"] == "removed" else row for row in rows]
+    with pytest.raises(IncompleteError, match="different splits"):
+        judge(moved)
+    wrong = [row | {"accuracy": 0.987} if row["role"] == "subject" else row for row in rows]
+    with pytest.raises(ArgumentError, match="no share of 80 rows"):
+        judge(wrong)
+
+
+def test_a_real_advantage_is_called_one(linear):
+    """The plant: a subject that is better than everything, on data that no linear model learns."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for row in linear[0].rows:
+        right = 78 - rng.integers(2) if row["role"] == "subject" else 60 - rng.integers(4)
+        rows.append(row | {"accuracy": right / 80})
+    verdicts, _, _ = judge(rows, fresh={"linear": True})
+    words = {row["control"]: row["verdict"] for row in verdicts}
+    assert words["all"] == words["circuit"] == words["frozen"] == words["svm_rbf"] == "BEATS"
+    worse = [row | {"accuracy": 79 / 80} if row["role"] == "svm_rbf" else row for row in rows]
+    verdicts, _, _ = judge(worse, fresh={"linear": True})
+    words = {row["control"]: row["verdict"] for row in verdicts}
+    assert words["circuit"] == "BEATS" and words["all"] != "BEATS"
+
+
+# ---- cells, learning curves, rows of one's own ---------------------------------------------------------------------
+
+
+def test_a_cell_tunes_on_the_train_part_alone():
+    train, test = qbp.data.load("moons", n_samples=120, noise=0.2, test_size=0.5)
+    protocol = Protocol({"epochs": 3}, budget=3, folds=3)
+    found = trial("logistic_regression", train, test, 1, protocol)
+    shuffled = Dataset(test.x, 1 - test.y, test.name)
+    other = trial("logistic_regression", train, shuffled, 1, protocol)
+    for key in ("hyperparameters", "cv_accuracy", "n_parameters"):
+        assert found["row"][key] == other["row"][key]  # whatever the test part says
+    assert found["row"]["accuracy"] == pytest.approx(1 - other["row"]["accuracy"])
+    assert json.loads(found["row"]["hyperparameters"])["C"] in (1.0, 10.0, 0.1)
+
+
+def test_scores_follow_from_the_probabilities():
+    train, test = qbp.data.load("iris", test_size=0.5)
+    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol({"epochs": 10, "lr": 0.1}, budget=2))
+    row, arrays = found["row"], found["arrays"]
+    correct = arrays["probabilities"].argmax(1) == arrays["y"]
+    assert row["accuracy"] == correct.mean() and len(found["curve"]) == 10
+    picked = np.clip(arrays["probabilities"][np.arange(75), arrays["y"]], 1e-15, 1)
+    assert row["log_loss"] == pytest.approx(-np.log(picked).mean(), rel=1e-5)
+
+
+def test_a_configuration_that_diverges_is_passed_over(monkeypatch):
+    from qbp.training import fitting as training
+
+    def fit(model, data, *, lr, **options):
+        if lr > 0.05:
+            raise training.DivergenceError("not finite")
+        return training.fit(model, data, lr=lr, **options)
+
+    monkeypatch.setattr("qbp.comparison.cell.fit", fit)
+    train, test = qbp.data.load("iris", test_size=0.5)
+    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol({"epochs": 2, "lr": 0.06}, budget=4))
+    assert json.loads(found["row"]["hyperparameters"])["lr"] == pytest.approx(0.02)
+    with pytest.raises(training.DivergenceError):
+        trial(torch.nn.Linear(4, 3), train, test, 0, Protocol({"epochs": 2, "lr": 0.06}, budget=2))
+
+
+def test_rows_of_one_s_own_are_split_anew_and_tested_as_splits():
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(1))
+    data = Dataset(x, (x[:, 0] * x[:, 1] > 0).long(), "mine")
+    options = {"seeds": 5, "budget": 1, "training": {"epochs": 1}, "sizes": (20,)}
+    mlp = qbp.mlp(2, 6, 2, seed=0)
+    found = compare({"mlp": mlp}, data.subset(range(40)), data.subset(range(40, 60)), **options)
+    assert {row["test"] for row in found.verdicts if row["effect"] is not None} == {"corrected resampled t-test"}
+    assert {row["verdict"] for row in found.verdicts} == {"INCONCLUSIVE"}  # five seeds decide nothing
+    assert not set(LAYER_CONTROLS) & {row["role"] for row in found.rows}
+    assert {row["n_train"] for row in found.rows} == {20, 40} and len(set(found.column("split"))) == 5
+    assert {row["model"] for row in found.sample_complexity} == set(found.column("model"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": 4}, "5 different ones"),
+        ({"seeds": [1, 1, 2, 3, 4]}, "5 different ones"),
+        ({"models": {}}, "is empty"),
+        ({"models": {"svm_rbf": HYBRID}}, "none a control's"),
+        ({"models": {"a/b": HYBRID}}, "must have names"),
+        ({"budget": 13}, "1 to 12"),
+        ({"metric": "log_loss"}, "must be one of"),
+        ({"sizes": (500,)}, "4 to 79 rows"),
+        ({"data": None}, "as `train` and `test`, or as `data`"),
+        ({"models": {"tiny": lambda n_inputs, n_outputs: torch.nn.Linear(2, 2, bias=False)}}, "no MLP"),
+    ],
+)
+def test_refused_before_anything_is_trained(change, said):
+    with pytest.raises(ArgumentError, match=said):
+        compare(**({"models": {"hybrid": HYBRID}, "data": LINEAR} | change))
+
+
+def test_regressions_are_refused():
+    with pytest.raises(ArgumentError, match="with labels"):
+        compare({"hybrid": HYBRID}, *qbp.data.load("diabetes"))
+    with pytest.raises(ArgumentError, match="is a regression"):
+        compare({"hybrid": HYBRID}, data={"d": {"name": "diabetes"}})
+
+
+def test_without_statsmodels_it_says_so_before_anything_is_trained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    with pytest.raises(MissingPackageError, match=r"qbp\[compare\]"):
+        compare({"hybrid": HYBRID}, data=LINEAR)

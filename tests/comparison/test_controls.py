@@ -1,0 +1,155 @@
+"""Controls: each is what its name says, of the right size; and what models cost."""
+
+from __future__ import annotations
+
+import math
+
+import pennylane as qml
+import pytest
+import torch
+from torch import nn
+
+import qbp
+from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS, Removed, Sine, controls_of, uploads
+from qbp.errors import ArgumentError
+from qbp.nn.models import hybrid, mlp, n_parameters, renew
+from qbp.nn.resources import resources
+
+X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model():
+    return hybrid(6, 2, n_qubits=3, n_layers=2, seed=0)
+
+
+def test_every_control_is_there_and_maps_alike(model):
+    made = controls_of(model, 6, 2)
+    assert list(made) == list(CONTROLS)
+    for name, control in made.items():
+        assert renew(control, 1)(X).shape == (5, 2), name
+
+
+@pytest.mark.parametrize(
+    ("n_inputs", "n_outputs", "qubits", "layers"), [(8, 2, 4, 2), (4, 3, 4, 1), (30, 2, 6, 3), (64, 10, 5, 2)]
+)
+def test_matched_controls_match_within_5_percent(n_inputs, n_outputs, qubits, layers):
+    subject = hybrid(n_inputs, n_outputs, n_qubits=qubits, n_layers=layers, seed=0)
+    ours, made = resources(subject, n_inputs), controls_of(subject, n_inputs, n_outputs)
+    assert resources(made["matched_parameters"], n_inputs)["n_parameters"] == pytest.approx(
+        ours["n_parameters"], rel=0.05
+    )
+    assert resources(made["matched_compute"], n_inputs)["multiply_adds"] == pytest.approx(
+        ours["multiply_adds"], rel=0.05
+    )
+
+
+def test_frozen_trains_everything_but_the_circuit(model):
+    frozen = controls_of(model, 6, 2)["frozen"]
+    assert n_parameters(model) - n_parameters(frozen) == 18 and not frozen[2].weights.requires_grad
+    assert model[2].weights.requires_grad  # the subject is left as it was
+    other = renew(frozen, 5)
+    before = other[2].weights.clone()
+    other(X).sum().backward()
+    assert other[2].weights.grad is None and torch.equal(before, other[2].weights) and other[0].weight.grad is not None
+
+
+def test_separable_has_no_entanglement(model):
+    """Each output depends on its own input alone, and the entangled circuit's outputs do not."""
+    separable = controls_of(model, 6, 2)["separable"][2]
+    assert resources(nn.Sequential(separable), 3)["two_qubit_gates"] == 0
+
+    def dependence(layer):
+        return torch.autograd.functional.jacobian(lambda x: layer(x[None])[0], torch.tensor([0.3, 0.7, -0.4])).abs()
+
+    off = ~torch.eye(3, dtype=torch.bool)
+    assert dependence(separable)[off].max() < 1e-6 < dependence(separable).diagonal().min()
+    assert dependence(model[2])[off].max() > 1e-2
+
+
+def test_sine_is_what_a_circuit_without_entanglers_is():
+    """H, RY(x), RY(theta), <Z> = -sin(x + theta): the layer with W = 1 and phase theta + pi."""
+
+    def circuit(inputs, weights):
+        for wire in range(3):
+            qml.Hadamard(wire)
+            qml.RY(inputs[wire], wire)
+            qml.RY(weights[wire], wire)
+        return [qml.expval(qml.Z(wire)) for wire in range(3)]
+
+    layer, sine, x = qbp.QuantumLayer(circuit, {"weights": (3,)}, seed=0), Sine(3, 3), X[:, :3]
+    with torch.no_grad():
+        sine.linear.weight.copy_(torch.eye(3))
+        sine.phases.copy_(layer.weights[None] + math.pi)
+    assert torch.allclose(layer(x), sine(x), atol=1e-6)
+
+
+def test_sine_has_the_degree_of_the_circuit():
+    assert uploads(hybrid(2, 2, n_qubits=2, n_layers=3, seed=0)[2]) == 1
+    again = hybrid(2, 2, circuit="reuploading", n_qubits=2, n_layers=3, seed=0)
+    assert uploads(again[2]) == 3
+    sine = controls_of(again, 2, 2)["layer_sine"][2]
+    assert sine.phases.shape == (3, 2)
+    x = torch.linspace(-3, 3, 7)[:, None].expand(7, 2)
+    w, b, a = sine.linear.weight, sine.phases, sine.amplitudes
+    by_hand = sum(a[k] * torch.sin((k + 1) * (x @ w.T) + b[k]) for k in range(3))
+    assert torch.allclose(sine(x), by_hand, atol=1e-6)
+
+
+def test_removed():
+    x = X[:, :4]
+    assert torch.equal(Removed(4, 4)(x), x)
+    down, up = Removed(4, 2), Removed(4, 6)
+    assert torch.allclose(down.projection @ down.projection.T, torch.eye(2), atol=1e-5)
+    assert torch.allclose(up.projection.T @ up.projection, torch.eye(4), atol=1e-5)
+    assert n_parameters(nn.Sequential(down, up)) == 0
+
+
+def test_renew_is_a_function_of_the_seed(model):
+    def weights(seed):
+        return torch.cat([p.detach().flatten() for p in renew(model, seed).parameters()])
+
+    assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))
+    same = renew(controls_of(model, 6, 2)["layer_tanh"], 3)
+    assert torch.equal(same[0].weight, renew(model, 3)[0].weight)  # what a control shares with its subject begins alike
+
+
+def test_renew_keeps_the_layer_s_own_distribution_and_refuses_what_it_cannot_draw():
+    layer = qbp.QuantumLayer(
+        "strongly_entangling", n_qubits=2, n_layers=1, init_method=lambda t: nn.init.normal_(t, std=1e-3)
+    )
+    assert renew(nn.Sequential(layer), 0)[0].weights.abs().max() < 0.01
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(ArgumentError, match="reset_parameters"):
+        renew(nn.Sequential(Own()), 0)
+
+
+def test_resources(model):
+    found = resources(model, 6, batch_size=32)
+    # 3 encodings and 6 RZ RY RZ: 21 rotations of 8 amplitudes, 3 outputs; 6 CNOTs; dense 6 x 3 and 3 x 2.
+    assert found["n_gates"] == 27 and found["two_qubit_gates"] == 6
+    assert found["multiply_adds"] == 8 * (4 * 21 + 2 * 3) + 18 + 6
+    assert found["circuits_per_step"] == 32 * (1 + 2 * 21)
+    alone = nn.Sequential(model[2], nn.Linear(3, 2))  # raw data want no gradient, and cost no circuits
+    assert resources(alone, 3, batch_size=32)["circuits_per_step"] == 32 * (1 + 2 * 18)
+    assert resources(mlp(6, 4, 2), 6) == {
+        "n_parameters": 38,
+        "n_gates": 0,
+        "two_qubit_gates": 0,
+        "circuits_per_step": 0,
+        "multiply_adds": 32,
+    }
+
+
+def test_a_model_without_a_circuit_has_no_controls_in_its_place():
+    assert set(controls_of(mlp(6, 8, 2), 6, 2)) == set(CONTROLS) - set(LAYER_CONTROLS)
+
+
+def test_all_classifiers_try_equally_many_configurations():
+    assert {len(grid) for grid in CLASSIFIERS.values()} == {12}
+    assert all(len({repr(options) for options in grid}) == 12 for grid in CLASSIFIERS.values())

@@ -1,0 +1,236 @@
+"""Configs: what loads, what is refused, and whether the message says where and what instead."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qbp import data
+from qbp.errors import ConfigError
+from qbp.nn import models
+from qbp.runs import config as configs
+from qbp.training import fitting as train
+
+GOOD = """\
+data:
+  name: moons
+  n_samples: 100
+model:
+  kind: mlp
+  hidden: [4]
+train:
+  epochs: 3
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "moons-small.yaml"
+    file.write_text(GOOD)
+    return file
+
+
+def refusal(source: Any, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        configs.load(source, overrides)
+    return str(caught.value)
+
+
+def test_a_file_gets_its_name_and_every_default(path: Path) -> None:
+    config = configs.load(path)
+    assert config.name == "moons-small"
+    assert config.data == configs.Data(name="moons", n_samples=100)
+    assert config.model == configs.Mlp(hidden=(4,))
+    assert config.train == configs.Train(epochs=3)
+    assert (config.seed, config.twin) == (0, True)
+
+
+@pytest.mark.parametrize("name", configs.packaged())
+def test_packaged_configs_load_by_bare_name(name: str) -> None:
+    assert configs.load(name).name == name
+
+
+def test_there_are_packaged_configs() -> None:
+    assert {"digits", "xor"} <= set(configs.packaged())
+
+
+@pytest.mark.parametrize(
+    ("section", "function"),
+    [
+        (configs.Data, data.load),
+        (configs.Hybrid, models.hybrid),
+        (configs.Mlp, models.mlp),
+        (configs.Train, train.fit),
+    ],
+)
+def test_keys_and_defaults_are_those_of_the_function_they_are_passed_to(section: Any, function: Any) -> None:
+    parameters = inspect.signature(function).parameters
+    for key, field in section.model_fields.items():
+        if key in ("kind", "hidden"):  # `kind` chooses the function, `hidden` are positional arguments
+            continue
+        assert key in parameters
+        if parameters[key].default is not inspect.Parameter.empty:
+            assert field.default == parameters[key].default, key
+
+
+@pytest.mark.parametrize("name", configs.packaged())
+def test_dump_and_load_are_inverse_and_dump_spells_out_every_key(name: str, tmp_path: Path) -> None:
+    config = configs.load(name, ["train.lr=3e-3", "data.classes=[a, 3]", "seed=7"])
+    (tmp_path / "other.yaml").write_text(configs.dump(config))
+    assert configs.load(tmp_path / "other.yaml") == config
+    written = yaml.safe_load(configs.dump(config))
+    assert set(written) == set(configs.Config.model_fields)
+    assert set(written["train"]) == set(configs.Train.model_fields)
+
+
+def test_overrides_are_typed_by_yaml(path: Path) -> None:
+    config = configs.load(
+        path,
+        ["train.lr=2e-2", "train.schedule=cosine", "data.classes=[0, upper]", "twin=false", "train.epochs=5"],
+    )
+    assert config.train.lr == 0.02
+    assert config.train.schedule == "cosine"
+    assert config.data.classes == (0, "upper")
+    assert config.twin is False
+    assert config.train.epochs == 5
+    assert configs.load(path, ["train.schedule="]).train.schedule is None
+    assert configs.load(path, ["model={kind: hybrid, n_qubits: 3}"]).model == configs.Hybrid(n_qubits=3)
+    assert configs.load(path, ["train.epochs=5", "train.epochs=6"]).train.epochs == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "words"),
+    [
+        (
+            ("epochs: 3", "epoch: 3"),
+            8,
+            ["key `train.epoch` is unknown", "did you mean `epochs`?", "batch_size"],
+        ),
+        (("train:", "trian:"), 7, ["key `trian` is unknown", "did you mean `train`?"]),
+        (("hidden: [4]", "n_qubits: 4"), 6, ["key `model.n_qubits` is unknown (known here: kind, hidden, "]),
+        (("kind: mlp", "kind: hybird"), 5, ["`model.kind` must be one of hybrid, mlp", "mean `hybrid`?"]),
+        (
+            ("name: moons", "name: mons"),
+            2,
+            ["`data.name` must be one of xor, ", "but is mons", "mean `moons`?"],
+        ),
+        (("  name: moons\n", ""), 1, ["key `data.name` is missing"]),
+        (("epochs: 3", "epochs: 0"), 8, ["key `train.epochs` must be greater than or equal to 1, but is 0"]),
+        (("epochs: 3", "epochs: 2.5"), 8, ["key `train.epochs` must be an integer, but is 2.5"]),
+        (("epochs: 3", "epochs: true"), 8, ["key `train.epochs` must be an integer, but is true"]),
+        (("epochs: 3", "epochs: many"), 8, ["key `train.epochs` must be an integer, but is many"]),
+        (("epochs: 3", "lr: on"), 8, ["key `train.lr` must be a number, but is true"]),
+        (("epochs: 3", "lr: .inf"), 8, ["key `train.lr` must be a finite number, but is inf"]),
+        (("epochs: 3", "lr: -1"), 8, ["key `train.lr` must be greater than 0, but is -1"]),
+        (("epochs: 3", "validation: 1.5"), 8, ["key `train.validation` must be less than 1, but is 1.5"]),
+        (("epochs: 3", "optimizer: adem"), 8, ["must be one of sgd, momentum, ", "did you mean `adam`?"]),
+        (("hidden: [4]", "hidden: [4, x]"), 6, ["key `model.hidden.1` must be an integer, but is x"]),
+        (("hidden: [4]", "hidden: 4"), 6, ["key `model.hidden` must be a list, but is 4"]),
+        (
+            ("n_samples: 100", "classes: [[1]]"),
+            3,
+            ["`data.classes.0` must be the name or the number of a class"],
+        ),
+        (("epochs: 3", "epochs: 3\nseed: -1"), 9, ["key `seed` must be greater than or equal to 0"]),
+        (("epochs: 3", "epochs: 3\ntwin: maybe"), 9, ["key `twin` must be true or false, but is maybe"]),
+        (("epochs: 3", "epochs: 3\nname: ../up"), 9, ["key `name` must match pattern"]),
+        (("epochs: 3", "epochs: 3\n  epochs: 4"), 9, ["key `train.epochs` is already there, in line 8"]),
+        (("epochs: 3", "epochs: [3"), 9, ["not YAML"]),
+        (
+            ("epochs: 3", "epochs: !!python/name:os.system"),
+            8,
+            ["not YAML", "could not determine a constructor"],
+        ),
+    ],
+)
+def test_an_error_names_file_line_key_and_what_would_do(
+    path: Path, change: tuple[str, str], line: int, words: list[str]
+) -> None:
+    assert GOOD.count(change[0]) == 1
+    path.write_text(GOOD.replace(*change))
+    message = refusal(path)
+    assert message.startswith(f"{path}, line {line}: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_every_error_of_a_file_is_told_at_once(path: Path) -> None:
+    path.write_text(GOOD.replace("epochs: 3", "epochs: 0").replace("hidden: [4]", "hiden: [4]"))
+    assert len(refusal(path).splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "moons", "3: {name: moons}"])
+def test_a_config_must_be_a_mapping_with_data(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert "must be a mapping" in refusal(path) or "key `data` is missing" in refusal(path)
+
+
+def test_aliases_that_contain_themselves_end(path: Path) -> None:
+    path.write_text(GOOD + "  more: &a\n    again: *a\n")
+    assert "key `train.more` is unknown" in refusal(path)
+
+
+def test_a_name_that_is_no_config_gets_the_list() -> None:
+    message = refusal("digit")
+    assert "neither a file nor one of digits, " in message
+    assert "did you mean `digits`?" in message
+
+
+def test_a_directory_and_bytes_are_refused(path: Path, tmp_path: Path) -> None:
+    assert "neither a file" in refusal(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "Cannot read config" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.lr", "must look like `train.lr=0.02`"),
+        ("=3", "must look like"),
+        ("train..lr=3", "must look like"),
+        ("train.lr=[", "not YAML"),
+        ("train.lr=0", "Override: key `train.lr` must be greater than 0, but is 0"),
+        ("train.lrs=1", "Override: key `train.lrs` is unknown"),
+        ("train=3", "Override: key `train` must be a mapping, but is 3"),
+        ("model.kind=hybrid", "key `model.hidden` is unknown"),
+    ],
+)
+def test_a_wrong_override_is_refused(path: Path, override: str, words: str) -> None:
+    assert words in refusal(path, override)
+
+
+def test_differences_name_the_keys(path: Path) -> None:
+    one = configs.load(path)
+    assert configs.differences(one, configs.load(path)) == []
+    assert configs.differences(one, configs.load(path, ["train.lr=0.02", "seed=1"])) == [
+        "seed: 0 / 1",
+        "train.lr: 0.01 / 0.02",
+    ]
+    other = configs.load(path, ["model={kind: hybrid}"])
+    assert "model.kind: mlp / hybrid" in configs.differences(one, other)
+    assert "model.n_qubits: None / 4" in configs.differences(one, other)
+
+
+yaml_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+keys = st.sampled_from(["name", "data", "model", "train", "data.classes", "model.kind", "train.lr", "x", "data.x.y"])
+
+
+@given(key=keys, value=yaml_values)
+def test_whatever_a_value_is_it_loads_or_is_refused_in_words(key: str, value: Any) -> None:
+    try:
+        config = configs.load("digits", [f"{key}={yaml.safe_dump(value)}"])
+    except ConfigError as error:
+        assert "key `" in str(error) or "YAML" in str(error)
+    else:
+        assert yaml.safe_load(configs.dump(config))
