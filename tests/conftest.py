@@ -10,19 +10,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled() -> None:
-    """The native engine's kernels, compiled before any test: on a new machine that takes a while and says so."""
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The native engine's kernels, compiled before any test: on a new machine that takes a while and says so.
+
+    By one process of a parallel run; the others wait and find them on disk.
+    """
     import qbp
 
-    for dtype in (torch.float32, torch.float64):
-        for n_qubits in (1, 10):  # lanes that are samples, and that are amplitudes
-            layer = qbp.QuantumLayer("basic_entangler", n_qubits=n_qubits, n_layers=1)
-            layer(torch.zeros(1, n_qubits, dtype=dtype)).sum().backward()
+    with FileLock(tmp_path_factory.getbasetemp().parent / "compiled.lock"):
+        for dtype in (torch.float32, torch.float64):
+            for n_qubits in (1, 10):  # lanes that are samples, and that are amplitudes
+                layer = qbp.QuantumLayer("basic_entangler", n_qubits=n_qubits, n_layers=1)
+                layer(torch.zeros(1, n_qubits, dtype=dtype)).sum().backward()
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         capture_output=True,
     )
     (path,) = folder.glob("*.whl")
-    assert path.name == f"qbp-{PROJECT['version']}-py3-none-any.whl"
+    assert path.name == f"qbp-{qbp.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(path) as archive:
         yield archive
 
@@ -48,7 +48,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: zipfile.ZipFile) 
     configs = {f"qbp/configs/{name}" for name in below("qbp/configs", "*.yaml")}
     assert any(name.endswith(".qasm") for name in circuits)
     assert configs
-    about = "qbp-0.1.0.dist-info"
+    about = f"qbp-{qbp.__version__}.dist-info"
     licences = {f"{about}/licenses/LICENSE", f"{about}/licenses/qbp/datasets/README.md"}
     assert names == modules | circuits | configs | licences | {
         "qbp/py.typed",
@@ -86,16 +86,22 @@ assert len(data.load("mnist", n_samples=100)[0]) == 75
 
 
 def test_the_metadata_say_what_pyproject_says(wheel: zipfile.ZipFile) -> None:
-    about = message_from_bytes(wheel.read("qbp-0.1.0.dist-info/METADATA"))
+    about = message_from_bytes(wheel.read(f"qbp-{qbp.__version__}.dist-info/METADATA"))
     assert about["License-Expression"] == "Apache-2.0"
     assert set(about["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
     assert set(about.get_all("Provides-Extra") or []) == set(PROJECT["optional-dependencies"])
-    assert b"qbp = qbp.cli:main" in wheel.read("qbp-0.1.0.dist-info/entry_points.txt")
+    assert b"qbp = qbp.cli:main" in wheel.read(f"qbp-{qbp.__version__}.dist-info/entry_points.txt")
     assert "Typing :: Typed" in (about.get_all("Classifier") or [])
 
 
-def test_the_version_is_one() -> None:
-    assert qbp.__version__ == PROJECT["version"]
+def test_the_version_is_one(wheel: zipfile.ZipFile) -> None:
+    """In qbp/_version.py, and nowhere else."""
+    assert "version" not in PROJECT and PROJECT["dynamic"] == ["version"]
+    about = message_from_bytes(wheel.read(f"qbp-{qbp.__version__}.dist-info/METADATA"))
+    assert about["Version"] == qbp.__version__
+    sources = [ROOT / "pyproject.toml", *(ROOT / "qbp").rglob("*.py")]
+    named = [path.name for path in sources if re.search(r"^(__version__|version) = ", path.read_text(), re.MULTILINE)]
+    assert named == ["_version.py"]
 
 
 def test_the_licence_is_apache_2_in_full() -> None:
@@ -157,7 +163,7 @@ def readme_commands() -> list[str]:
 def test_the_readme_opens_with_two_commands_that_install_with_the_pins() -> None:
     job, tests = readme_commands()
     assert re.search(r"/qbp train \w+$", job)
-    assert re.search(r"-e '\.\[test\]' && \S+/pytest( -q)?$", tests)
+    assert re.search(r"-e '\.\[test\]' && \S+/pytest -q -n auto$", tests)
     for command in (job, tests):
         assert "-c constraints.txt" in command
         assert command.startswith("python3 -m venv ")
