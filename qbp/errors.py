@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import TypeGuard
 
 __all__ = [
     "ArgumentError",
@@ -16,7 +19,11 @@ __all__ = [
     "QbpError",
     "ServiceError",
     "check_choice",
+    "check_count",
+    "check_positive",
+    "check_seed",
     "check_shape",
+    "check_share",
 ]
 
 
@@ -65,7 +72,48 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     allowed = list(choices)
     if value not in allowed:
         listed = ", ".join(repr(choice) for choice in allowed)
-        raise ArgumentError(f"Argument `{name}` must be one of {listed}, but is {value!r}")
+        raise ArgumentError(f"Argument `{name}` must be one of {listed}, but is {_shortened(value)}")
+
+
+def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Raise `ArgumentError` unless `value` is an integer from `least` to `most`; True and 1.0 are none."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < least or (most is not None and int(value) > most):  # type: ignore[call-overload]
+        at_least = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        wanted = at_least if most is None else f"an integer of {least} to {most}"
+        raise ArgumentError(f"Argument `{name}` must be {wanted}, but is {_shortened(value)}")
+
+
+def check_seed(name: str, value: object) -> None:
+    """Raise `ArgumentError` unless `value` is an integer that seeds NumPy's generators as well as torch's."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= int(value) < 2**32:
+        raise ArgumentError(f"Argument `{name}` must be an integer in 0..2**32-1, but is {_shortened(value)}")
+
+
+def check_share(name: str, value: object, *, zero: bool = False, one: bool = False) -> None:
+    """Raise `ArgumentError` unless `value` is a number between 0 and 1; these two only where they are let in."""
+    if not _is_number(value) or not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
+        low, high = "at least 0" if zero else "above 0", "at most 1" if one else "below 1"
+        raise ArgumentError(f"Argument `{name}` must be {low} and {high}, but is {_shortened(value)}")
+
+
+def check_positive(name: str, value: object, *, zero: bool = False) -> None:
+    """Raise `ArgumentError` unless `value` is a finite number above 0, or 0 where `zero` lets it in."""
+    if not _is_number(value) or not 0 <= value < math.inf or (value == 0 and not zero):
+        wanted = "a number of at least 0" if zero else "a positive number"
+        raise ArgumentError(f"Argument `{name}` must be {wanted}, but is {_shortened(value)}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _shortened(value: object, width: int = 80) -> str:
+    """What an error says of a value; an integer of a million digits would take Python minutes to write."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def check_shape(name: str, shape: Iterable[int], expected: Iterable[int | str]) -> None:

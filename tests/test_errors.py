@@ -1,0 +1,56 @@
+"""The checks of arguments, against what each promises to take."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from qbp.errors import ArgumentError, check_count, check_positive, check_seed, check_share
+
+WRONG = (None, "3", True, False, np.True_, np.float64("nan"), [], {}, object(), 1j, torch.tensor(True), float("inf"))
+
+
+@pytest.mark.parametrize(
+    "check, takes, refuses",
+    [
+        (check_count, (1, 2, 10**9, np.int64(3)), (0, -1, 1.0, 2.5, *WRONG)),
+        (lambda name, v: check_count(name, v, 0), (0, 1), (-1, 0.0, *WRONG)),
+        (lambda name, v: check_count(name, v, 2, 20), (2, 20, np.uint8(7)), (1, 21, 2.0, 10**100_000, *WRONG)),
+        (check_seed, (0, 2**32 - 1, np.int32(5)), (-1, 2**32, 0.0, *WRONG)),
+        (check_share, (0.5, 1e-9, np.float32(0.25)), (0, 1, 0.0, 1.0, -0.1, 1.5, *WRONG)),
+        (lambda name, v: check_share(name, v, zero=True), (0, 0.0, 0.5), (1, 1.0, -1e-9, *WRONG)),
+        (lambda name, v: check_share(name, v, one=True), (1, 1.0, 0.5), (0, 0.0, 1.0001, *WRONG)),
+        (check_positive, (1, 0.5, 1e300, np.float32(2)), (0, 0.0, -1, -math.inf, *WRONG)),
+        (lambda name, v: check_positive(name, v, zero=True), (0, 0.0, 3), (-1e-9, *WRONG)),
+    ],
+)
+def test_checks_take_numbers_and_refuse_the_rest_by_name(check, takes, refuses):
+    for value in takes:
+        check("width", value)
+    for value in refuses:
+        with pytest.raises(ArgumentError, match=re.escape("Argument `width` must be")) as told:
+            check("width", value)
+        assert len(str(told.value)) < 250, "a message stays a message, whatever the value"
+
+
+@pytest.mark.parametrize(
+    "check, said",
+    [
+        (lambda: check_count("n", 0), "`n` must be a positive integer, but is 0"),
+        (lambda: check_count("n", True), "`n` must be a positive integer, but is True"),
+        (lambda: check_count("n", 1, 2), "`n` must be an integer of at least 2, but is 1"),
+        (lambda: check_count("n", 10**99, 2, 20), "`n` must be an integer of 2 to 20, but is an integer of 329 bits"),
+        (lambda: check_share("s", 1.0), "`s` must be above 0 and below 1, but is 1.0"),
+        (lambda: check_share("s", 2, zero=True, one=True), "`s` must be at least 0 and at most 1, but is 2"),
+        (lambda: check_positive("p", 0), "`p` must be a positive number, but is 0"),
+        (lambda: check_positive("p", "1", zero=True), "`p` must be a number of at least 0, but is '1'"),
+        (lambda: check_seed("seed", -1), "`seed` must be an integer in 0..2**32-1, but is -1"),
+    ],
+)
+def test_messages_say_what_is_wanted_and_what_was_given(check, said):
+    with pytest.raises(ArgumentError, match=re.escape(said)):
+        check()
