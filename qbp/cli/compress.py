@@ -122,16 +122,20 @@ def _show(what: str, folder: Path, work: Callable[[], dict[str, Any]]) -> None:
 
 
 def _what_the_teacher_did(stages: dict[str, Any]) -> str:
+    from qbp.training.metrics import main_metric
+
     taught, alone = stages["3-distill"], stages["3-scratch"]
-    metric = "accuracy" if "accuracy" in taught else "r2"
+    metric = main_metric(taught)
     verb = "helped" if taught[metric] > alone[metric] else "did not help"
     return f"The teacher {verb}: {metric} {taught[metric]:.4f} with it, {alone[metric]:.4f} without (one seed)"
 
 
 def _sizes(result: dict[str, Any], what: str) -> Table:
+    from qbp.training.metrics import metrics_of
+
     about, scores = result["data"], result[what]
     counts = {"parameters": "weights", "rotations": "rotations", "two_qubit_gates": "2-qubit", "circuits": "circuits"}
-    metrics = ("accuracy", "loss") if "accuracy" in next(iter(scores.values())) else ("r2", "mae", "loss")
+    metrics = metrics_of(next(iter(scores.values())))
     title = f"{result['name']}: {about['name']}, {about['train']} rows to train, {about['test']} to test"
     rows = table(title, what[:-1], *counts.values(), *metrics)
     for name, score in scores.items():

@@ -143,6 +143,7 @@ def _cancel(ledger: Path) -> None:
 
 def _finish(job: Submission, no_wait: bool = False) -> None:
     from qbp.errors import JobError
+    from qbp.training.metrics import metrics_of
 
     try:
         if no_wait and (pending := job.send()):
@@ -156,7 +157,7 @@ def _finish(job: Submission, no_wait: bool = False) -> None:
     except KeyboardInterrupt:
         err().print(f"Interrupted; no job is lost. Go on with: qbp collect {job.directory}", markup=False)
         raise typer.Exit(130) from None
-    metrics = [key for key in ("accuracy", "r2", "mae", "loss") if key in result]
+    metrics = metrics_of(result)
     rows = table(str(job.directory), "backend", *(f"test {key}" for key in metrics), "jobs", "quantum seconds")
     cost = result["cost"]
     rows.add_row(job.backend, *(f"{result[key]:.4f}" for key in metrics), f"{cost['jobs']}", f"{cost['seconds']:.1f}")

@@ -52,12 +52,14 @@ def evaluate(
 ) -> None:
     """Evaluate the model of a run on its held-out data, on any backend."""
     from qbp.runs import run as runs
+    from qbp.training.metrics import metrics_of
 
     result = runs.evaluate(run, backend=backend, shots=shots)
     elsewhere = [f"backend {backend}"] * (backend is not None) + [f"{shots} shots"] * (shots is not None)
     title = ", ".join([str(run), *elsewhere])
-    rows = table(title, "model", "epoch", *(f"test {metric}" for metric in _metrics(result)))
-    rows.add_row(result["model"], str(result["epoch"]), *(f"{result[key]:.4f}" for key in _metrics(result)))
+    metrics = metrics_of(result)
+    rows = table(title, "model", "epoch", *(f"test {metric}" for metric in metrics))
+    rows.add_row(result["model"], str(result["epoch"]), *(f"{result[metric]:.4f}" for metric in metrics))
     out().print(rows)
 
 
@@ -103,15 +105,13 @@ def lr(
 
 
 def _scores(result: dict[str, Any]) -> Table:
+    from qbp.training.metrics import metrics_of
+
     about, scores = result["data"], result["models"]
-    metrics = _metrics(next(iter(scores.values())))
+    metrics = metrics_of(next(iter(scores.values())))
     title = f"{result['name']}: {about['name']}, {about['train']} rows to train, {about['test']} to test"
     rows = table(title, "model", "parameters", "epochs", "seconds", *(f"test {metric}" for metric in metrics))
     for name, score in scores.items():
         counts = str(score["parameters"]), str(score["epochs"]), f"{score['seconds']:.1f}"
         rows.add_row(name, *counts, *(f"{score[metric]:.4f}" for metric in metrics))
     return rows
-
-
-def _metrics(score: dict[str, Any]) -> tuple[str, ...]:
-    return ("accuracy", "loss") if "accuracy" in score else ("r2", "mae", "loss")

@@ -21,7 +21,7 @@ from qbp.errors import ArgumentError
 from qbp.executors import Executor
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import flat_values, shrink
-from qbp.training.metrics import evaluate
+from qbp.training.metrics import evaluate, main_metric
 
 __all__ = ["GateCounts", "gate_counts", "saved_gates", "snap"]
 
@@ -166,7 +166,7 @@ def _cost(layer: QuantumLayer, executor: Any) -> tuple[int, int]:
 
 def _quality(model: nn.Module, data: Dataset) -> float:
     result = evaluate(model, data)
-    return float(result["accuracy"] if "accuracy" in result else result["r2"])
+    return float(result[main_metric(result)])
 
 
 def _near_quarters(layer: QuantumLayer, within: float) -> list[tuple[int, float]]:

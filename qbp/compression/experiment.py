@@ -21,7 +21,7 @@ from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import n_parameters
 from qbp.nn.resources import depth, is_fed
 from qbp.training.fitting import fit
-from qbp.training.metrics import evaluate
+from qbp.training.metrics import evaluate, main_metric
 
 __all__ = ["CONTROLS", "compression", "cost_of", "quality_of", "summary"]
 
@@ -102,7 +102,7 @@ def quality_of(
 
     def quality(of: nn.Module, data: Dataset) -> float:
         result = evaluate(of, data)
-        return float(result["accuracy"] if "accuracy" in result else result["r2"])
+        return float(result[main_metric(result)])
 
     is_quantum = any(isinstance(module, QuantumLayer) for module in model.modules())
     row: Row = {"ideal": quality(on_backend(model, "native") if is_quantum else model, test)}

@@ -17,6 +17,7 @@ from qbp.runs import run as runs
 from qbp.runs.folder import TWIN, read_config, read_result
 from qbp.training.checkpoint import METRICS, History
 from qbp.training.fitting import load_checkpoint
+from qbp.training.metrics import main_metric
 
 __all__ = ["run_document"]
 
@@ -69,7 +70,7 @@ def _findings(folder: Path) -> tuple[Finding, ...]:
 
 
 def _metric(result: dict[str, Any]) -> str:
-    return "accuracy" if "accuracy" in next(iter(result["models"].values())) else "r2"
+    return main_metric(next(iter(result["models"].values())))
 
 
 def _verdict(result: dict[str, Any]) -> tuple[Verdict, ...]:

@@ -25,6 +25,7 @@ from qbp.report.document import (
 from qbp.runs import run as runs
 from qbp.runs import stages as pipeline
 from qbp.runs.folder import read_config, read_result
+from qbp.training.metrics import main_metric
 
 __all__ = ["stages_document"]
 
@@ -80,7 +81,7 @@ def _title(stage: str) -> str:
 
 
 def _metric(result: dict[str, Any]) -> str:
-    return "accuracy" if "accuracy" in next(iter(result["stages"].values())) else "r2"
+    return main_metric(next(iter(result["stages"].values())))
 
 
 def _verdicts(result: dict[str, Any]) -> Iterator[Verdict]:

@@ -23,6 +23,7 @@ from qbp.runs.folder import RESULT, TWIN, claim, read_config, read_result, write
 from qbp.training.checkpoint import METRICS
 from qbp.training.fitting import History, fit, load_checkpoint
 from qbp.training.fitting import evaluate as evaluate_model
+from qbp.training.metrics import main_metric
 
 __all__ = ["build", "diagnose", "evaluate", "load_data", "restore", "train", "verdict"]
 
@@ -221,7 +222,7 @@ def verdict(result: dict[str, Any]) -> str | None:
     if TWIN not in scores:
         return None
     hybrid, twin = scores["hybrid"], scores[TWIN]
-    metric = "accuracy" if "accuracy" in hybrid else "r2"
+    metric = main_metric(hybrid)
     if twin[metric] >= hybrid[metric]:
         return (
             "The classical twin is as good or better: in this run the quantum layer does not help. "

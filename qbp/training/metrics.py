@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice
 
-__all__ = ["LOSSES", "Loss", "evaluate"]
+__all__ = ["LOSSES", "Loss", "evaluate", "main_metric", "metrics_of"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -129,6 +129,16 @@ def summary(outputs: Tensor, y: Tensor) -> dict[str, float]:
     squares, spread = error.square().sum(0), (y.double() - y.double().mean(0)).square().sum(0)
     r2 = torch.where(spread > 0, 1 - squares / spread, (squares == 0).double())
     return {"mae": error.abs().mean().item(), "r2": r2.mean().item()}
+
+
+def main_metric(result: Mapping[str, Any]) -> str:
+    """Return what a result of `evaluate`, or a row that holds one, is judged by: "accuracy", or "r2" of targets."""
+    return "accuracy" if "accuracy" in result else "r2"
+
+
+def metrics_of(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the metrics that a table shows of such a result, the main one first."""
+    return ("accuracy", "loss") if "accuracy" in result else ("r2", "mae", "loss")
 
 
 def predicted(outputs: Tensor) -> Tensor:

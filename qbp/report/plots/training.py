@@ -12,6 +12,7 @@ from qbp.errors import ArgumentError, check_shape
 from qbp.storage.atomic import write_atomic
 from qbp.training.checkpoint import History
 from qbp.training.fitting import LearningRateTest
+from qbp.training.metrics import main_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ def training_curves(histories: Mapping[str, History], path: str | Path) -> Path:
     if not histories or not all(history.rows for history in histories.values()):
         raise ArgumentError("Argument `histories` must hold a model with at least one epoch each, but does not")
     rows = next(iter(histories.values())).rows
-    score = "accuracy" if "accuracy" in rows[0] else "r2"
+    score = main_metric(rows[0])
     figure = _figure(8.0, 3.2)
     for axes, metric in zip(figure.subplots(1, 2), ("loss", score), strict=True):
         draw_curves(axes, histories, metric)
