@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from qbp.circuit.program import Op
+from qbp.nn.flow import replaced
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import matched_mlp, mlp
-from qbp.nn.resources import replaced, resources, shape_of
+from qbp.nn.resources import resources, shape_of
 
 __all__ = ["CLASSIFIERS", "CONTROLS", "LAYER_CONTROLS", "Removed", "Sine"]
 
@@ -47,7 +48,7 @@ class Removed(nn.Module):
             nn.init.orthogonal_(self.projection)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, M)."""
+        """Return (*, M)."""
         return x if self.projection is None else nn.functional.linear(x, self.projection)
 
 
@@ -76,9 +77,9 @@ class Sine(nn.Module):
             nn.init.constant_(self.amplitudes, 1 / len(self.amplitudes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, M)."""
-        waves = torch.sin(self.linear(x)[:, None] * self.multiples + self.phases)
-        return waves[:, 0] if self.amplitudes is None else (waves * self.amplitudes).sum(1)
+        """Return (*, M)."""
+        waves = torch.sin(self.linear(x)[..., None, :] * self.multiples + self.phases)
+        return waves[..., 0, :] if self.amplitudes is None else (waves * self.amplitudes).sum(-2)
 
 
 def _is_entangling(op: Op) -> bool:
@@ -91,7 +92,11 @@ def _frozen(layer: QuantumLayer) -> nn.Module:
 
 def _separable(layer: QuantumLayer) -> nn.Module:
     circuit = layer.circuit.drop_ops(_is_entangling)
-    return QuantumLayer(circuit, backend=layer.executor or "auto", diff_method=layer.diff_method)
+    control = QuantumLayer(circuit, backend=layer.executor or "auto", diff_method=layer.diff_method)
+    for name, weight in layer.named_parameters(recurse=False):  # which may be those of another layer too
+        if circuit.weight_shapes.get(name) == tuple(weight.shape):
+            control.register_parameter(name, weight)
+    return control
 
 
 def _tanh(layer: QuantumLayer) -> nn.Module:
@@ -131,7 +136,12 @@ Control = Callable[[nn.Module, int, int], nn.Module]
 
 
 def _layer_control(make: Callable[[QuantumLayer], nn.Module]) -> Control:
-    return lambda model, n_inputs, n_outputs: replaced(model, make)
+    def made(layer: QuantumLayer) -> nn.Module:
+        control = make(layer)
+        is_scalar = layer.circuit.is_scalar and not isinstance(control, QuantumLayer)
+        return nn.Sequential(control, nn.Flatten(-2)) if is_scalar else control  # (*) instead of (*, 1)
+
+    return lambda model, n_inputs, n_outputs: replaced(model, made)
 
 
 def _matched_compute(model: nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:

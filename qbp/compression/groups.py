@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from qbp.circuit.program import Op, Rotation
 from qbp.errors import ArgumentError, check_choice
+from qbp.nn.flow import ROWS, Flow, Step, flow_of, guessed_rows, tensors_in, whole_modules
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
 
-__all__ = ["KINDS", "Chain", "Group", "groups_of", "kinds_of", "neuron_chains"]
+__all__ = ["KINDS", "Chain", "Group", "groups_of", "kinds_of", "neuron_chains", "rows_for"]
 
 KINDS = {
     "neuron": "a row of a linear layer with its bias, and the column, or the encoding angles, that it feeds",
@@ -32,6 +34,14 @@ ELEMENTWISE = (
     *(nn.Tanh, nn.ReLU, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Softsign, nn.Hardtanh),
     *(nn.Identity, nn.Dropout, BoundedAngle),
 )
+
+# Functions of torch that do so, with numbers for their other arguments.
+ELEMENTWISE_FUNCTIONS = {
+    *(getattr(torch, n) for n in ("tanh", "relu", "sigmoid", "sin", "cos", "atan", "neg", "mul", "div", "add", "sub")),
+    *(getattr(Tensor, n) for n in ("tanh", "relu", "sigmoid", "sin", "cos", "atan", "neg", "mul", "div", "add", "sub")),
+    *(getattr(Tensor, n) for n in ("__mul__", "__rmul__", "__truediv__", "__add__", "__radd__", "__sub__", "__neg__")),
+    *(F.relu, F.gelu, F.silu, F.leaky_relu, F.elu, F.softplus, F.softsign, F.hardtanh, F.tanh, F.sigmoid, F.dropout),
+}
 
 
 @dataclass(frozen=True)
@@ -65,15 +75,17 @@ def kinds_of(what: str | Sequence[str]) -> tuple[str, ...]:
     return kinds
 
 
-def groups_of(model: nn.Module, what: str | Sequence[str] = "both") -> list[Group]:
+def groups_of(model: nn.Module, what: str | Sequence[str] = "both", x: Tensor | None = None) -> list[Group]:
     """The groups of a model, in order of its modules and of time.
 
-    Neurons are those of a linear layer that leads, through element-wise modules of the same `Sequential`, to another
+    Neurons are those of a linear layer that leads, through element-wise functions and by no other way, to another
     linear layer or to a quantum layer. Gates are those of every quantum layer. Fixed gates of one wire are no groups.
+    Layers whose weights are tied to those of others, or read by anything else, have none (see `neuron_chains`).
 
     Args:
         model: the model.
         what: "neurons", "gates", "both", a key of `KINDS`, or several of these keys.
+        x: rows to run it on, as of `neuron_chains`.
 
     Raises:
         ArgumentError: if `what` is unknown.
@@ -85,11 +97,11 @@ def groups_of(model: nn.Module, what: str | Sequence[str] = "both") -> list[Grou
     """
     kinds = kinds_of(what)
     found: list[Group] = []
-    chains = neuron_chains(model)
+    chains, layers = _prunable(model, x)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and "neuron" in kinds and name in chains:
             found += [Group("neuron", name, (row,)) for row in range(module.out_features)]
-        elif isinstance(module, QuantumLayer) and set(kinds) - {"neuron"}:
+        elif isinstance(module, QuantumLayer) and name in layers and set(kinds) - {"neuron"}:
             gates = _gates(module, runs="run" in kinds)
             found += [Group(kind, name, positions) for kind, positions in gates if kind in kinds]
     return found
@@ -97,50 +109,100 @@ def groups_of(model: nn.Module, what: str | Sequence[str] = "both") -> list[Grou
 
 @dataclass(frozen=True)
 class Chain:
-    """Where the neurons of a linear layer lead: through element-wise modules to the module that reads them."""
+    """Where the neurons of a linear layer lead: through element-wise functions to the one module that reads them.
 
-    between: tuple[nn.Module, ...]
+    Attributes:
+        between: modules, and functions of torch as they were called.
+        reader, name: the module.
+    """
+
+    between: tuple[Callable[[Tensor], Tensor], ...]
     reader: nn.Linear | QuantumLayer
     name: str
 
     def constant(self, dtype: torch.dtype = torch.float64) -> float:
         """What the reader gets of a neuron whose sum is always 0."""
         value = torch.zeros(1, dtype=dtype)
-        for module in self.between:
-            value = value if isinstance(module, nn.Dropout) else module(value)
+        for function in self.between:
+            value = value if isinstance(function, nn.Dropout) else function(value)
         return float(value)
 
 
-def neuron_chains(model: nn.Module) -> dict[str, Chain]:
-    """Of every linear layer whose neurons can go where they lead, by its name."""
+def neuron_chains(model: nn.Module, x: Tensor | None = None) -> dict[str, Chain]:
+    """Of every linear layer whose neurons can go where they lead, by its name.
+
+    Seen when the model runs, in training and in evaluation: the layer and its reader are called once, with weights of
+    their own, and nothing else reads the neurons in between.
+
+    Args:
+        model: the model.
+        x: rows to run it on; None for random ones, where their shape can be told from the modules.
+    """
+    return _prunable(model, x)[0]
+
+
+def _prunable(model: nn.Module, x: Tensor | None) -> tuple[dict[str, Chain], set[str]]:
+    """`neuron_chains`, and the names of the quantum layers whose gates can go."""
+    whole = whole_modules(model)
+    owned = [(name, module) for name, module in model.named_modules() if name in whole]
+    layers = {name for name, module in owned if isinstance(module, QuantumLayer)}
+    linear = [name for name, module in owned if type(module) is nn.Linear]
+    if not (layers or linear) or (x := rows_for(model, x)) is None:
+        return {}, layers
+    try:
+        flows = [flow_of(model, x, training=training) for training in (True, False)]
+    except Exception:  # whatever a model raises of random rows, or where it cannot be trained as it is
+        return {}, layers
     chains: dict[str, Chain] = {}
-    inside: set[str] = set()
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Sequential) or name in inside:
+    for owner in linear:
+        training, evaluating = (_chain(model, flow, owner, whole) for flow in flows)
+        if training is not None and evaluating is not None and training.name == evaluating.name:
+            chains[owner] = evaluating
+    return chains, layers.difference(*(flow.read_outside for flow in flows))
+
+
+def rows_for(model: nn.Module, x: Tensor | None) -> Tensor | None:
+    """A few rows that a model can be run on: some of `x`, or random ones; None where their shape is not known."""
+    if x is None or not len(x):
+        return guessed_rows(model)
+    first = next((p for p in model.parameters() if p.is_floating_point()), x)
+    return x[torch.arange(ROWS) % len(x)].to(first)
+
+
+def _chain(model: nn.Module, flow: Flow, owner: str, whole: set[str]) -> Chain | None:
+    def only_call(name: str) -> Step | None:
+        calls = flow.calls(name)
+        return calls[0] if len(calls) == 1 and name in whole and name not in flow.read_outside else None
+
+    between: list[Callable[[Tensor], Tensor]] = []
+    step = only_call(owner)
+    while step is not None and len(step.gives) == 1:
+        readers = flow.readers(step.gives[0])
+        if len(readers) != 1 or step.gives[0] in flow.outputs or len(flow.shapes[step.gives[0]]) != 2:
+            return None
+        (step,) = readers
+        if step.name is None:
+            if (function := _elementwise(step)) is None:
+                return None
+            between.append(function)
             continue
-        leaves = list(_leaves(module, name))
-        inside |= {n for n, m in module.named_modules(prefix=name) if isinstance(m, nn.Sequential)}
-        for k, (owner, layer) in enumerate(leaves):
-            if not isinstance(layer, nn.Linear):
-                continue
-            between: list[nn.Module] = []
-            for reader_name, reader in leaves[k + 1 :]:
-                if isinstance(reader, ELEMENTWISE):
-                    between.append(reader)
-                    continue
-                takes_columns = isinstance(reader, QuantumLayer) and reader.n_inputs is not None
-                if isinstance(reader, nn.Linear) or takes_columns:
-                    chains[owner] = Chain(tuple(between), reader, reader_name)  # type: ignore[arg-type]
-                break
-    return chains
+        reader = model.get_submodule(step.name)
+        if type(reader) in ELEMENTWISE and step.name in whole:
+            between.append(reader)
+            continue
+        takes_columns = isinstance(reader, QuantumLayer) and reader.n_inputs is not None and reader.executor is not None
+        if (type(reader) is nn.Linear or takes_columns) and only_call(step.name) is not None:
+            return Chain(tuple(between), reader, step.name)  # type: ignore[arg-type]
+        return None
+    return None
 
 
-def _leaves(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    """The modules of nested `Sequential`s in order."""
-    if not isinstance(module, nn.Sequential):
-        return [(name, module)]
-    prefix = f"{name}." if name else ""
-    return [leaf for key, child in module.named_children() for leaf in _leaves(child, prefix + key)]
+def _elementwise(step: Step) -> Callable[[Tensor], Tensor] | None:
+    """A function as it was called, of one tensor, where it works element by element."""
+    arguments, keywords = step.arguments
+    if step.what not in ELEMENTWISE_FUNCTIONS or tensors_in((arguments[1:], keywords)):
+        return None
+    return lambda value: step.what(value, *arguments[1:], **keywords)
 
 
 def _gates(layer: QuantumLayer, runs: bool) -> list[tuple[str, tuple[int, ...]]]:

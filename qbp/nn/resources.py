@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,27 +10,16 @@ from torch import Tensor, nn
 
 from qbp.circuit.program import Clifford, Op, Program, Rotation
 from qbp.gradients.rules import Needs, shift_rule, shift_terms
+from qbp.nn.flow import replaced
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import n_parameters
 
-__all__ = ["depth", "is_fed", "replaced", "resources", "shape_of", "size"]
+__all__ = ["depth", "is_fed", "resources", "shape_of", "size"]
 
 
 def shape_of(layer: QuantumLayer) -> tuple[int, int]:
     """Columns (I, M) of what a quantum layer takes and gives."""
     return layer.circuit.n_inputs, layer.circuit.program.n_outputs
-
-
-def replaced(model: nn.Module, make: Callable[[QuantumLayer], nn.Module]) -> nn.Module:
-    """A copy of a model in which something else stands in the place of each quantum layer."""
-    changed = copy.deepcopy(model)
-    if isinstance(changed, QuantumLayer):
-        return make(changed)
-    for parent in list(changed.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, QuantumLayer):
-                setattr(parent, name, make(child))
-    return changed
 
 
 def resources(model: nn.Module, n_inputs: int, batch_size: int = 1) -> dict[str, int]:
