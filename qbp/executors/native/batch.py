@@ -1,4 +1,4 @@
-"""Batches, a register of samples after the other (`kernels`): what its kernels need besides a plan."""
+"""Batches, a register of samples after the other (`kernels.batch`): what its kernels need besides a plan."""
 
 from __future__ import annotations
 

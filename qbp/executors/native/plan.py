@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
 from qbp.circuit.pauli import Measured, Rotations, Turn, Word, in_frame
 from qbp.circuit.program import Program
-from qbp.executors.native.schedule import DIAGONAL, SPAN, SWEEP, Block, Item, blocks, cosets, placed, span_of
+from qbp.executors.native.kernels.conventions import DIAGONAL, IN_SWEEP, SWEEP, Tables
+from qbp.executors.native.schedule import SPAN, Block, Item, blocks, cosets, placed, span_of
 
-__all__ = ["Plan", "Tables", "compile_program"]
+__all__ = ["Plan", "compile_program"]
 
 Row = tuple[int, ...]
-IN_SWEEP = 3  # of an argument, in the place of its axis
-
-
-class Tables(NamedTuple):
-    """A compiled program as tables.
-
-    An argument is half the angle of one rotation of the start, or of one pass: ``offset + sum_t scale_t angle_t``.
-
-    Attributes:
-        arguments: (A, 5) first and last term, whether samples differ; axis, of those of the start, or 3, of those of
-            words of a sweep; z-mask within a register.
-        terms: (T,) angles.
-        numbers: (A + T + C,) offsets, scales, coefficients of the measured words.
-        start: (N, 2) first and last argument for every bit; no rows where amplitudes are given.
-        blocks: (L, 4) first and last item, where the representatives of its cosets lie in `places`, where its span.
-        items: (Q, 12) kind, x, z and argument of the first and of the second pass, lo, its length, hi, its length
-            (`schedule.cosets` of registers, in `places`), crossed signs ``parity(x_2 & z_1) + 2 parity(x_1 & z_2)``;
-            of phases: kind, number of the table of phases, first and last of its words.
-        words: (V, 3) z-mask, z-mask of registers within the block, argument of the words of phases.
-        places: index tables.
-        diagonal: (D, 2) output, z-mask of the measured words without x-mask.
-        others: (C - D, 8) output, x, z, whether imaginary, lo, its length, hi, its length of the rest.
-        probs: (P, 3) first output, lo, hi: ``hi[i >> N / 2] ^ lo[i % 2^(N / 2)]`` is the outcome of place i.
-    """
-
-    arguments: np.ndarray
-    terms: np.ndarray
-    numbers: np.ndarray
-    start: np.ndarray
-    blocks: np.ndarray
-    items: np.ndarray
-    words: np.ndarray
-    places: np.ndarray
-    diagonal: np.ndarray
-    others: np.ndarray
-    probs: np.ndarray
-
-    def packed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All of it in three arrays, since every array that a kernel takes costs time: the rows of all tables, after
-        a row that says where each of them ends (`passes.unpacked`), the numbers, the places."""
-        fields = zip(self._fields, self, strict=True)
-        tables = [t if t.ndim == 2 else t[:, None] for name, t in fields if name not in ("numbers", "places")]
-        rows = np.zeros((1 + sum(map(len, tables)), self.items.shape[1]), np.int64)
-        end = 1
-        for k, table in enumerate(tables):
-            rows[end : end + len(table), : table.shape[1]] = table
-            end = rows[0, k] = end + len(table)
-        return rows, self.numbers, self.places
+N_COLUMNS = {"arguments": 5, "start": 2, "blocks": 4, "items": 12, "words": 3, "diagonal": 2, "others": 8, "probs": 3}
 
 
 @dataclass(frozen=True)
@@ -72,7 +25,7 @@ class Plan:
         tables: for the kernels.
         arrays: the same as the kernels take it.
         n_batched: Kb.
-        n_outputs, n_items, n_arguments, n_phases: M, Q, A and F, as in `Tables` and `kernels.prepare`.
+        n_outputs, n_items, n_arguments, n_phases: M, Q, A and F, as in `Tables` and `Common`.
         n_span: number of registers in a coset of a block.
         bits: of an amplitude's index, that tell the lanes of a register apart; 0 where lanes are samples.
     """
@@ -199,22 +152,12 @@ class _Builder:
             self.probs.append((out, self.table(low)[0], self.table(high)[0]))
 
     def tables(self) -> Tables:
-        def rows(table: list[Row], width: int) -> np.ndarray:
-            return np.array(table, np.int64).reshape(-1, width)
-
-        return Tables(
-            rows(self.arguments, 5),
-            np.array(self.terms, np.int64),
-            np.array([*self.offsets, *self.scales, *self.coefficients], np.float64),
-            rows(self.start, 2),
-            rows(self.blocks, 4),
-            rows(self.items, 12),
-            rows(self.words, 3),
-            np.array(self.places, np.int32),
-            rows(self.diagonal, 2),
-            rows(self.others, 8),
-            rows(self.probs, 3),
-        )
+        rows = {
+            name: np.array(getattr(self, name), np.int64).reshape(-1, n_columns)
+            for name, n_columns in N_COLUMNS.items()
+        }
+        numbers = {name: np.array(getattr(self, name), np.float64) for name in ("offsets", "scales", "coefficients")}
+        return Tables(terms=np.array(self.terms, np.int64), places=np.array(self.places, np.int32), **numbers, **rows)
 
 
 def compile_program(program: Program, n_batched: int, bits: int = 0) -> Plan:

@@ -18,17 +18,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qbp.circuit.pauli import Turn, Word
+from qbp.executors.native.kernels.conventions import (
+    DIAGONAL,
+    FLIPS,
+    IMAGINARY,
+    PHASE,
+    REAL,
+    SWEEP,
+    TWO,
+    WITHIN,
+)
 
 __all__ = [
-    "DIAGONAL",
-    "FLIPS",
-    "IMAGINARY",
-    "PHASE",
-    "REAL",
     "SPAN",
-    "SWEEP",
-    "TWO",
-    "WITHIN",
     "Block",
     "Item",
     "Pass",
@@ -46,10 +48,6 @@ SWEEP_FROM = 5
 
 MAX_UNDIVIDED = 32
 """Passes divided by the cosine in a row: the state grows by at most 2^16."""
-
-REAL, IMAGINARY, PHASE, DIAGONAL, SWEEP, WITHIN = range(6)  # kinds of items; WITHIN + REAL or IMAGINARY
-TWO = 7  # + first kind + 2 * second kind
-FLIPS = (1 << 30, 1 << 29)  # of an entry of a table of places: the sign of the amplitudes there, for each pass
 
 
 # ---- where amplitudes lie ------------------------------------------------------------------------------------------
@@ -125,7 +123,7 @@ class Item:
     Those are multiplied with a table of phases (DIAGONAL) where all samples share their angles. Else the phases are
     computed as they are needed (SWEEP): where angles differ between samples, or each state is computed alone.
 
-    Passes whose rotation all samples share are run divided by the cosine of their half angle (see `kernels.prepare`).
+    Passes whose rotation all samples share are run divided by the cosine of their half angle (`passes.prepare`).
     """
 
     kind: int

@@ -1,4 +1,4 @@
-"""One state after the other (`one_state`): what its kernels need besides a plan, and how threads share the work."""
+"""One state after the other (`kernels.single`): what these need besides a plan, and how threads share the work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from qbp.executors.native.kernels import single as one_state
+from qbp.executors.native.kernels import single as kernels
+from qbp.executors.native.kernels.conventions import Common, Parts
 from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.plan import Plan
 from qbp.executors.native.threads import run_on_threads
@@ -34,7 +35,7 @@ def empty_common(plan: Plan, dtype: np.dtype) -> Arrays:
 
 
 def forward(plan: Plan, inputs: Arrays, out: np.ndarray, states: np.ndarray | None, n_threads: int) -> Arrays:
-    """Outputs of a batch, and final states if they are to be kept; see `one_state.forward`.
+    """Outputs of a batch, and final states if they are to be kept; see `kernels.forward`.
 
     Returns:
         `empty_common`.
@@ -42,7 +43,7 @@ def forward(plan: Plan, inputs: Arrays, out: np.ndarray, states: np.ndarray | No
     dtype = inputs[0].dtype
 
     def run(alone: bool, next_row: np.ndarray, counters: np.ndarray, state: np.ndarray, team: tuple) -> None:
-        one_state.forward(
+        kernels.forward(
             *(next_row, counters, alone, n_tasks(plan), plan.n_qubits, plan.n_span, plan.arrays, inputs, out),
             *(state if states is None else states, states is not None, *team, _scratch(plan, dtype)),
         )
@@ -52,12 +53,12 @@ def forward(plan: Plan, inputs: Arrays, out: np.ndarray, states: np.ndarray | No
 
 
 def backward(plan: Plan, common: Arrays, inputs: Arrays, grads: Arrays, states: np.ndarray, n_threads: int) -> None:
-    """Gradients of a batch; see `one_state.backward`."""
+    """Gradients of a batch; see `kernels.backward`."""
     dtype = states.dtype
     grad, g_batched, g_shared, total, g_amps = grads
 
     def run(alone: bool, next_row: np.ndarray, counters: np.ndarray, state: np.ndarray, team: tuple) -> None:
-        one_state.backward(
+        kernels.backward(
             *(next_row, counters, alone, n_tasks(plan), plan.n_qubits, plan.n_span, plan.arrays, inputs),
             *((grad, g_batched, g_shared, g_amps), states, state, *team, _scratch(plan, dtype)),
         )
@@ -88,15 +89,8 @@ def _run(run: Callable, plan: Plan, dtype: np.dtype, n_rows: int, n_threads: int
     run_on_threads(work, None, n_threads)
 
 
-def _team(plan: Plan, dtype: np.dtype, back: bool) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """What all threads share that work on one sample.
-
-    Returns:
-        parts: T[a, 2, W] cos and sin (or turns) of every argument in every lane; signs[z, W] of every z-mask of lanes;
-            M[bit, 4, W] (`passes.matrices`); the factors lane, low and high of the start; angles; Y[task, word, W];
-            E[task, a, W]; sums[task, low, 2, W] of `one_state._unfill`.
-        common: see `passes.prepare`.
-    """
+def _team(plan: Plan, dtype: np.dtype, back: bool) -> tuple[Parts, Common]:
+    """What all threads share that work on one sample."""
     W, n_args, tasks = 1 << plan.bits, plan.n_arguments, n_tasks(plan)
     has_start = len(plan.tables.start) > 0
     n_low = (plan.n_qubits - plan.bits) // 2
@@ -112,14 +106,14 @@ def _team(plan: Plan, dtype: np.dtype, back: bool) -> tuple[tuple[np.ndarray, ..
         flat[a * W : b * W] for a, b in pairwise(accumulate(registers, initial=0))
     )
     angles = np.empty(plan.program.n_angles)
-    common = (
-        np.empty((n_args, 3), dtype),
-        np.empty(plan.n_items, dtype),
-        np.empty((0, 2, 1), dtype),
-        np.empty(2, dtype),
-        np.empty(2, np.int64),
+    common = Common(
+        table=np.empty((n_args, 3), dtype),
+        factors=np.empty(plan.n_items, dtype),
+        phases=np.empty((0, 2, 1), dtype),  # all phases are in sweeps
+        norms=np.empty(2, dtype),
+        flip=np.empty(2, np.int64),
     )
-    return (T, signs, M, lane, low, high, angles, Y, E, sums), common
+    return Parts(T, signs, M, lane, low, high, angles, Y, E, sums), common
 
 
 def _scratch(plan: Plan, dtype: np.dtype) -> np.ndarray:

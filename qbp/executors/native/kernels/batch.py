@@ -8,12 +8,31 @@ give equal bits, whatever the batch, the chunks and the threads.
 from __future__ import annotations
 
 from qbp.executors.native.kernels.atomics import fetch_add, flush_denormals, restore_denormals
+from qbp.executors.native.kernels.conventions import (
+    AXIS,
+    COS,
+    DIFFERS,
+    FACTOR,
+    FIRST_TERM,
+    FLIP_1,
+    IN_SWEEP,
+    LAST_TERM,
+    MEASURED_Z,
+    OUTPUT,
+    PLACE,
+    PROBS_HI,
+    PROBS_LO,
+    PROBS_OUTPUT,
+    SHARED_PART,
+    SIGN,
+    SIN,
+    Common,
+    other_of,
+    unpacked,
+)
 from qbp.executors.native.kernels.fixed_point import as_turns, turns_in
 from qbp.executors.native.kernels.jit import inline, jit, kernel
 from qbp.executors.native.kernels.passes import (
-    FLIP_1,
-    IN_SWEEP,
-    PLACE,
     cos_sin,
     hadamard,
     matrices,
@@ -22,7 +41,6 @@ from qbp.executors.native.kernels.passes import (
     product,
     run_block,
     undo_block,
-    unpacked,
     unproduct,
 )
 from qbp.executors.native.kernels.simd import (
@@ -48,44 +66,42 @@ BITS = 0  # of an amplitude's index, that tell lanes apart
 @jit
 def _half_angles(tables, batched, row, rows, table, T):
     """cos and sin of every argument in every lane, T[a, 2, W]; of the words of sweeps the turns."""
-    arguments, terms, numbers, _, _, _, _, _, _, _, _ = tables
-    W, turns = n_lanes(T), as_turns(T)
+    arguments, terms, W, turns = tables.arguments, tables.terms, n_lanes(T), as_turns(T)
     for a in range(len(arguments)):
         at = a * 2 * W
-        if arguments[a, 2] or arguments[a, 3] == IN_SWEEP:
+        if arguments[a, DIFFERS] or arguments[a, AXIS] == IN_SWEEP:
             for w in range(W):
-                T[at + w] = table[a, 0]
-            for t in range(arguments[a, 0], arguments[a, 1]):
+                T[at + w] = table[a, SHARED_PART]
+            for t in range(arguments[a, FIRST_TERM], arguments[a, LAST_TERM]):
                 if terms[t] < batched.shape[1]:
-                    scale = T.dtype.type(numbers[len(arguments) + t])
+                    scale = T.dtype.type(tables.scales[t])
                     for w in range(rows):
                         T[at + w] += scale * batched[row + w, terms[t]]
-            if arguments[a, 3] == IN_SWEEP:
+            if arguments[a, AXIS] == IN_SWEEP:
                 for w in range(W):
-                    turns[at + w] = turns_in(table[a, 1] * T[at + w], T)
+                    turns[at + w] = turns_in(table[a, SIGN] * T[at + w], T)
             else:
                 for w in range(W):
                     c, s = cos_sin(T[at + w])
                     T[at + w] = c
-                    T[at + W + w] = table[a, 1] * T.dtype.type(s)
+                    T[at + W + w] = table[a, SIGN] * T.dtype.type(s)
         else:
-            store(T, at, splat(table[a, 0]))
-            store(T, at + W, splat(table[a, 1]))
+            store(T, at, splat(table[a, COS]))
+            store(T, at + W, splat(table[a, SIN]))
 
 
 @jit
 def _angle_gradients(tables, table, n_batched, row, rows, E, g_batched, g_shared, chunk):
     """From the gradient of every argument, dL/dt in E[a, W], to those of the angles (B, Kb) and (Ks,)."""
-    arguments, terms, numbers, _, _, _, _, _, _, _, _ = tables
-    W = n_lanes(E)
+    arguments, terms, W = tables.arguments, tables.terms, n_lanes(E)
     for w in range(row, row + rows):
         for k in range(n_batched):
             g_batched[w, k] = 0
     for k in range(g_shared.shape[1]):
         g_shared[chunk, k] = 0
     for a in range(len(arguments)):
-        for t in range(arguments[a, 0], arguments[a, 1]):
-            scale = table[a, 2] * E.dtype.type(2 * numbers[len(arguments) + t])
+        for t in range(arguments[a, FIRST_TERM], arguments[a, LAST_TERM]):
+            scale = table[a, FACTOR] * E.dtype.type(2 * tables.scales[t])
             if terms[t] < n_batched:
                 for w in range(rows):
                     g_batched[row + w, terms[t]] += scale * E[a * W + w]
@@ -114,14 +130,13 @@ def _signed(number, mask):
 
 
 @jit
-def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
+def _measure(S, stride, n_qubits, n_span, tables, common, P, Y):
     """Expectation values and probabilities of psi, Y[m, W]."""
-    W = n_lanes(S)
-    _, _, numbers, _, _, _, _, places, diagonal, others, probs = tables
-    weight = len(numbers) - len(diagonal) - len(others)  # of the first measured word
+    W, flip, norm = n_lanes(S), common.flip, common.norms[0]
+    places, diagonal, others, probs = tables.places, tables.diagonal, tables.others, tables.probs
     n_lo = n_qubits // 2
     zero = splat(S.dtype.type(0))
-    square = splat(scale * scale)
+    square = splat(norm * norm)
     for m in range(len(Y) // W):
         store(Y, m * W, zero)
     for rep in range(0, 1 << n_qubits if len(diagonal) or len(probs) else 0, n_span):
@@ -129,7 +144,7 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
             x, y = load_complex(S, (rep + k) * stride, 0)
             store(P, k * W, square * (x * x + y * y))
         for q in range(len(probs)):
-            out, lo, hi = probs[q]
+            out, lo, hi = probs[q, PROBS_OUTPUT], probs[q, PROBS_LO], probs[q, PROBS_HI]
             for k in range(n_span):
                 i = (rep + k) ^ flip[0]
                 at = (out + (places[hi + (i >> n_lo)] ^ places[lo + (i & (1 << n_lo) - 1)])) * W
@@ -137,51 +152,52 @@ def _measure(S, stride, n_qubits, n_span, tables, flip, scale, P, Y):
         if len(diagonal):
             hadamard(P, n_span)
         for d in range(len(diagonal)):
-            at, z = diagonal[d, 0] * W, diagonal[d, 1]
-            g = splat(S.dtype.type(_signed(numbers[weight + d], (flip[0] ^ rep) & z)))
+            at, z = diagonal[d, OUTPUT] * W, diagonal[d, MEASURED_Z]
+            g = splat(S.dtype.type(_signed(tables.coefficients[d], (flip[0] ^ rep) & z)))
             store(Y, at, load(Y, at) + g * load(P, (z & (n_span - 1)) * W))
     for t in range(len(others)):
-        out, x, z, imaginary, lo, n_some, hi, n_hi = others[t]
-        g = splat(S.dtype.type(2 * _signed(_signed(numbers[weight + len(diagonal) + t], flip[0] & z), flip[1] & x)))
+        word = other_of(others, t)
+        sign = parity(flip[0] & word.z) ^ parity(flip[1] & word.x)
+        coefficient = 2 * tables.coefficients[len(diagonal) + t]
+        g = splat(S.dtype.type(-coefficient if sign else coefficient))
         total = zero
-        for h in range(hi, hi + n_hi):
+        for h in range(word.hi, word.hi + word.n_hi):
             base = places[h] & PLACE
             some = zero
-            for k in range(lo, lo + n_some):
+            for k in range(word.lo, word.lo + word.n_lo):
                 i = base ^ places[k]
-                A, B = i * stride, (i ^ x) * stride
+                A, B = i * stride, (i ^ word.x) * stride
                 x0, y0 = load_complex(S, A, 0)
                 x1, y1 = load_complex(S, B, 0)
-                if not imaginary:
+                if not word.imaginary:
                     some = some + (x0 * x1 + y0 * y1)
                 else:
                     some = some + (x0 * y1 - y0 * x1)
             total = total - some if places[h] >= FLIP_1 else total + some
-        at = out * W
+        at = word.output * W
         store(Y, at, load(Y, at) + g * square * total)
 
 
 @jit
-def _unmeasure(S, psi, n_qubits, n_span, tables, flip, scale, P, Y):
+def _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y):
     """psi into S, and ``lambda = sum_m g_m O_m psi`` with the gradients g in Y[m, W]."""
-    W = n_lanes(S)
-    _, _, numbers, _, _, _, _, places, diagonal, others, probs = tables
-    weight = len(numbers) - len(diagonal) - len(others)  # of the first measured word
+    W, flip = n_lanes(S), common.flip
+    places, diagonal, others, probs = tables.places, tables.diagonal, tables.others, tables.probs
     n_lo = n_qubits // 2
     zero = splat(S.dtype.type(0))
-    factor = splat(scale)
+    factor = splat(common.norms[0])
     for rep in range(0, 1 << n_qubits, n_span):
         for k in range(n_span):
             store(P, k * W, zero)
         for d in range(len(diagonal)):
-            z = diagonal[d, 1]
+            z = diagonal[d, MEASURED_Z]
             at = (z & (n_span - 1)) * W
-            g = splat(S.dtype.type(_signed(numbers[weight + d], (flip[0] ^ rep) & z)))
-            store(P, at, load(P, at) + g * load(Y, diagonal[d, 0] * W))
+            g = splat(S.dtype.type(_signed(tables.coefficients[d], (flip[0] ^ rep) & z)))
+            store(P, at, load(P, at) + g * load(Y, diagonal[d, OUTPUT] * W))
         if len(diagonal):
             hadamard(P, n_span)
         for q in range(len(probs)):
-            out, lo, hi = probs[q]
+            out, lo, hi = probs[q, PROBS_OUTPUT], probs[q, PROBS_LO], probs[q, PROBS_HI]
             for k in range(n_span):
                 i = (rep + k) ^ flip[0]
                 at = (out + (places[hi + (i >> n_lo)] ^ places[lo + (i & (1 << n_lo) - 1)])) * W
@@ -191,20 +207,21 @@ def _unmeasure(S, psi, n_qubits, n_span, tables, flip, scale, P, Y):
             x, y, w = factor * load(psi, B), factor * load(psi, B + W), load(P, k * W)
             store_both(S, A, 0, x, y, w * x, w * y)
     for t in range(len(others)):
-        out, x, z, imaginary, lo, n_some, hi, n_hi = others[t]
-        g = splat(S.dtype.type(_signed(_signed(numbers[weight + len(diagonal) + t], flip[0] & z), flip[1] & x)))
-        g = g * load(Y, out * W)
-        for h in range(hi, hi + n_hi):
+        word = other_of(others, t)
+        sign = parity(flip[0] & word.z) ^ parity(flip[1] & word.x)
+        coefficient = tables.coefficients[len(diagonal) + t]
+        g = splat(S.dtype.type(-coefficient if sign else coefficient)) * load(Y, word.output * W)
+        for h in range(word.hi, word.hi + word.n_hi):
             base = places[h] & PLACE
             sg = zero - g if places[h] >= FLIP_1 else g
-            for k in range(lo, lo + n_some):
+            for k in range(word.lo, word.lo + word.n_lo):
                 i = base ^ places[k]
-                A, B = i * 4 * W, (i ^ x) * 4 * W
+                A, B = i * 4 * W, (i ^ word.x) * 4 * W
                 x0, y0 = load_complex(S, A, 0)
                 x1, y1 = load_complex(S, B, 0)
                 u0, v0 = load_complex(S, A + 2 * W, 0)
                 u1, v1 = load_complex(S, B + 2 * W, 0)
-                if not imaginary:
+                if not word.imaginary:
                     u0, v0, u1, v1 = u0 + sg * x1, v0 + sg * y1, u1 + sg * x0, v1 + sg * y0
                 else:
                     u0, v0, u1, v1 = u0 + sg * y1, v0 - sg * x1, u1 - sg * y0, v1 + sg * x0
@@ -222,8 +239,8 @@ def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched
     Args:
         next_chunk: (2,), the first chunk that no thread has taken; going backward, also how many are done.
         n_span: number of amplitudes in a coset of a block.
-        arrays: a `plan.Tables.packed`.
-        numbers, flip: (2 + 3 A + Q + 2 F 2^N,) and (2,), written: what `prepare` makes.
+        arrays: a `Tables.packed`.
+        numbers, flip: (2 + 3 A + Q + 2 F 2^N,) and (2,), written: a `Common`, in as few arrays as can be.
         shared: (Ks,).
         batched: (B, Kb).
         amplitudes: (B, 2^N, 1 or 2), with no rows for a product start.
@@ -232,8 +249,8 @@ def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched
     """
     tables = unpacked(arrays)
     common = _common(tables, n_qubits, numbers, flip)
-    table, factors, phases, scales, _ = common
-    prepare(tables, batched.shape[1], shared, table, factors, phases, scales, flip)
+    table = common.table
+    prepare(tables, batched.shape[1], shared, common)
     W = n_lanes(states)
     size, n_out = (1 << n_qubits) * W, out.shape[1]
     P, R, Y, M, T, _ = _split(work, W, n_span, n_out, 4 * n_qubits, 2 * len(table))
@@ -251,9 +268,9 @@ def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched
         else:
             matrices(tables, T, M)
             product(S, 2 * W, 0, n_qubits, M)
-        for b in range(len(tables[4])):
+        for b in range(len(tables.blocks)):
             run_block(BITS, b, 0, (1 << n_qubits) // n_span, S, 2 * W, tables, n_span, common, T, R)
-        _measure(S, 2 * W, n_qubits, n_span, tables, flip, scales[0], P, Y)
+        _measure(S, 2 * W, n_qubits, n_span, tables, common, P, Y)
         for w in range(rows):
             for m in range(n_out):
                 out[row + w, m] = Y[m * W + w]
@@ -290,8 +307,7 @@ def backward(
     """
     tables = unpacked(arrays)
     common = _common(tables, n_qubits, numbers, flip)
-    _, _, _, start, blocks, _, _, _, _, _, _ = tables
-    table, _, _, scales, _ = common
+    table = common.table
     W = n_lanes(states)
     size, n_out, n_args = (1 << n_qubits) * W, grad.shape[1], len(table)
     P, R, Y, M, T, rest = _split(work, W, n_span, n_out, 4 * n_qubits, 2 * n_args)
@@ -310,14 +326,14 @@ def backward(
             for w in range(W):
                 Y[m * W + w] = grad[row + w, m] if w < rows else 0
         psi = states[chunk * 2 * size : (chunk + 1) * 2 * size]
-        _unmeasure(S, psi, n_qubits, n_span, tables, flip, scales[0], P, Y)
-        for b in range(len(blocks) - 1, -1, -1):
+        _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y)
+        for b in range(len(tables.blocks) - 1, -1, -1):
             undo_block(BITS, b, 0, (1 << n_qubits) // n_span, S, tables, n_span, common, T, R, P, E)
         for i in range(g_amps.shape[1] if len(g_amps) else 0):
             for w in range(rows):
                 for part in range(g_amps.shape[2]):
-                    g_amps[row + w, i, part] = 2 * scales[1] * S[(place(i) * 4 + 2 + part) * W + w]
-        if len(start):
+                    g_amps[row + w, i, part] = 2 * common.norms[1] * S[(place(i) * 4 + 2 + part) * W + w]
+        if len(tables.start):
             matrices(tables, T, M)
             unproduct(S, 0, n_qubits, tables, T, M, E)
         _angle_gradients(tables, table, batched.shape[1], row, rows, E, g_batched, g_shared, chunk)
@@ -332,12 +348,12 @@ def backward(
 
 @inline
 def _common(tables, n_qubits, numbers, flip):
-    """What `prepare` writes, in one array of numbers: table, factors, phases, scales; and flip."""
-    n_args, n_items, size = len(tables[0]), len(tables[5]), 1 << n_qubits
+    """What `prepare` writes, in one array of numbers and flip."""
+    n_args, n_items, size = len(tables.arguments), len(tables.items), 1 << n_qubits
     a = 2 + 3 * n_args
     b = a + n_items
     phases = numbers[b:].reshape(((len(numbers) - b) // (2 * size), 2, size))
-    return numbers[2:a].reshape((n_args, 3)), numbers[a:b], phases, numbers[:2], flip
+    return Common(numbers[2:a].reshape((n_args, 3)), numbers[a:b], phases, numbers[:2], flip)
 
 
 @inline

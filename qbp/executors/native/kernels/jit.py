@@ -24,7 +24,8 @@ inline = njit(fastmath=True, forceinline=True, **_PARTS)
 exact = njit(fastmath=False, forceinline=True, **_PARTS)
 """For sums whose order matters; said explicitly, since callees inherit what they leave open."""
 
-_FILES = ("atomics", "batch", "fixed_point", "jit", "passes", "simd", "single")  # whose code becomes part of kernels
+# Whose code becomes part of kernels.
+_FILES = ("atomics", "batch", "conventions", "fixed_point", "jit", "passes", "simd", "single")
 _SOURCES = sha256(b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _FILES)).hexdigest()
 _KERNELS: set[Any] = set()
 

@@ -16,6 +16,51 @@ import math
 
 import numpy as np
 
+from qbp.executors.native.kernels.conventions import (
+    ARGUMENT_1,
+    ARGUMENT_2,
+    AXIS,
+    COS,
+    COSETS_AT,
+    CROSSED,
+    DIAGONAL,
+    DIFFERS,
+    FACTOR,
+    FIRST,
+    FIRST_TERM,
+    FIRST_WORD,
+    FLIP_1,
+    FLIP_2,
+    HI,
+    IMAGINARY,
+    IN_SWEEP,
+    KIND,
+    LAST,
+    LAST_TERM,
+    LAST_WORD,
+    LO,
+    N_HI,
+    N_LO,
+    PHASE,
+    PHASES,
+    PLACE,
+    REAL,
+    SECOND,
+    SHARED_PART,
+    SIGN,
+    SIN,
+    SPAN_AT,
+    SWEEP,
+    TWO,
+    WITHIN,
+    WORD_ARGUMENT,
+    WORD_LOCAL_Z,
+    WORD_Z,
+    X_1,
+    X_2,
+    Z_1,
+    Z_2,
+)
 from qbp.executors.native.kernels.fixed_point import as_turns, cos_sin_of_turns
 from qbp.executors.native.kernels.jit import exact, inline, jit
 from qbp.executors.native.kernels.simd import (
@@ -32,9 +77,6 @@ from qbp.executors.native.kernels.simd import (
 )
 
 __all__ = [
-    "FLIP_1",
-    "IN_SWEEP",
-    "PLACE",
     "cos_sin",
     "hadamard",
     "matrices",
@@ -43,41 +85,14 @@ __all__ = [
     "product",
     "run_block",
     "undo_block",
-    "unpacked",
     "unproduct",
 ]
-
-REAL, IMAGINARY, PHASE, DIAGONAL, SWEEP, WITHIN = range(6)  # kinds of items, as in `schedule`
-TWO = 7
-FLIP_1, FLIP_2 = 1 << 30, 1 << 29  # of an entry of a table of places: the signs of the amplitudes there
-PLACE = FLIP_2 - 1
-IN_SWEEP = 3  # of an argument, in the place of its axis
 
 
 @inline
 def place(i):
     """Where amplitude i lies (see `schedule.place`)."""
     return i ^ ((i >> 4 ^ i >> 8 ^ i >> 12 ^ i >> 16 ^ i >> 20 ^ i >> 24) & 15)
-
-
-@inline
-def unpacked(arrays):
-    """The tables of a program (`plan.Tables`) from the few arrays that they are handed over in (`Tables.packed`)."""
-    rows, numbers, places = arrays
-    end = rows[0]
-    return (
-        rows[1 : end[0]],
-        rows[end[0] : end[1], 0],
-        numbers,
-        rows[end[1] : end[2]],
-        rows[end[2] : end[3]],
-        rows[end[3] : end[4]],
-        rows[end[4] : end[5]],
-        places,
-        rows[end[5] : end[6]],
-        rows[end[6] : end[7], :8],  # exactly as wide as what their rows are taken apart into
-        rows[end[7] : end[8], :3],
-    )
 
 
 # ---- angles ----------------------------------------------------------------------------------------------------------
@@ -117,7 +132,7 @@ def cos_sin(t):
 
 
 @jit
-def prepare(tables, n_batched, shared, table, factors, phases, scales, flip):
+def prepare(tables, n_batched, shared, common):
     """What all samples share.
 
     Rotations ``exp(-i h P) = cos h (1 - i tan h P)`` that all samples share are run without the factor: one
@@ -125,81 +140,79 @@ def prepare(tables, n_batched, shared, table, factors, phases, scales, flip):
     where it is a bit flip and signs; on its way it changes the sign of the angles of words that anticommute with P.
 
     Args:
-        table: (A, 3), written: cos h or 1, sin h or tan h, and the factor of the argument's gradient. Where samples
-            differ, and for the words of sweeps: the part of h that samples share, the sign of h, and that factor.
-        factors: (Q,), written: for items of phases the cosines since the last such item.
-        phases: (F, 2, 2^N), written: cos and sin of the phases of diagonal items, times the cosines since the last one.
-        scales: (2,), written: the cosines that are left at the end, and at the beginning after going back.
-        flip: (2,), written: x- and z-mask of the half turns at the end.
+        n_batched: how many angles, the first, samples do not share.
+        shared: the other angles (Ks,), in radians.
+        common: `Common`, written.
     """
-    arguments, terms, numbers, start, _, items, words, _, _, _, _ = tables
-    n_args = len(arguments)
+    arguments, terms, items, words = tables.arguments, tables.terms, tables.items, tables.words
+    table, phases, n_args = common.table, common.phases, len(arguments)
     half = np.empty(n_args)
     cosine = np.ones(n_args + len(items))  # made up for: by arguments, by diagonal items
     for a in range(n_args):
-        half[a] = numbers[a]
-        for t in range(arguments[a, 0], arguments[a, 1]):
+        half[a] = tables.offsets[a]
+        for t in range(arguments[a, FIRST_TERM], arguments[a, LAST_TERM]):
             if terms[t] >= n_batched:
-                half[a] += numbers[n_args + t] * shared[terms[t] - n_batched]
-        table[a, 2] = 1
-        if arguments[a, 2] or arguments[a, 3] == IN_SWEEP:
+                half[a] += tables.scales[t] * shared[terms[t] - n_batched]
+        table[a, FACTOR] = 1
+        if arguments[a, DIFFERS] or arguments[a, AXIS] == IN_SWEEP:
             turn = 2 * math.pi
-            table[a, 0] = half[a] - turn * math.floor(half[a] / turn + 0.5)
-            table[a, 1] = 1
+            table[a, SHARED_PART] = half[a] - turn * math.floor(half[a] / turn + 0.5)
+            table[a, SIGN] = 1
         else:
-            table[a, 0], table[a, 1] = cos_sin(half[a])
+            table[a, COS], table[a, SIN] = cos_sin(half[a])
 
     x = z = 0
     forward = 1.0
     for q in range(len(items)):
-        kind = items[q, 0]
+        kind = items[q, KIND]
         if kind in (DIAGONAL, SWEEP):
-            for v in range(items[q, 2], items[q, 3]):
-                sign = 1 - 2 * parity(x & words[v, 0])
-                table[words[v, 2], 2] = sign
+            for v in range(items[q, FIRST_WORD], items[q, LAST_WORD]):
+                sign = 1 - 2 * parity(x & words[v, WORD_Z])
+                table[words[v, WORD_ARGUMENT], FACTOR] = sign
                 if kind == SWEEP:
-                    table[words[v, 2], 1] = sign
+                    table[words[v, WORD_ARGUMENT], SIGN] = sign
                 else:
-                    half[words[v, 2]] *= sign
+                    half[words[v, WORD_ARGUMENT]] *= sign
             if kind == DIAGONAL:
-                _phases(half, words, items[q, 2], items[q, 3], forward, phases, items[q, 1])
-            factors[q] = cosine[n_args + q] = forward
+                _phases(half, words, items[q, FIRST_WORD], items[q, LAST_WORD], forward, phases, items[q, PHASES])
+            common.factors[q] = cosine[n_args + q] = forward
             forward = 1.0
         else:
             for one in range(2 if kind >= TWO else 1):
-                a = items[q, 3 + 3 * one]
-                my_x, my_z = items[q, 1 + 3 * one], items[q, 2 + 3 * one]
+                a = items[q, ARGUMENT_1 + SECOND * one]
+                my_x, my_z = items[q, X_1 + SECOND * one], items[q, Z_1 + SECOND * one]
                 sign = 1 - 2 * (parity(x & my_z) ^ parity(z & my_x))
-                table[a, 2] = sign
-                table[a, 1] *= sign
-                if not arguments[a, 2] and kind != PHASE:
+                table[a, FACTOR] = sign
+                table[a, SIN] *= sign
+                if not arguments[a, DIFFERS] and kind != PHASE:
                     c, s = cos_sin(sign * half[a])
                     if abs(c) >= abs(s):
                         cosine[a], tangent = abs(c), s / c
                     else:
                         cosine[a], tangent = abs(s), -c / s
                         x, z = x ^ my_x, z ^ my_z
-                    table[a, 0], table[a, 1] = 1, tangent
+                    table[a, COS], table[a, SIN] = 1, tangent
                     forward *= cosine[a]
-    scales[0] = forward
-    flip[0], flip[1] = x, z
+    common.norms[0] = forward
+    common.flip[0], common.flip[1] = x, z
 
     backward = 1.0
     for q in range(len(items) - 1, -1, -1):
-        kind = items[q, 0]
+        kind = items[q, KIND]
         if kind in (DIAGONAL, SWEEP):
-            for v in range(items[q, 2], items[q, 3]):
-                table[words[v, 2], 2] *= backward * backward
+            for v in range(items[q, FIRST_WORD], items[q, LAST_WORD]):
+                table[words[v, WORD_ARGUMENT], FACTOR] *= backward * backward
             backward /= cosine[n_args + q]
         else:
             for one in range(1 if kind >= TWO else 0, -1, -1):
-                a = items[q, 3 + 3 * one]
-                table[a, 2] *= backward * backward
+                a = items[q, ARGUMENT_1 + SECOND * one]
+                table[a, FACTOR] *= backward * backward
                 backward *= cosine[a]
-    scales[1] = backward
+    common.norms[1] = backward
+    start = tables.start
     for bit in range(len(start)):
-        for a in range(start[bit, 0], start[bit, 1]):
-            table[a, 2] *= backward * backward
+        for a in range(start[bit, FIRST], start[bit, LAST]):
+            table[a, FACTOR] *= backward * backward
 
 
 @jit
@@ -208,7 +221,7 @@ def _phases(half, words, first, last, factor, phases, f):
     transform), times a factor."""
     angle = np.zeros(phases.shape[2])
     for v in range(first, last):
-        angle[words[v, 0]] += half[words[v, 2]]
+        angle[words[v, WORD_Z]] += half[words[v, WORD_ARGUMENT]]
     step = 1
     while step < len(angle):
         for i in range(0, len(angle), 2 * step):
@@ -253,15 +266,15 @@ def _overlap(kind, g, x0, y0, u0, v0, x1, y1, u1, v1):
 def _pass(kind, bits, S, stride, q, items, places, rep, T):
     """One pass on psi."""
     W = n_lanes(S)
-    x, by, z = items[q, 1] >> bits, items[q, 1] & (1 << bits) - 1, items[q, 2] >> bits
-    at = items[q, 3] * 2 * W
+    x, by, z = items[q, X_1] >> bits, items[q, X_1] & (1 << bits) - 1, items[q, Z_1] >> bits
+    at = items[q, ARGUMENT_1] * 2 * W
     c, plus = load(T, at), load(T, at + W)
     minus = splat(S.dtype.type(0)) - plus
     odd = parity(rep & z)
-    for h in range(items[q, 9], items[q, 9] + items[q, 10]):
+    for h in range(items[q, HI], items[q, HI] + items[q, N_HI]):
         base = rep ^ (places[h] & PLACE)
         s = minus if odd ^ (places[h] >= FLIP_1) else plus
-        for k in range(items[q, 7], items[q, 7] + items[q, 8]):
+        for k in range(items[q, LO], items[q, LO] + items[q, N_LO]):
             i = base ^ places[k]
             A, B = i * stride, (i ^ x) * stride
             if kind == PHASE:
@@ -279,19 +292,19 @@ def _pass(kind, bits, S, stride, q, items, places, rep, T):
 def _unpass(kind, bits, S, q, items, places, rep, T, E):
     """Undo one pass on psi and lambda, and add ``Im <lambda| P |psi>``, both after the pass, to its E[a, W]."""
     W = n_lanes(S)
-    x, by, z = items[q, 1] >> bits, items[q, 1] & (1 << bits) - 1, items[q, 2] >> bits
-    a = items[q, 3]
+    x, by, z = items[q, X_1] >> bits, items[q, X_1] & (1 << bits) - 1, items[q, Z_1] >> bits
+    a = items[q, ARGUMENT_1]
     zero = splat(S.dtype.type(0))
     c, minus = load(T, a * 2 * W), load(T, a * 2 * W + W)
     plus = zero - minus
     odd = parity(rep & z)
     total = load(E, a * W)
-    for h in range(items[q, 9], items[q, 9] + items[q, 10]):
+    for h in range(items[q, HI], items[q, HI] + items[q, N_HI]):
         base = rep ^ (places[h] & PLACE)
         flip = odd ^ (places[h] >= FLIP_1)
         s = minus if flip else plus
         some = zero
-        for k in range(items[q, 7], items[q, 7] + items[q, 8]):
+        for k in range(items[q, LO], items[q, LO] + items[q, N_LO]):
             i = base ^ places[k]
             A, B = i * 4 * W, (i ^ x) * 4 * W
             x0, y0, u0, v0 = load_both(S, A, 0)
@@ -313,20 +326,20 @@ def _unpass(kind, bits, S, q, items, places, rep, T, E):
 def _two(kind_1, kind_2, bits, S, stride, q, items, places, rep, T):
     """Two passes on psi at once: the first on (0, 1) and (2, 3) of a quadruple, the second on (0, 2) and (1, 3)."""
     W = n_lanes(S)
-    x_1, x_2, z_1, z_2 = items[q, 1] >> bits, items[q, 4] >> bits, items[q, 2] >> bits, items[q, 5] >> bits
-    by_1, by_2 = items[q, 1] & (1 << bits) - 1, items[q, 4] & (1 << bits) - 1
+    x_1, x_2, z_1, z_2 = items[q, X_1] >> bits, items[q, X_2] >> bits, items[q, Z_1] >> bits, items[q, Z_2] >> bits
+    by_1, by_2 = items[q, X_1] & (1 << bits) - 1, items[q, X_2] & (1 << bits) - 1
     by_3 = by_1 ^ by_2
-    plus_1, plus_2 = load(T, items[q, 3] * 2 * W + W), load(T, items[q, 6] * 2 * W + W)
+    plus_1, plus_2 = load(T, items[q, ARGUMENT_1] * 2 * W + W), load(T, items[q, ARGUMENT_2] * 2 * W + W)
     zero = splat(S.dtype.type(0))
     minus_1, minus_2 = zero - plus_1, zero - plus_2
     odd_1, odd_2 = parity(rep & z_1), parity(rep & z_2)
-    cross_1, cross_2 = items[q, 11] & 1, items[q, 11] >> 1
-    for h in range(items[q, 9], items[q, 9] + items[q, 10]):
+    cross_1, cross_2 = items[q, CROSSED] & 1, items[q, CROSSED] >> 1
+    for h in range(items[q, HI], items[q, HI] + items[q, N_HI]):
         base = rep ^ (places[h] & PLACE)
-        flip_1, flip_2 = odd_1 ^ (places[h] >> 30 & 1), odd_2 ^ (places[h] >> 29 & 1)
+        flip_1, flip_2 = odd_1 ^ (places[h] & FLIP_1 != 0), odd_2 ^ (places[h] & FLIP_2 != 0)
         s_01, s_23 = minus_1 if flip_1 else plus_1, minus_1 if flip_1 ^ cross_1 else plus_1
         s_02, s_13 = minus_2 if flip_2 else plus_2, minus_2 if flip_2 ^ cross_2 else plus_2
-        for k in range(items[q, 7], items[q, 7] + items[q, 8]):
+        for k in range(items[q, LO], items[q, LO] + items[q, N_LO]):
             i = base ^ places[k]
             A, B, C, D = i * stride, (i ^ x_1) * stride, (i ^ x_2) * stride, (i ^ x_1 ^ x_2) * stride
             x0, y0 = load_complex(S, A, 0)
@@ -347,22 +360,23 @@ def _two(kind_1, kind_2, bits, S, stride, q, items, places, rep, T):
 def _untwo(kind_1, kind_2, bits, S, q, items, places, rep, T, E):
     """Undo two passes on psi and lambda, the second one first, and add to the gradients of both."""
     W = n_lanes(S)
-    x_1, x_2, z_1, z_2 = items[q, 1] >> bits, items[q, 4] >> bits, items[q, 2] >> bits, items[q, 5] >> bits
-    by_1, by_2, a_1, a_2 = items[q, 1] & (1 << bits) - 1, items[q, 4] & (1 << bits) - 1, items[q, 3], items[q, 6]
+    x_1, x_2, z_1, z_2 = items[q, X_1] >> bits, items[q, X_2] >> bits, items[q, Z_1] >> bits, items[q, Z_2] >> bits
+    by_1, by_2 = items[q, X_1] & (1 << bits) - 1, items[q, X_2] & (1 << bits) - 1
+    a_1, a_2 = items[q, ARGUMENT_1], items[q, ARGUMENT_2]
     by_3 = by_1 ^ by_2
     zero = splat(S.dtype.type(0))
     minus_1, minus_2 = load(T, a_1 * 2 * W + W), load(T, a_2 * 2 * W + W)
     plus_1, plus_2 = zero - minus_1, zero - minus_2
     odd_1, odd_2 = parity(rep & z_1), parity(rep & z_2)
-    cross_1, cross_2 = items[q, 11] & 1, items[q, 11] >> 1
+    cross_1, cross_2 = items[q, CROSSED] & 1, items[q, CROSSED] >> 1
     total_1, total_2 = load(E, a_1 * W), load(E, a_2 * W)
-    for h in range(items[q, 9], items[q, 9] + items[q, 10]):
+    for h in range(items[q, HI], items[q, HI] + items[q, N_HI]):
         base = rep ^ (places[h] & PLACE)
-        flip_1, flip_2 = odd_1 ^ (places[h] >> 30 & 1), odd_2 ^ (places[h] >> 29 & 1)
+        flip_1, flip_2 = odd_1 ^ (places[h] & FLIP_1 != 0), odd_2 ^ (places[h] & FLIP_2 != 0)
         s_01, s_23 = minus_1 if flip_1 else plus_1, minus_1 if flip_1 ^ cross_1 else plus_1
         s_02, s_13 = minus_2 if flip_2 else plus_2, minus_2 if flip_2 ^ cross_2 else plus_2
         g_01 = g_23 = g_02 = g_13 = zero
-        for k in range(items[q, 7], items[q, 7] + items[q, 8]):
+        for k in range(items[q, LO], items[q, LO] + items[q, N_LO]):
             i = base ^ places[k]
             A, B, C, D = i * 4 * W, (i ^ x_1) * 4 * W, (i ^ x_2) * 4 * W, (i ^ x_1 ^ x_2) * 4 * W
             x0, y0, u0, v0 = load_both(S, A, 0)
@@ -397,7 +411,7 @@ def _untwo(kind_1, kind_2, bits, S, q, items, places, rep, T, E):
 def _within(kind, bits, S, stride, q, items, n_span, places, span, rep, T):
     """A pass on psi whose pairs lie within registers."""
     W = n_lanes(S)
-    by, z, at = items[q, 1] & (1 << bits) - 1, items[q, 2] >> bits, items[q, 3] * 2 * W
+    by, z, at = items[q, X_1] & (1 << bits) - 1, items[q, Z_1] >> bits, items[q, ARGUMENT_1] * 2 * W
     c, plus = load(T, at), load(T, at + W)
     minus = splat(S.dtype.type(0)) - plus
     for k in range(span, span + n_span):
@@ -412,7 +426,7 @@ def _within(kind, bits, S, stride, q, items, n_span, places, span, rep, T):
 def _unwithin(kind, bits, S, q, items, n_span, places, span, rep, T, E):
     """Undo it on psi and lambda, and add to its gradient."""
     W = n_lanes(S)
-    by, z, a = items[q, 1] & (1 << bits) - 1, items[q, 2] >> bits, items[q, 3]
+    by, z, a = items[q, X_1] & (1 << bits) - 1, items[q, Z_1] >> bits, items[q, ARGUMENT_1]
     c, minus = load(T, a * 2 * W), load(T, a * 2 * W + W)
     zero, half = splat(S.dtype.type(0)), splat(S.dtype.type(0.5))
     plus = zero - minus
@@ -438,9 +452,9 @@ def _angles(bits, q, items, words, n_span, rep, T, R):
     turns, angles = as_turns(T), as_turns(R)
     for k in range(n_span):
         store(R, k * W, splat(R.dtype.type(0)))
-    for v in range(items[q, 2], items[q, 3]):
-        at, turn = words[v, 1] * W, load(turns, words[v, 2] * 2 * W)
-        odd = parity(rep & words[v, 0] >> bits)
+    for v in range(items[q, FIRST_WORD], items[q, LAST_WORD]):
+        at, turn = words[v, WORD_LOCAL_Z] * W, load(turns, words[v, WORD_ARGUMENT] * 2 * W)
+        odd = parity(rep & words[v, WORD_Z] >> bits)
         store(angles, at, load(angles, at) - turn if odd else load(angles, at) + turn)
     hadamard(angles, n_span)
 
@@ -458,14 +472,13 @@ def _phase(swept, k, i, f, factor, phases, R):
 @inline
 def _diagonal(swept, bits, S, stride, q, items, words, n_span, places, span, rep, common, T, R):
     """All diagonal rotations of a level at once: ``c - i s`` at each place."""
-    _, factors, phases, _, _ = common
-    f, factor = items[q, 1], splat(factors[q])
+    f, factor = items[q, PHASES], splat(common.factors[q])
     if swept:
         _angles(bits, q, items, words, n_span, rep, T, R)
     for k in range(n_span):
         i = rep ^ places[span + k]
         A = i * stride
-        c, s = _phase(swept, k, i, f, factor, phases, R)
+        c, s = _phase(swept, k, i, f, factor, common.phases, R)
         x, y = load_complex(S, A, 0)
         store_complex(S, A, 0, c * x + s * y, c * y - s * x)
 
@@ -473,23 +486,22 @@ def _diagonal(swept, bits, S, stride, q, items, words, n_span, places, span, rep
 @inline
 def _undiagonal(swept, bits, S, q, items, words, n_span, places, span, rep, common, T, R, P, E):
     """Undo them; ``Im <lambda| Z_z |psi>`` of every word z are values of one Walsh-Hadamard transform."""
-    _, factors, phases, _, _ = common
-    W, f, factor = n_lanes(S), items[q, 1], splat(factors[q])
+    W, f, factor = n_lanes(S), items[q, PHASES], splat(common.factors[q])
     if swept:
         _angles(bits, q, items, words, n_span, rep, T, R)
     for k in range(n_span):
         i = rep ^ places[span + k]
         A = i * 4 * W
-        c, s = _phase(swept, k, i, f, factor, phases, R)
+        c, s = _phase(swept, k, i, f, factor, common.phases, R)
         x, y, u, v = load_both(S, A, 0)
         store(P, k * W, u * y - v * x)
         store_both(S, A, 0, c * x - s * y, c * y + s * x, c * u - s * v, c * v + s * u)
-    if items[q, 2] < items[q, 3]:
+    if items[q, FIRST_WORD] < items[q, LAST_WORD]:
         hadamard(P, n_span)
-    for v in range(items[q, 2], items[q, 3]):
-        at = words[v, 2] * W
-        w = load(P, words[v, 1] * W)
-        store(E, at, load(E, at) - w if parity(rep & words[v, 0] >> bits) else load(E, at) + w)
+    for v in range(items[q, FIRST_WORD], items[q, LAST_WORD]):
+        at = words[v, WORD_ARGUMENT] * W
+        w = load(P, words[v, WORD_LOCAL_Z] * W)
+        store(E, at, load(E, at) - w if parity(rep & words[v, WORD_Z] >> bits) else load(E, at) + w)
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
@@ -498,12 +510,12 @@ def _undiagonal(swept, bits, S, q, items, words, n_span, places, span, rep, comm
 @inline
 def run_block(bits, b, first, n_cosets, S, stride, tables, n_span, common, T, R):
     """Some cosets of one block on psi."""
-    _, _, _, _, blocks, items, words, places, _, _, _ = tables
-    span = blocks[b, 3]
-    for r in range(blocks[b, 2] + first, blocks[b, 2] + first + n_cosets):
+    blocks, items, words, places = tables.blocks, tables.items, tables.words, tables.places
+    span, cosets = blocks[b, SPAN_AT], blocks[b, COSETS_AT] + first
+    for r in range(cosets, cosets + n_cosets):
         rep = places[r]
-        for q in range(blocks[b, 0], blocks[b, 1]):
-            kind = items[q, 0]
+        for q in range(blocks[b, FIRST], blocks[b, LAST]):
+            kind = items[q, KIND]
             if kind == TWO:
                 _two(REAL, REAL, bits, S, stride, q, items, places, rep, T)
             elif kind == TWO + 1:
@@ -531,12 +543,12 @@ def run_block(bits, b, first, n_cosets, S, stride, tables, n_span, common, T, R)
 @inline
 def undo_block(bits, b, first, n_cosets, S, tables, n_span, common, T, R, P, E):
     """Undo them on psi and lambda, and add to the gradients E[a, W] of the arguments."""
-    _, _, _, _, blocks, items, words, places, _, _, _ = tables
-    span = blocks[b, 3]
-    for r in range(blocks[b, 2] + first, blocks[b, 2] + first + n_cosets):
+    blocks, items, words, places = tables.blocks, tables.items, tables.words, tables.places
+    span, cosets = blocks[b, SPAN_AT], blocks[b, COSETS_AT] + first
+    for r in range(cosets, cosets + n_cosets):
         rep = places[r]
-        for q in range(blocks[b, 1] - 1, blocks[b, 0] - 1, -1):
-            kind = items[q, 0]
+        for q in range(blocks[b, LAST] - 1, blocks[b, FIRST] - 1, -1):
+            kind = items[q, KIND]
             if kind == TWO:
                 _untwo(REAL, REAL, bits, S, q, items, places, rep, T, E)
             elif kind == TWO + 1:
@@ -599,17 +611,17 @@ def hadamard(P, size):
 @jit
 def matrices(tables, T, M):
     """For every bit the product of its rotations [[a, b], [-b*, a*]]: M[bit, 4, W] is Re a, Im a, Re b, Im b."""
-    arguments, _, _, start, _, _, _, _, _, _, _ = tables
+    arguments, start = tables.arguments, tables.start
     W = n_lanes(T)
     zero = splat(T.dtype.type(0))
     for q in range(len(start)):
         ar = splat(T.dtype.type(1))
         ai = br = bi = zero
-        for e in range(start[q, 0], start[q, 1]):
+        for e in range(start[q, FIRST], start[q, LAST]):
             c, s = load(T, e * 2 * W), load(T, e * 2 * W + W)
-            if arguments[e, 3] == 0:  # (c - i s X) (a, b)
+            if arguments[e, AXIS] == 0:  # (c - i s X) (a, b)
                 ar, ai, br, bi = c * ar + s * bi, c * ai + s * br, c * br - s * ai, c * bi - s * ar
-            elif arguments[e, 3] == 1:  # (c - i s Y) (a, b)
+            elif arguments[e, AXIS] == 1:  # (c - i s Y) (a, b)
                 ar, ai, br, bi = c * ar + s * br, c * ai - s * bi, c * br - s * ar, c * bi + s * ai
             else:  # (c - i s Z) (a, b)
                 ar, ai, br, bi = c * ar + s * ai, c * ai - s * ar, c * br + s * bi, c * bi - s * br
@@ -644,7 +656,7 @@ def unproduct(S, first, n_bits, tables, T, M, E):
     Each bit gives ``g = Im <lambda| X, Y, Z |psi>``. A rotation's gradient is that of its axis; before it, as
     ``R_x(t)`` takes Y to cos t Y + sin t Z: (gy, gz) -> (cos t gy + sin t gz, cos t gz - sin t gy), cyclic.
     """
-    arguments, _, _, start, _, _, _, _, _, _, _ = tables
+    arguments, start = tables.arguments, tables.start
     W = n_lanes(S)
     zero = splat(S.dtype.type(0))
     for q in range(n_bits - 1, -1, -1):
@@ -663,13 +675,13 @@ def unproduct(S, first, n_bits, tables, T, M, E):
         gx = r0 * q1 + s0 * p1 + r1 * q0 + s1 * p0
         gy = s0 * q1 - r0 * p1 + r1 * p0 - s1 * q0
         gz = r0 * q0 + s0 * p0 - r1 * q1 - s1 * p1
-        for e in range(start[first + q, 1] - 1, start[first + q, 0] - 1, -1):
+        for e in range(start[first + q, LAST] - 1, start[first + q, FIRST] - 1, -1):
             ch, sh = load(T, e * 2 * W), load(T, e * 2 * W + W)
             c, s = ch * ch - sh * sh, ch * sh + ch * sh
-            if arguments[e, 3] == 0:
+            if arguments[e, AXIS] == 0:
                 store(E, e * W, gx)
                 gy, gz = c * gy + s * gz, c * gz - s * gy
-            elif arguments[e, 3] == 1:
+            elif arguments[e, AXIS] == 1:
                 store(E, e * W, gy)
                 gz, gx = c * gz + s * gx, c * gx - s * gz
             else:
