@@ -50,7 +50,7 @@ def main(seeds: list[int]) -> None:
             backend=DEVICE,
         )
         before = json.loads(path.read_text())["rows"] if path.exists() else []
-        rows = sorted([row for row in before if row["run"] != seed] + rows, key=lambda row: row["run"])
+        rows = sorted([row for row in before if row["seed"] != seed] + rows, key=lambda row: row["seed"])
         report(rows, path)
 
 
@@ -65,7 +65,7 @@ def report(rows: list[dict], path: Path) -> None:
     lost = 100 * (found["full"]["ideal"][0] - found["pruned"]["ideal"][0])
     verdict = f"{100 * spared:.0f} % of the two-qubit gates go, for {lost:.2f} points of accuracy"
     print(verdict, flush=True)
-    n_seeds = len({row["run"] for row in rows})
+    n_seeds = len({row["seed"] for row in rows})
     result = {"device": DEVICE, "seeds": n_seeds, "verdict": verdict, "mean and std": found, "rows": rows}
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 

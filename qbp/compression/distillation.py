@@ -19,7 +19,8 @@ from qbp.compression.distillation_losses import LOSSES, Lesson, Term, activation
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice
 from qbp.nn.layer import QuantumLayer
-from qbp.training.checkpoint import Row, check_new, seeded
+from qbp.nn.seeding import seeded
+from qbp.training.checkpoint import Row, check_new
 from qbp.training.fitting import fit
 from qbp.training.metrics import Loss, check_data, objective, place
 
@@ -126,7 +127,7 @@ def distill(
     asked = [{name: _path(each, name, "teacher", layers) for name in weights} for each in teachers]
     say = recall(teachers, [{"", *theirs.values()} for theirs in asked], data, seed, run_dir)
     terms, columns, start = [], [data.x], data.x.shape[1]
-    with seeded(student, seed):  # of the initial weights of regressors
+    with seeded(seed, student):  # of the initial weights of regressors
         for theirs, said in zip(asked, say, strict=True):
             if wants_scale:
                 _warn_if_flat("teacher", said[""], temperature)

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError
+from qbp.nn.seeding import seeded
 from qbp.storage.container import load_state, save_state
-from qbp.training.checkpoint import fingerprint, seeded, untouched
+from qbp.training.checkpoint import fingerprint, untouched
 from qbp.training.metrics import Loss, place
 
 __all__ = [
@@ -198,7 +199,7 @@ def regressor_of(term: Term, student: Tensor) -> nn.Module:
 def activations_of(model: nn.Module, data: Dataset, paths: set[str], seed: int) -> dict[str, Tensor]:
     """Outputs of the modules at `paths` for all rows, in evaluation mode; the model is left as it was."""
     found: dict[str, list[Tensor]] = {path: [] for path in {"", *paths}}
-    with untouched(model), seeded(model, seed), torch.no_grad():
+    with untouched(model), seeded(seed, model), torch.no_grad():
         model.eval()
         with listening(model, set(found), lambda path, activations: found[path].append(activations)):
             for part in place(model, data)[0].split(1024):

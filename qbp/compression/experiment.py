@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from qbp.compression.pruning import prune
@@ -18,7 +16,7 @@ from qbp.executors import Executor
 from qbp.executors import backend as executor_named
 from qbp.hardware.transfer import on_backend
 from qbp.nn.layer import QuantumLayer
-from qbp.nn.models import n_parameters
+from qbp.nn.models import n_parameters, renew
 from qbp.nn.resources import depth, is_fed
 from qbp.training.fitting import fit
 from qbp.training.metrics import evaluate, main_metric
@@ -44,8 +42,8 @@ def cost_of(model: nn.Module, *, backend: str | Executor | None = None, batch_si
         `parameters` and `live` (less those beyond the rank of the quantum layers' Jacobians), `rotations` (that an
         input or a weight turns), `one_qubit`, `two_qubit` and `depth` of the circuits as they are, `circuits` (the
         parameter sets of a training step by the shift rule: forward, and two for each rotation that wants a gradient),
-        `multiply_adds` of the linear layers for a sample, `bytes` of the weights. With a device also `device`, `seed`,
-        `level` and `device_one_qubit` (without RZ), `device_two_qubit`, `device_depth`.
+        `multiply_adds` of the linear layers for a sample, `bytes` of the weights. With a device also `device`,
+        `seed_transpiler`, `level` and `device_one_qubit` (without RZ), `device_two_qubit`, `device_depth`.
 
     Example:
         >>> import qbp
@@ -75,7 +73,7 @@ def cost_of(model: nn.Module, *, backend: str | Executor | None = None, batch_si
         counts = [gate_counts(layer.circuit.program, device) for layer in layers]
         row |= {
             "device": device.name,
-            "seed": device.options.seed_transpiler,
+            "seed_transpiler": device.options.seed_transpiler,
             "level": device.options.optimization_level,
         }
         row["device_one_qubit"] = sum(count.one_qubit for count in counts)
@@ -163,25 +161,14 @@ def compression(
         all_of_it: Any = dict.fromkeys(amount, 1.0) if isinstance(amount, Mapping) else 1.0
         once = {"amount": all_of_it, "schedule": "one-shot", "steps": None}
         models["everything"] = prune(full, train, **options | once)
-        models["scratch"] = _renewed(models["pruned"], seed)
+        models["scratch"] = renew(models["pruned"], seed + 1000)  # not the weights that it was pruned from
         fit(models["scratch"], train, **{"seed": seed, **training, "epochs": epochs})
         for name in CONTROLS:
             cost = cost_of(models[name], backend=backend)
             rows.append(
-                {"model": name, "run": seed, **cost, **quality_of(models[name], test, shots=shots, backend=backend)}
+                {"model": name, "seed": seed, **cost, **quality_of(models[name], test, shots=shots, backend=backend)}
             )
     return rows
-
-
-def _renewed(model: nn.Module, seed: int) -> nn.Module:
-    """A copy with new random weights."""
-    renewed = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1000)
-        for module in renewed.modules():
-            if isinstance(module, QuantumLayer | nn.Linear):
-                module.reset_parameters()
-    return renewed
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float]]]:
@@ -194,7 +181,11 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[floa
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for name in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == name]
-        numbers = [key for key, value in own[0].items() if isinstance(value, int | float) and key != "run"]
+        numbers = [
+            key
+            for key, value in own[0].items()
+            if isinstance(value, int | float) and key not in ("seed", "seed_transpiler")
+        ]
         found[name] = {key: _mean_and_std([float(row[key]) for row in own]) for key in numbers}
     return found
 

@@ -20,6 +20,7 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError
 from qbp.hardware.transfer import on_backend, spent
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.seeding import seeded
 from qbp.training.metrics import evaluate
 
 __all__ = ["NoiseRow", "NoiseTable", "error_bars", "noise_table"]
@@ -124,8 +125,7 @@ def noise_table(
     rows: list[NoiseRow] = []
     exact: Tensor | None = None
     for name, moved in (models | dict(others or {})).items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed, model):
             before, start = spent(moved).seconds, time.perf_counter()
             with _recorded(moved) as records:
                 evaluate(moved, data, batch_size=batch_size)
@@ -168,8 +168,7 @@ def error_bars(
     """
     with _recorded(model) as records:
         evaluate(model, data, batch_size=batch_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, model):
         return _replayed(model, records, data, batch_size, repeats)
 
 

@@ -15,7 +15,7 @@ from qbp.hardware.exchange import copied, executors_for, layers_of, use
 from qbp.jobs.cost import Cost
 from qbp.jobs.jobs import Primitive, Results, Work
 from qbp.nn.layer import QuantumLayer
-from qbp.training.checkpoint import seeded
+from qbp.nn.seeding import seeded
 from qbp.training.metrics import check_data, place
 
 __all__ = ["Meter", "evaluation", "plan"]
@@ -69,7 +69,7 @@ def plan(
         meters.append(Meter(layer))
         executor.runner = meters[-1]
         use(layer, executor)
-    with seeded(counted, seed):
+    with seeded(seed, counted):
         if epochs is None:
             evaluation(counted, data, batch_size or 1024)
         else:

@@ -17,7 +17,7 @@ from qbp.hardware.planning import Meter, evaluation
 from qbp.jobs.cost import Budget, Cost
 from qbp.jobs.jobs import Jobs
 from qbp.jobs.retry import Patience
-from qbp.training.checkpoint import seeded
+from qbp.nn.seeding import seeded
 from qbp.training.metrics import modes
 
 __all__ = ["on_backend", "send", "session", "spent"]
@@ -131,7 +131,7 @@ def send(model: nn.Module, data: Dataset, *, batch_size: int = 1024) -> int:
     runner, meter = executor.runner, Meter(layers[0])
     executor.runner = meter
     try:
-        with seeded(model, 0), modes(model):
+        with seeded(0, model), modes(model):
             evaluation(model, data, batch_size)
     finally:
         executor.runner = runner

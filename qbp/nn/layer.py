@@ -26,6 +26,7 @@ from qbp.nn.qnode import (
     run_qnode,
     shot_copies,
 )
+from qbp.nn.seeding import seeded
 from qbp.nn.weights import Weights, initial_weight
 
 __all__ = ["QuantumLayer"]
@@ -302,9 +303,7 @@ class QuantumLayer(nn.Module):
     # ---- weights -----------------------------------------------------------------------------------------------------
 
     def _init_weights(self, shapes: Mapping[str, tuple[int, ...]], init_method: Any, seed: int | None) -> None:
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
+        with seeded(seed):
             for name, shape in shapes.items():
                 if hasattr(self, name):
                     raise ArgumentError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from qbp.errors import ArgumentError, check_choice
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.seeding import renew, seeded
 
 __all__ = ["ACTIVATIONS", "BoundedAngle", "hybrid", "matched_mlp", "mlp", "n_parameters", "renew"]
 
@@ -79,7 +78,7 @@ def mlp(n_inputs: int, *hidden_and_out: int, activation: str = "tanh", seed: int
     for width in hidden_and_out:
         _check_width("hidden_and_out", width)
     widths = (n_inputs, *hidden_and_out)
-    with _seeded(seed):
+    with seeded(seed):
         layers: list[nn.Module] = []
         for below, above in pairwise(widths):
             layers += [nn.Linear(below, above), ACTIVATIONS[activation]()]
@@ -127,7 +126,7 @@ def hybrid(
     _check_width("n_inputs", n_inputs)
     _check_width("n_outputs", n_outputs)
     family = isinstance(circuit, str) and not circuit.endswith(".qasm")
-    with _seeded(seed):
+    with seeded(seed):
         layer = QuantumLayer(
             circuit,
             n_qubits=n_qubits if family else None,
@@ -226,34 +225,3 @@ def _size(*widths: int) -> int:
 def _check_width(name: str, width: object) -> None:
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise ArgumentError(f"Argument `{name}` must be a positive integer, but is {width!r}")
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Draw from torch's global generator as if seeded, and put its state back afterwards."""
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-        yield
-
-
-def renew(model: nn.Module, seed: int) -> nn.Module:
-    """Return a copy with initial weights drawn by `seed`, as if it had just been built.
-
-    Raises:
-        ArgumentError: a module has parameters, but no `reset_parameters`.
-    """
-    fresh = copy.deepcopy(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for name, module in fresh.named_modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-            elif next(module.parameters(recurse=False), None) is not None:
-                raise ArgumentError(
-                    f"Argument `models` must have modules with `reset_parameters`, to draw their weights by seed, "
-                    f"but {name or type(module).__name__!r} has none"
-                )
-            if isinstance(module, QuantumLayer):
-                module.rng_state = torch.Generator().manual_seed(seed).get_state()
-    return fresh

@@ -17,6 +17,7 @@ from torch import nn
 
 from qbp.errors import ConfigError, check_choice
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.seeding import gpus
 from qbp.storage.atomic import write_atomic
 from qbp.storage.container import load_state
 from qbp.training.metrics import modes
@@ -113,28 +114,13 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
     return int(part["epoch"])
 
 
-def _gpus(model: nn.Module) -> list[torch.device]:
-    return sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
-
-
-@contextmanager
-def seeded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed torch's global generators, and put their states back afterwards."""
-    with torch.random.fork_rng(devices=_gpus(model)):
-        torch.default_generator.manual_seed(seed)
-        for gpu in _gpus(model):
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
 def get_random(model: nn.Module) -> dict[str, Any]:
     """Return what training draws from and gradient rules remember: torch's state, that of layers with an `rng_state`,
     and that of rules of `qbp.gradients.stateful`."""
     own = {name: getattr(module, "rng_state", None) for name, module in model.named_modules()}
     return {
         "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state(gpu) for gpu in _gpus(model)],
+        "cuda": [torch.cuda.get_rng_state(gpu) for gpu in gpus(model)],
         "modules": {name: state for name, state in own.items() if state is not None},
         "rules": {name: copy.deepcopy(rule.state()) for name, rule in _rules(model).items()},
     }
@@ -142,7 +128,7 @@ def get_random(model: nn.Module) -> dict[str, Any]:
 
 def set_random(model: nn.Module, state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    for gpu, own in zip(_gpus(model), state["cuda"], strict=True):
+    for gpu, own in zip(gpus(model), state["cuda"], strict=True):
         torch.cuda.set_rng_state(own, gpu)
     modules = dict(model.named_modules())
     for name, own in state["modules"].items():

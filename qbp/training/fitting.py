@@ -19,6 +19,7 @@ from torch.optim import Optimizer, lr_scheduler
 from qbp.data import Dataset, split
 from qbp.errors import ArgumentError, QbpError, check_choice
 from qbp.gradients.stateful import prepare
+from qbp.nn.seeding import seeded
 from qbp.storage.container import save_state
 from qbp.training.checkpoint import (
     CHECKPOINT,
@@ -31,7 +32,6 @@ from qbp.training.checkpoint import (
     monitored,
     name_of,
     open_run,
-    seeded,
     set_random,
     to_line,
     untouched,
@@ -196,7 +196,7 @@ def fit(
             "random": get_random(model),
         }
 
-    with seeded(model, seed), modes(model), _bar(progress, epochs, math.ceil(len(x) / batch_size)) as tick:
+    with seeded(seed, model), modes(model), _bar(progress, epochs, math.ceil(len(x) / batch_size)) as tick:
         if state is not None:
             rows, best = state["rows"], state["best"]
             model.load_state_dict(state["model"])
@@ -310,7 +310,7 @@ def lr_range_test(
     losses: list[float] = []
     average = 0.0
     batches: list[Tensor] = []
-    with untouched(model), seeded(model, seed):
+    with untouched(model), seeded(seed, model):
         model.train()
         for step in range(steps):
             rate = lr_min * (lr_max / lr_min) ** (step / (steps - 1))

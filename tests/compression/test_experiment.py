@@ -52,7 +52,11 @@ def test_costs():
     row = cost_of(model, backend=DEVICE)
     assert (row["parameters"], row["live"], row["rotations"]) == (36 + 36 + 10, 28 + 36 + 10, 40)
     assert (row["one_qubit"], row["two_qubit"], row["multiply_adds"]) == (40, 12, 8 * 4 + 4 * 2)
-    assert row["bytes"] == 4 * row["parameters"] and (row["device"], row["seed"], row["level"]) == ("fake:quito", 0, 3)
+    assert row["bytes"] == 4 * row["parameters"] and (row["device"], row["seed_transpiler"], row["level"]) == (
+        "fake:quito",
+        0,
+        3,
+    )
     assert row["device_two_qubit"] >= 12 and row["device_depth"] > 0
     small = cost_of(qbp.prune(model, by="exact"), backend=DEVICE)
     for key in ("parameters", "rotations", "two_qubit", "device_two_qubit", "circuits", "bytes"):

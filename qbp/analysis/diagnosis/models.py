@@ -14,6 +14,7 @@ from qbp.analysis.fisher import effective_dimension, fisher_factor, model_jacobi
 from qbp.circuit.program import Expval
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
+from qbp.nn.seeding import redraw, seeded
 from qbp.training.metrics import predicted
 
 __all__ = ["LEARNT", "classes", "fisher", "loss", "outputs", "reach", "saturation"]
@@ -183,14 +184,11 @@ def _spectrum(eigenvalues: Tensor) -> Picture:
 
 def _redrawn(probe: Probe) -> Iterator[nn.Module]:
     """The model with initial weights drawn anew, a few times."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(probe.seed)
-        for _ in range(DRAWS):
+    for draw in range(DRAWS):
+        with seeded(probe.seed + draw, probe.model):
             model = copy.deepcopy(probe.model)
-            for module in model.modules():
-                if callable(reset := getattr(module, "reset_parameters", None)):
-                    reset()
-            yield model
+            redraw(model, strict=False)
+        yield model
 
 
 def classes(probe: Probe) -> Iterator[Finding]:
