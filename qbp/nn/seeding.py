@@ -148,7 +148,7 @@ def _parametrized(module: Any) -> dict[str, torch.Size]:
 
 def _reset_parametrized(module: Any, shapes: dict[str, torch.Size]) -> None:
     """Let the module without its parametrizations draw values, and take what these are made of."""
-    kind = type(module).__bases__[0]
+    kind: Any = type(module).__bases__[0]
     plain = kind.__new__(kind)
     plain.__dict__ = module.__dict__ | {"_parameters": dict(module._parameters)}
     for name, shape in shapes.items():
