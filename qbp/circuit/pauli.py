@@ -1,41 +1,47 @@
-"""Pauli words, and the Clifford frame that makes Clifford gates free.
-
-A circuit is ``U = C V`` with a Clifford ``C`` that is never run and a product ``V`` of Pauli rotations: a rotation
-about ``P`` after Clifford gates is one about ``C^dagger P C`` before them, and so is a measurement (arXiv 1808.02892).
-"""
+"""Pauli words as bit masks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
-
-from qbp.circuit.gates import GATES
-from qbp.circuit.program import Clifford, Probs, Program, pauli_mask
-
-__all__ = ["Frame", "Measured", "Rotations", "Turn", "Word", "bits", "in_frame"]
+__all__ = ["Word", "bits"]
 
 
 class Word(NamedTuple):
-    """``i^phase X^x Z^z``: a Pauli word as bit masks (wire 0 is the most significant bit)."""
+    """``i^phase X^x Z^z``: a Pauli word as bit masks; the bit of wire w of n is ``1 << (n - 1 - w)``.
+
+    One of sign + has as its phase the number of its Y's, ``Y = i X Z``: ``P|j> = i^n_y (-1)^parity(j & z) |j ^ x>``.
+    """
 
     x: int
     z: int
     phase: int = 0
 
     @staticmethod
+    def of(letters: str, wires: Iterable[int], n_qubits: int) -> Word:
+        """The word of these letters on these wires, of sign +."""
+        x = z = 0
+        for letter, wire in zip(letters, wires, strict=True):
+            bit = 1 << (n_qubits - 1 - wire)
+            x |= bit if letter in "XY" else 0
+            z |= bit if letter in "ZY" else 0
+        return Word.hermitian(x, z)
+
+    @staticmethod
     def hermitian(x: int, z: int) -> Word:
-        """The word itself, of sign +: every Y is ``i X Z``."""
+        """The word with these masks, of sign +."""
         return Word(x, z, (x & z).bit_count() % 4)
+
+    @property
+    def n_y(self) -> int:
+        """How many of its letters are Y."""
+        return (self.x & self.z).bit_count()
 
     @property
     def sign(self) -> int:
         """+1 or -1, for a word that is Hermitian."""
-        return 1 - (self.phase - (self.x & self.z).bit_count()) % 4
+        return 1 - (self.phase - self.n_y) % 4
 
     def times(self, other: Word, phase: int = 0) -> Word:
         """``i^phase self other``."""
@@ -52,154 +58,3 @@ def bits(mask: int) -> Iterator[int]:
         bit = mask & -mask
         yield bit
         mask ^= bit
-
-
-class Frame:
-    """The Clifford gates so far, as the images ``C^dagger Q C`` of all one-qubit X and Z."""
-
-    def __init__(self, n_qubits: int):
-        self.images = {(1 << b, 0): Word(1 << b, 0) for b in range(n_qubits)}
-        self.images |= {(0, 1 << b): Word(0, 1 << b) for b in range(n_qubits)}
-
-    def pull(self, x: int, z: int) -> Word:
-        """``C^dagger P C`` of the word P with masks x and z."""
-        image = Word(0, 0, (x & z).bit_count() % 4)
-        for bit in bits(x):
-            image = image.times(self.images[bit, 0])
-        for bit in bits(z):
-            image = image.times(self.images[0, bit])
-        return image
-
-    def turn(self, x: int, z: int, quarters: int) -> None:
-        """Append the rotation by ``t = quarters * pi/2`` about R: ``Q -> exp(i t R) Q`` where Q anticommutes with R."""
-        turned = self.pull(x, z)
-        for key in [(bit, 0) for bit in bits(z)] + [(0, bit) for bit in bits(x)]:
-            image = self.images[key]
-            odd = quarters % 2  # exp(i t R) is 1, i R, -1, -i R
-            self.images[key] = (turned if odd else Word(0, 0)).times(image, quarters % 4)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A rotation about `word` (of sign +) by ``scale * angles[angle] + offset``; `angle` -1 is a fixed one."""
-
-    word: Word
-    angle: int
-    scale: float
-    offset: float
-
-
-class Rotations(NamedTuple):
-    """A circuit without Clifford gates.
-
-    Attributes:
-        start: for every bit the rotations of that bit alone that come before all else: they make a product state.
-        turns: the other rotations, in order of time.
-    """
-
-    start: list[list[Turn]]
-    turns: list[Turn]
-
-
-class Measured(NamedTuple):
-    """What is measured, in the frame.
-
-    Attributes:
-        terms: output, coefficient and word of every term of the expectation values.
-        probs: first output and the words, without x-mask, whose signs are the bits of the outcome.
-    """
-
-    terms: list[tuple[int, float, Word]]
-    probs: list[tuple[int, list[Word]]]
-
-
-def in_frame(program: Program) -> tuple[Rotations, Measured]:
-    """The rotations and measurements of a program with all Clifford gates conjugated away."""
-    frame = Frame(program.n_qubits)
-    start: list[list[Turn]] = [[] for _ in range(program.n_qubits)]
-    turns: list[Turn] = []
-
-    def starts(word: Word) -> bool:
-        """Whether a rotation can be part of the product state."""
-        one_qubit = (word.x | word.z).bit_count() == 1 and not program.amplitudes
-        return one_qubit and not any(word.anticommutes(turn.word) for turn in reversed(turns))
-
-    rotations = program.rotations()
-    for op in program.ops:
-        parts = len(GATES[op.name].steps) if isinstance(op, Clifford) else 1
-        # The parts of a Clifford gate of several wires keep the words simple only together, so none of them starts.
-        whole = isinstance(op, Clifford) and len(op.wires) > 1
-        for rotation in islice(rotations, parts):
-            mask = program.mask(rotation)
-            image = frame.pull(mask.x, mask.z)
-            word = Word.hermitian(image.x, image.z)
-            if rotation.angle is None:
-                turn = Turn(word, -1, 0.0, image.sign * rotation.offset)
-            else:
-                turn = Turn(word, rotation.angle, image.sign * rotation.scale, image.sign * rotation.offset)
-            quarters = rotation.offset / (math.pi / 2)
-            if not whole and starts(word):
-                start[(word.x | word.z).bit_length() - 1].append(turn)
-            elif rotation.angle is None and abs(quarters - round(quarters)) < 1e-12:
-                frame.turn(mask.x, mask.z, round(quarters))
-            elif word.x | word.z:
-                turns.append(turn)
-
-    measured, undo = _measured(program, frame)
-    words = [word for _, _, word in measured.terms] + [word for _, words in measured.probs for word in words]
-    return Rotations(start, _visible(turns + undo, words)), measured
-
-
-def _measured(program: Program, frame: Frame) -> tuple[Measured, list[Turn]]:
-    """The measured words, and fixed rotations to append that take the x-masks from the words of probabilities."""
-    terms: list[tuple[int, float, Word]] = []
-    probs: list[tuple[int, list[Word]]] = []
-    column = 0
-
-    def image(letters: str, wires: tuple[int, ...]) -> Word:
-        mask = pauli_mask(letters, wires, program.n_qubits)
-        return frame.pull(mask.x, mask.z)
-
-    for measurement in program.measurements:
-        if isinstance(measurement, Probs):
-            probs.append((column, [image("Z", (w,)) for w in measurement.wires]))
-            column += 2 ** len(measurement.wires)
-        else:
-            terms += [(column, coefficient, image(word, wires)) for coefficient, word, wires in measurement.terms]
-            column += 1
-
-    undo: list[Turn] = []
-
-    def turned(word: Word) -> Word:
-        """``V P V^dagger = -i R P`` with V the last appended quarter turn, about R."""
-        about = undo[-1].word
-        return about.times(word, 3) if about.anticommutes(word) else word
-
-    for _, words in probs:
-        for k in range(len(words)):
-            if words[k].x:
-                # About i P Z_b for a bit b of x: P becomes Z_b, and what commutes with P and Z_b stays as it is.
-                product = words[k].times(Word(0, words[k].x & -words[k].x))
-                undo.append(Turn(Word.hermitian(product.x, product.z), -1, 0.0, math.pi / 2))
-                for _, others in probs:
-                    others[:] = map(turned, others)
-                terms = [(out, coefficient, turned(word)) for out, coefficient, word in terms]
-    return Measured(terms, probs), undo
-
-
-def _visible(turns: list[Turn], measured: Iterable[Word]) -> list[Turn]:
-    """The rotations without those that commute with all that comes after them: no measurement can see them."""
-    later = list(measured)
-    xs = np.zeros(len(turns) + len(later), np.int64)
-    zs = np.zeros_like(xs)
-    for k, word in enumerate(later):
-        xs[k], zs[k] = word.x, word.z
-    kept: list[Turn] = []
-    n = len(later)
-    for turn in reversed(turns):
-        x, z = turn.word.x, turn.word.z
-        if ((np.bitwise_count(xs[:n] & z) + np.bitwise_count(zs[:n] & x)) & 1).any():
-            kept.append(turn)
-            xs[n], zs[n] = x, z
-            n += 1
-    return kept[::-1]

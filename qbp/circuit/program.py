@@ -13,19 +13,18 @@ from functools import cached_property
 from numbers import Integral
 
 from qbp.circuit.gates import GATES, Gate
+from qbp.circuit.pauli import Word
 from qbp.errors import ArgumentError, CircuitError
 
 __all__ = [
     "Clifford",
     "Expval",
     "Op",
-    "PauliMask",
     "Probs",
     "Program",
     "Rotation",
     "gate_ops",
     "inverse_ops",
-    "pauli_mask",
     "wires_of",
 ]
 
@@ -89,34 +88,6 @@ _UNDO: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
     "Adjoint(SX)": (("SX", (0,)),),
     "ISWAP": (("ISWAP", (0, 1)), ("PauliZ", (0,)), ("PauliZ", (1,))),
 }
-
-
-@dataclass(frozen=True)
-class PauliMask:
-    """A Pauli word over all wires as bit masks: ``P|j> = i^k (-1)^parity(j & z) |j ^ x>`` with k the number of Y's.
-
-    The bit of wire w of n is ``1 << (n - 1 - w)``.
-    """
-
-    x: int
-    z: int
-
-    @property
-    def n_y(self) -> int:
-        return (self.x & self.z).bit_count()
-
-    def commutes(self, other: PauliMask) -> bool:
-        return not ((self.x & other.z).bit_count() + (self.z & other.x).bit_count()) & 1
-
-
-def pauli_mask(pauli: str, wires: Iterable[int], n_qubits: int) -> PauliMask:
-    """Bit masks of the Pauli word `pauli` on `wires`."""
-    x = z = 0
-    for letter, wire in zip(pauli, wires, strict=True):
-        bit = 1 << (n_qubits - 1 - wire)
-        x |= bit if letter in "XY" else 0
-        z |= bit if letter in "ZY" else 0
-    return PauliMask(x, z)
 
 
 @dataclass(frozen=True)
@@ -189,8 +160,8 @@ class Program:
                     for step in GATES[op.name].steps
                 )
 
-    def mask(self, op: Rotation) -> PauliMask:
-        return pauli_mask(op.pauli, op.wires, self.n_qubits)
+    def word(self, op: Rotation) -> Word:
+        return Word.of(op.pauli, op.wires, self.n_qubits)
 
     def angle_rotations(self) -> tuple[tuple[Rotation, ...], ...]:
         """For every angle the rotations that it turns."""

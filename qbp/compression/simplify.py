@@ -11,20 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from qbp.circuit.edit import affine_angles, remake, split
-from qbp.circuit.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation, pauli_mask
+from qbp.circuit.frame import Frame
+from qbp.circuit.pauli import Word
+from qbp.circuit.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation
 from qbp.circuit.tracing import Circuit
 from qbp.compression.rank import drop_redundant
 from qbp.executors.sampled import measurement_groups
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import flat_values, shrink
-
-if TYPE_CHECKING:
-    from qbp.circuit.pauli import Frame, Word
 
 __all__ = ["reduced", "simplify_layer"]
 
@@ -151,19 +149,6 @@ def _sum(op: Op, others: Sequence[tuple[Op, int]], sums: list[list[tuple[int, fl
     return replace(op, angle=len(sums) - 1, scale=1.0, offset=offset)
 
 
-def _frame(n_qubits: int) -> Frame:
-    from qbp.circuit.pauli import Frame  # not before it is needed: with it comes the compiler of the engine
-
-    return Frame(n_qubits)
-
-
-def _word(x: int, z: int) -> Word:
-    """The Pauli word with these masks, of sign +."""
-    from qbp.circuit.pauli import Word
-
-    return Word.hermitian(x, z)
-
-
 def _quarters(op: Op) -> int | None:
     """Of a fixed rotation by a multiple of pi/2 how many, 0 for a Clifford gate; None for another rotation."""
     if isinstance(op, Clifford):
@@ -175,22 +160,20 @@ def _quarters(op: Op) -> int | None:
 def _steps(program: Program, op: Op) -> Iterator[tuple[Word, int]]:
     """The words and quarter turns that a Clifford gate, or a rotation that is one, is made of."""
     for step in replace(program, ops=(op,)).rotations():
-        mask = program.mask(step)
-        yield _word(mask.x, mask.z), round(step.offset / QUARTER)
+        yield program.word(step), round(step.offset / QUARTER)
 
 
 def _in_frame(program: Program) -> tuple[list[_Turn], list[Word]]:
     """The rotations that are no Clifford gates, and all measured words, as they are before all Clifford gates."""
-    frame, turns = _frame(program.n_qubits), list[_Turn]()
+    frame, turns = Frame(program.n_qubits), list[_Turn]()
     for position, op in enumerate(program.ops):
         if _quarters(op) is None:
             assert isinstance(op, Rotation)
-            mask = program.mask(op)
-            turns.append(_Turn(position, frame.pull(mask.x, mask.z)))
+            turns.append(_Turn(position, frame.pull(program.word(op))))
         else:
             for word, quarters in _steps(program, op):
-                frame.turn(word.x, word.z, quarters)
-    return turns, [frame.pull(word.x, word.z) for word in _words(program)]
+                frame.turn(word, quarters)
+    return turns, [frame.pull(word) for word in _words(program)]
 
 
 def _words(program: Program) -> list[Word]:
@@ -198,8 +181,7 @@ def _words(program: Program) -> list[Word]:
     found = []
     for m in program.measurements:
         terms = [("Z", (w,)) for w in m.wires] if isinstance(m, Probs) else [(word, on) for _, word, on in m.terms]
-        masks = [pauli_mask(word, on, program.n_qubits) for word, on in terms]
-        found += [_word(mask.x, mask.z) for mask in masks]
+        found += [Word.of(letters, on, program.n_qubits) for letters, on in terms]
     return found
 
 
@@ -260,24 +242,22 @@ def _without_first(program: Program) -> Program:
     """Without controlled gates whose control, or whose target, is in an eigenstate of theirs."""
     if program.amplitudes:
         return program
-    frame, before, ops = _frame(program.n_qubits), list[_Turn](), list[Op]()
+    frame, before, ops = Frame(program.n_qubits), list[_Turn](), list[Op]()
     for op in program.ops:
         if isinstance(op, Clifford) and op.name in _CONTROLLED:
             for letter, wire, other, at in zip(
                 _CONTROLLED[op.name], op.wires, _CONTROLLED[op.name][::-1], op.wires[::-1], strict=True
             ):
-                mask = pauli_mask(letter, (wire,), program.n_qubits)
-                if _is_stable(word := frame.pull(mask.x, mask.z), before):
+                if _is_stable(word := frame.pull(Word.of(letter, (wire,), program.n_qubits)), before):
                     op = Rotation(other, (at,), None, offset=0.0 if word.sign == 1 else math.pi)
                     break
         if isinstance(op, Rotation) and _quarters(op) is None:
-            mask = program.mask(op)
-            word = frame.pull(mask.x, mask.z)
+            word = frame.pull(program.word(op))
             if not _is_stable(word, before):
                 before.append(_Turn(len(ops), word))
         else:
             for word, quarters in _steps(program, op):
-                frame.turn(word.x, word.z, quarters)
+                frame.turn(word, quarters)
         ops.append(op)
     return replace(program, ops=tuple(ops))
 
@@ -303,21 +283,20 @@ def _without_last(program: Program) -> Program:
 
 def _through(program: Program, measurements: Sequence[Measurement], op: Clifford) -> tuple[Measurement, ...] | None:
     """What to measure before the gate to get what was measured after it; None for probabilities that it changes."""
-    frame, n = _frame(program.n_qubits), program.n_qubits
+    frame, n = Frame(program.n_qubits), program.n_qubits
     for word, quarters in _steps(program, op):
-        frame.turn(word.x, word.z, quarters)
+        frame.turn(word, quarters)
     turned: list[Measurement] = []
     for m in measurements:
         if isinstance(m, Probs):
-            masks = [pauli_mask("Z", (w,), n) for w in m.wires]
-            if any(frame.pull(mask.x, mask.z) != _word(mask.x, mask.z) for mask in masks):
+            words = [Word.of("Z", (w,), n) for w in m.wires]
+            if any(frame.pull(word) != word for word in words):
                 return None
             turned.append(m)
             continue
         terms = []
         for coefficient, letters, wires in m.terms:
-            mask = pauli_mask(letters, wires, n)
-            word = frame.pull(mask.x, mask.z)
+            word = frame.pull(Word.of(letters, wires, n))
             bits = [(w, bool(word.x >> (n - 1 - w) & 1), bool(word.z >> (n - 1 - w) & 1)) for w in range(n)]
             named = {w: "Y" if x and z else "X" if x else "Z" for w, x, z in bits if x or z}
             terms.append((coefficient * word.sign, "".join(named.values()), tuple(named)))
@@ -353,9 +332,9 @@ def _commute(program: Program, gate: Clifford, op: Op) -> bool:
     """Whether every rotation that `op` is made of is about a word that the gate leaves as it is."""
     if set(gate.wires).isdisjoint(op.wires):
         return True
-    frame = _frame(program.n_qubits)
+    frame = Frame(program.n_qubits)
     for word, quarters in _steps(program, gate):
-        frame.turn(word.x, word.z, quarters)
+        frame.turn(word, quarters)
     steps = [op] if isinstance(op, Rotation) else list(replace(program, ops=(op,)).rotations())
-    masks = [program.mask(step) for step in steps]
-    return all(frame.pull(mask.x, mask.z) == _word(mask.x, mask.z) for mask in masks)
+    words = [program.word(step) for step in steps]
+    return all(frame.pull(word) == word for word in words)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Expval, PauliMask, Program, pauli_mask
+from qbp.circuit.pauli import Word
+from qbp.circuit.program import Expval, Program
 
 __all__ = ["Dense"]
 
@@ -29,7 +30,7 @@ class Dense:
         for measurement in program.measurements:
             if isinstance(measurement, Expval):
                 terms = [
-                    coefficient * _expval(psi, pauli_mask(word, wires, program.n_qubits), program.n_qubits)
+                    coefficient * _expval(psi, Word.of(word, wires, program.n_qubits), program.n_qubits)
                     for coefficient, word, wires in measurement.terms
                 ]
                 columns.append(sum(terms[1:], terms[0]).unsqueeze(1))
@@ -51,14 +52,14 @@ class Dense:
                 turn = full.new_full((len(full), 1), op.offset)
             else:
                 turn = op.scale * full[:, op.angle : op.angle + 1] + op.offset
-            psi = torch.cos(turn / 2) * psi - 1j * torch.sin(turn / 2) * _apply(psi, program.mask(op), n)
+            psi = torch.cos(turn / 2) * psi - 1j * torch.sin(turn / 2) * _apply(psi, program.word(op), n)
         return psi
 
 
-def _apply(psi: Tensor, mask: PauliMask, n_qubits: int) -> Tensor:
+def _apply(psi: Tensor, word: Word, n_qubits: int) -> Tensor:
     """The Pauli word on a batch of states: ``(P psi)[i] = i^k (-1)^parity((i ^ x) & z) psi[i ^ x]``."""
-    index = torch.arange(2**n_qubits, device=psi.device) ^ mask.x
-    return 1j**mask.n_y * _signs(index & mask.z, n_qubits).to(psi.real.dtype) * psi[:, index]
+    index = torch.arange(2**n_qubits, device=psi.device) ^ word.x
+    return 1j**word.n_y * _signs(index & word.z, n_qubits).to(psi.real.dtype) * psi[:, index]
 
 
 def _signs(bits: Tensor, n_qubits: int) -> Tensor:
@@ -73,8 +74,8 @@ def _signs(bits: Tensor, n_qubits: int) -> Tensor:
 # that (the last rows of a batch may be rounded in another way), nor do sums over an axis that is not contiguous.
 
 
-def _expval(psi: Tensor, mask: PauliMask, n_qubits: int) -> Tensor:
-    phi = _apply(psi, mask, n_qubits)
+def _expval(psi: Tensor, word: Word, n_qubits: int) -> Tensor:
+    phi = _apply(psi, word, n_qubits)
     return (psi.real * phi.real + psi.imag * phi.imag).contiguous().sum(1)
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import PauliMask, Program, Rotation, pauli_mask
+from qbp.circuit.pauli import Word
+from qbp.circuit.program import Program, Rotation
 from qbp.errors import GradientError
 from qbp.executors import Gradients
 
@@ -53,15 +54,15 @@ def frequencies(rotations: tuple[Rotation, ...]) -> tuple[float, ...]:
     section 2).
     """
     n = 1 + max(w for r in rotations for w in r.wires)
-    masks = [pauli_mask(r.pauli, r.wires, n) for r in rotations]
-    if any(not a.commutes(b) for i, a in enumerate(masks) for b in masks[:i]):
+    words = [Word.of(r.pauli, r.wires, n) for r in rotations]
+    if any(a.anticommutes(b) for i, a in enumerate(words) for b in words[:i]):
         raise GradientError("An angle turns rotations that do not commute: there is no shift rule for it")
     # Independent words take every combination of signs, their products the product of those signs.
     basis: list[tuple[int, int]] = []  # (symplectic vector reduced, which generators it is a product of)
     combos: list[tuple[int, int]] = []  # for each rotation: generators, sign bit
     generators: list[int] = []
-    for i, mask in enumerate(masks):
-        vector, made_of = mask.x << n | mask.z, 0
+    for i, word in enumerate(words):
+        vector, made_of = word.x << n | word.z, 0
         for reduced, parts in basis:
             if vector ^ reduced < vector:
                 vector, made_of = vector ^ reduced, made_of ^ parts
@@ -71,7 +72,7 @@ def frequencies(rotations: tuple[Rotation, ...]) -> tuple[float, ...]:
             combos.append((1 << len(generators), 0))
             generators.append(i)
         else:
-            combos.append((made_of, _product_sign([masks[generators[g]] for g in _bits(made_of)], masks[i])))
+            combos.append((made_of, _product_sign([words[generators[g]] for g in _bits(made_of)], word)))
     values = set()
     for signs in product((0, 1), repeat=len(generators)):
         bits = sum(s << g for g, s in enumerate(signs))
@@ -87,13 +88,10 @@ def _bits(mask: int) -> list[int]:
     return [b for b in range(mask.bit_length()) if mask >> b & 1]
 
 
-def _product_sign(factors: list[PauliMask], target: PauliMask) -> int:
+def _product_sign(factors: list[Word], target: Word) -> int:
     """0 if the product of commuting Pauli words is +target, 1 if it is -target."""
-    x = z = phase = 0  # the product so far is i^phase X^x Z^z
-    for mask in factors:
-        phase += mask.n_y + 2 * (z & mask.x).bit_count()
-        x, z = x ^ mask.x, z ^ mask.z
-    return ((phase - target.n_y) % 4) // 2
+    product = reduce(Word.times, factors, Word(0, 0))
+    return int(product != target)
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.circuit.library.standard_gates import U2Gate
 
 from qbp.circuit.gates import GATES, PENNYLANE, QASM, Gate, qiskit_name
-from qbp.circuit.program import pauli_mask
+from qbp.circuit.pauli import Word
 
 NOT_IN_PENNYLANE = {"RZX", "CU"}
 NOT_IN_QISKIT = {"Rot", "CRot", "IsingXY", "SingleExcitation"}
@@ -118,8 +118,8 @@ def test_steps_of_one_parameter_stand_together_and_commute(gate: Gate):
     for param in range(gate.n_params):
         positions = [i for i, step in enumerate(gate.steps) if step.param == param]
         assert positions == list(range(positions[0], positions[0] + len(positions))), "not together, or not there"
-        masks = [pauli_mask(gate.steps[i].pauli, gate.steps[i].wires, gate.n_wires) for i in positions]
-        assert all(a.commutes(b) for a in masks for b in masks)
+        words = [Word.of(gate.steps[i].pauli, gate.steps[i].wires, gate.n_wires) for i in positions]
+        assert not any(a.anticommutes(b) for a in words for b in words)
 
 
 @pytest.mark.parametrize("gate", GATES.values(), ids=lambda g: g.name)

@@ -12,6 +12,7 @@ import torch
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.gates import GATES
+from qbp.circuit.pauli import Word
 from qbp.circuit.program import (
     Clifford,
     Expval,
@@ -20,7 +21,6 @@ from qbp.circuit.program import (
     Rotation,
     gate_ops,
     inverse_ops,
-    pauli_mask,
     wires_of,
 )
 from qbp.errors import ArgumentError, CircuitError
@@ -116,19 +116,19 @@ def test_pauli_masks(rng: np.random.Generator):
     """Masks act as their definition says, and commute where the matrices do."""
     from qbp.testing.reference import _word
 
-    n, masks = 3, []
+    n, words = 3, []
     for _ in range(20):
         wires = tuple(int(w) for w in rng.permutation(n)[: rng.integers(0, n + 1)])
-        word = "".join(rng.choice(list("XYZ"), len(wires)))
-        mask, matrix = pauli_mask(word, wires, n), _word(word, wires, n)
+        letters = "".join(rng.choice(list("XYZ"), len(wires)))
+        word, matrix = Word.of(letters, wires, n), _word(letters, wires, n)
         for j in range(2**n):
             column = np.zeros(2**n, dtype=complex)
-            column[j ^ mask.x] = 1j**mask.n_y * (-1) ** (j & mask.z).bit_count()
+            column[j ^ word.x] = 1j**word.n_y * (-1) ** (j & word.z).bit_count()
             assert np.allclose(matrix[:, j], column)
-        masks.append((mask, matrix))
-    for a, A in masks:
-        for b, B in masks:
-            assert a.commutes(b) == np.allclose(A @ B, B @ A)
+        words.append((word, matrix))
+    for a, A in words:
+        for b, B in words:
+            assert a.anticommutes(b) != np.allclose(A @ B, B @ A)
 
 
 # ---- edits -----------------------------------------------------------------------------------------------------------

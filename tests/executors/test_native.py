@@ -16,8 +16,9 @@ import torch
 from numba import njit
 
 from qbp.circuit.angles import Angles
+from qbp.circuit.frame import Frame
 from qbp.circuit.gates import GATES
-from qbp.circuit.pauli import Frame, Word
+from qbp.circuit.pauli import Word
 from qbp.circuit.program import Clifford, Expval, Probs, Program, Rotation, gate_ops
 from qbp.errors import ArgumentError
 from qbp.executors import AdjointExecutor, native
@@ -482,12 +483,12 @@ def test_frame_conjugates_words():
         frame, clifford = Frame(n), np.eye(2**n, dtype=complex)
         for _ in range(8):
             x, z, quarters = (int(v) for v in (rng.integers(8), rng.integers(8), rng.integers(-5, 6)))
-            frame.turn(x, z, quarters)
+            frame.turn(Word.hermitian(x, z), quarters)
             half = quarters * np.pi / 4
             turn = np.cos(half) * np.eye(2**n) - 1j * np.sin(half) * matrix(Word.hermitian(x, z), n)
             clifford = turn @ clifford
         word = Word.hermitian(int(rng.integers(8)), int(rng.integers(8)))
-        image = frame.pull(word.x, word.z)
+        image = frame.pull(word)
         np.testing.assert_allclose(matrix(image, n), clifford.conj().T @ matrix(word, n) @ clifford, atol=1e-12)
         assert image.sign in (1, -1)
 

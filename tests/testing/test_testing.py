@@ -686,8 +686,8 @@ def test_rotations_of_one_angle_stand_together_and_commute(rng: np.random.Genera
         for k, group in enumerate(program.angle_rotations()):
             where = [i for i, op in enumerate(program.ops) if getattr(op, "angle", None) == k]
             assert where == list(range(where[0], where[0] + len(group))) if group else not where
-            masks = [program.mask(op) for op in group]
-            assert all(a.commutes(b) for a in masks for b in masks)
+            words = [program.word(op) for op in group]
+            assert not any(a.anticommutes(b) for a in words for b in words)
 
 
 def test_random_programs_repeat_and_obey():

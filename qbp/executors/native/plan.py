@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qbp.circuit.pauli import Measured, Rotations, Turn, Word, in_frame
+from qbp.circuit.frame import Measured, Rotations, Turn, in_frame
+from qbp.circuit.pauli import Word
 from qbp.circuit.program import Program
 from qbp.executors.native.kernels.conventions import DIAGONAL, IN_SWEEP, SWEEP, Tables
 from qbp.executors.native.schedule import SPAN, Block, Item, blocks, cosets, placed, span_of

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qbp.circuit.pauli import Turn, Word
+from qbp.circuit.frame import Turn
+from qbp.circuit.pauli import Word
 from qbp.executors.native.kernels.conventions import (
     DIAGONAL,
     FLIPS,
