@@ -33,7 +33,10 @@ from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import hybrid, mlp
 from qbp.nn.saving import load_model, save_model
 from qbp.testing import gradcheck
-from qbp.training.fitting import History, evaluate, fit, load_checkpoint, lr_range_test
+from qbp.training.checkpoint import History, load_checkpoint
+from qbp.training.fitting import evaluate, fit
+from qbp.training.learning_rate import lr_range_test
+from qbp.training.options import Training
 
 __all__ = [
     "Budget",
@@ -44,6 +47,7 @@ __all__ = [
     "Options",
     "QbpError",
     "QuantumLayer",
+    "Training",
     "__version__",
     "backend",
     "compare",

@@ -48,7 +48,7 @@ def compare(
             found = compare_models(
                 {key: partial(_build, model) for key, model in chosen.models.items()},
                 data={key: data.model_dump() for key, data in chosen.data.items()},
-                training=chosen.train.model_dump(),
+                training=chosen.train,
                 aa=aa,
                 directory=folder,
                 workers=workers or os.cpu_count() or 1,

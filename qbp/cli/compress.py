@@ -50,6 +50,8 @@ def prune(
 
     The table is kept in the run, where `qbp report` finds it.
     """
+    from dataclasses import replace
+
     from qbp.compression import experiment as compress
     from qbp.compression.pruning import prune as pruned_by
     from qbp.nn.layer import QuantumLayer
@@ -61,12 +63,7 @@ def prune(
     config, model, (train, test) = runs.restore(run)
     options: dict[str, Any] = {"amount": amount, "what": what, "schedule": schedule, "steps": steps, "seed": seed}
     if epochs:
-        options["finetune"] = {
-            **config.train.model_dump(),
-            "epochs": epochs,
-            "early_stopping": None,
-            "validation": None,
-        }
+        options["finetune"] = replace(config.train, epochs=epochs, early_stopping=None, validation=None)
     with runs.threads(config.threads):
         models = {"full": model, "pruned": pruned_by(model, train, by=by, backend=backend, **options)}
         if by not in ("random", "exact"):

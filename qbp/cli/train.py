@@ -93,13 +93,14 @@ def lr(
     chosen = load_config(config, overrides or [])
     from qbp.report.plots import training as report
     from qbp.runs import run as runs
-    from qbp.training.fitting import lr_range_test
+    from qbp.training.learning_rate import lr_range_test
 
     with runs.threads(chosen.threads):
         train_data, _ = runs.load_data(chosen)
         name, model = next(iter(runs.build(chosen, train_data).items()))
-        settings = chosen.train.model_dump(include={"optimizer", "batch_size", "loss"})
-        found = lr_range_test(model, train_data, seed=chosen.seed, **settings)
+        how = chosen.train
+        options: dict[str, Any] = {"optimizer": how.optimizer, "batch_size": how.batch_size, "loss": how.loss}
+        found = lr_range_test(model, train_data, seed=chosen.seed, **options)
     path = report.learning_rate(found, output or Path(f"{chosen.name}-lr.png"))
     out().print(f"Suggested for the {name} model: train.lr={found.suggestion:.2g} (curve in {path})", markup=False)
 

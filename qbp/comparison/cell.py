@@ -21,6 +21,7 @@ from qbp.nn.models import renew
 from qbp.nn.resources import resources
 from qbp.training.fitting import DivergenceError, History, fit
 from qbp.training.metrics import place
+from qbp.training.options import Training
 
 __all__ = ["Protocol", "trial"]
 
@@ -35,12 +36,12 @@ class Protocol:
     """What is the same for every model of a comparison.
 
     Attributes:
-        train: arguments of `qbp.training.fitting.fit` for the models that it trains.
+        training: how the models are trained that are torch's.
         budget: configurations that every model may try, at most `qbp.comparison.controls.LARGEST_BUDGET`.
         folds: parts of the train part, on each of which every configuration is scored once.
     """
 
-    train: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
     budget: int = 4
     folds: int = 3
 
@@ -67,7 +68,7 @@ def trial(model: nn.Module | str, train: Dataset, test: Dataset, seed: int, prot
         `row` (the scores and costs of `qbp.comparison.comparing.COLUMNS`), `curve` (a row for each epoch), and
         `arrays` (`y`, `predicted`, `probabilities`).
     """
-    grid = CLASSIFIERS[model] if isinstance(model, str) else configurations(protocol.train)
+    grid = CLASSIFIERS[model] if isinstance(model, str) else configurations(protocol.training)
     grid = grid[: protocol.budget]
     if not isinstance(model, str):
         _warm_up(model, train)
@@ -115,7 +116,7 @@ def _fit(model: nn.Module | str, options: Mapping[str, Any], train: Dataset, see
             made.fit(train.x.numpy(), train.y.numpy())
         return _Fitted(made, not any(issubclass(each.category, ConvergenceWarning) for each in said))
     fresh = renew(model, seed)
-    history = fit(fresh, train, **{**protocol.train, **options}, seed=seed)
+    history = fit(fresh, train, protocol.training, seed=seed, **options)
     return _Fitted(fresh, _has_converged(history.column("loss")), history)
 
 

@@ -33,6 +33,7 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, check_choice
 from qbp.storage.atomic import write_atomic, write_table
 from qbp.storage.provenance import versions
+from qbp.training.options import Training, training_of
 
 __all__ = ["COLUMNS", "Comparison", "compare", "load_comparison", "save_tables"]
 
@@ -223,7 +224,7 @@ def compare(
     *,
     data: Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] = 10,
-    training: Mapping[str, Any] | None = None,
+    training: Training | Mapping[str, Any] | None = None,
     budget: int = 4,
     folds: int = 3,
     sizes: Sequence[int] = (),
@@ -250,7 +251,7 @@ def compare(
         train, test: data with labels. Those of `qbp.data.load` are loaded anew for each seed, other rows split anew.
         data: in place of these, for each data set by name the arguments of `qbp.data.load`.
         seeds: how many (0, 1...), or which; at least 5.
-        training: arguments of `qbp.fit`, as in {"epochs": 30}.
+        training: how models are trained, as in `qbp.fit`; or its options, as in {"epochs": 30}.
         budget: configurations for every model, at most 12; 1 trains without tuning.
         folds: of the cross-validation.
         sizes: numbers of rows to train on besides all of them, for learning curves.
@@ -280,7 +281,7 @@ def compare(
     need_statsmodels()  # before hours of training, not after them
     sources = sources_of(train, test, data)
     numbers = _check(models, sources, seeds, metric, rope, alpha)
-    protocol = Protocol(dict(training or {}), budget, folds)
+    protocol = Protocol(training_of(training, {}), budget, folds)
     folder = None if directory is None else Path(directory)
     splits: dict[str, dict[int, str]] = {}
     names: dict[str, tuple[str, ...]] = {}
@@ -296,7 +297,7 @@ def compare(
         "models": structures,
         "data": {name: _plain(source) for name, source in sources.items()},
         "seeds": numbers,
-        "training": dict(protocol.train),
+        "training": protocol.training.describe()[0],
         "budget": budget,
         "folds": folds,
         "sizes": list(sizes),

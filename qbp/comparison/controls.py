@@ -19,6 +19,7 @@ from qbp.nn.flow import replaced
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import matched_mlp, mlp
 from qbp.nn.resources import resources, shape_of
+from qbp.training.options import Training
 
 __all__ = ["CLASSIFIERS", "CONTROLS", "LAYER_CONTROLS", "Removed", "Sine"]
 
@@ -238,11 +239,10 @@ CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
 LARGEST_BUDGET = min(map(len, CLASSIFIERS.values()))
 
 
-def configurations(train: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+def configurations(training: Training) -> tuple[dict[str, Any], ...]:
     """Return the twelve configurations of a model that `qbp.fit` trains: rates around `lr`, two batch sizes."""
-    lr, batch_size = train.get("lr", 0.01), train.get("batch_size", 32)
-    sizes = (batch_size, max(1, batch_size // 2))
-    return tuple({"lr": lr * by, "batch_size": size} for size in sizes for by in (1, 3, 1 / 3, 10, 0.1, 30))
+    sizes = (training.batch_size, max(1, training.batch_size // 2))
+    return tuple({"lr": training.lr * by, "batch_size": size} for size in sizes for by in (1, 3, 1 / 3, 10, 0.1, 30))
 
 
 def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:

@@ -7,52 +7,46 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from qbp.compression.distillation_losses import LOSSES, Lesson, Term, activations_of, listening, recall, regressor_of
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, check_choice, check_positive, check_share
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
 from qbp.training.checkpoint import Row, check_new
 from qbp.training.fitting import fit
-from qbp.training.metrics import Loss, check_data, objective, place
+from qbp.training.metrics import check_data, objective, place
+from qbp.training.options import Training, training_of, with_options
 
 __all__ = ["LOSSES", "distill"]
 
 BOUNDED = (QuantumLayer, nn.Tanh, nn.Sigmoid, nn.Softmax)
 
 
+@with_options
 def distill(
     teacher: nn.Module | Sequence[nn.Module],
     student: nn.Module,
     data: Dataset,
+    training: Training | Mapping[str, Any] | None = None,
     *,
     temperature: float = 4.0,
     alpha: float = 0.5,
     method: str | Mapping[str, float] = "kd",
     layers: tuple[str, str] | Mapping[str, tuple[str, str]] | None = None,
     logit_norm: bool = False,
-    epochs: int = 20,
-    lr: float = 0.01,
-    optimizer: str | Callable[..., Optimizer] = "adam",
-    batch_size: int = 32,
-    schedule: str | Callable[[Optimizer, int], Any] | None = None,
-    validation: Dataset | float | None = None,
-    loss: str | Loss | None = None,
-    early_stopping: int | None = None,
     seed: int = 0,
     run_dir: str | Path | None = None,
     resume: bool = False,
     progress: bool | Callable[[Row], object] = False,
-    shuffle: bool = True,
-    clip_grad_norm: float | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Train a copy of `student` on labels and on what the teachers say: ``alpha * loss + (1 - alpha) * term``.
 
@@ -67,6 +61,7 @@ def distill(
             the mean of their probabilities.
         student: the model to train; it is not changed.
         data: rows and labels (or targets).
+        training: how the student is trained, as in `fit`; validation is measured by the labels alone.
         temperature: T of "kd".
         alpha: the share of the labels, 0 to 1.
         method: a key of `LOSSES`, or weights by key, as in ``{"kd": 1.0, "relational": 10.0}``.
@@ -76,11 +71,10 @@ def distill(
             `layers` are named.
         layers: (path in the student, path in the teacher), as of `named_modules`; or such a pair for each method.
         logit_norm: standardise logits before softening.
-        epochs, lr, optimizer, batch_size, schedule, loss, early_stopping, seed, progress, shuffle, clip_grad_norm:
-            as in `fit`.
-        validation: as in `fit`; it is measured by the labels alone.
+        seed, progress: as in `fit`.
         run_dir: where metrics and checkpoint go; the same call with `resume` returns the student of a finished run.
         resume: go on from the checkpoint in `run_dir`, if there is one.
+        options: options of `Training`, in place of those of `training`, as in ``distill(..., epochs=5)``.
 
     Returns:
         The trained copy.
@@ -102,13 +96,12 @@ def distill(
         >>> qbp.evaluate(student, test)["accuracy"] > 0.9
         True
     """
+    training = training_of(training, options)
     teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
     if not teachers or not all(isinstance(each, nn.Module) for each in teachers):
         raise ArgumentError(f"Argument `teacher` must be a model or several, but is {teacher!r}")
-    if not 0 <= alpha <= 1:
-        raise ArgumentError(f"Argument `alpha` must be in 0..1, but is {alpha!r}")
-    if not 0 < temperature < math.inf:
-        raise ArgumentError(f"Argument `temperature` must be positive and finite, but is {temperature!r}")
+    check_share("alpha", alpha, zero=True, one=True)
+    check_positive("temperature", temperature)
     for model in (*teachers, student):
         check_data(model, data)
     if run_dir is not None:
@@ -116,58 +109,63 @@ def distill(
     weights = _weights(method, data)
     student = copy.deepcopy(student)  # the caller's stays as it is
     own = {name: _path(student, name, "student", layers) for name in weights}
+    asked = [{name: _path(each, name, "teacher", layers) for name in weights} for each in teachers]
     few = data.subset(range(min(2, len(data))))
     probe = activations_of(student, few, {"", *own.values()}, seed)
-    hard = objective(data, loss)
+    hard = objective(data, training.loss)
     hard(probe[""], place(student, few)[1])  # refuses a student that does not fit
     wants_scale = "kd" in weights and not logit_norm and alpha < 1
     if wants_scale and isinstance([*student.modules()][-1], BOUNDED):  # no training makes such logits larger
         _warn_if_flat("student", probe[""], temperature)
-
-    asked = [{name: _path(each, name, "teacher", layers) for name in weights} for each in teachers]
     say = recall(teachers, [{"", *theirs.values()} for theirs in asked], data, seed, run_dir)
-    terms, columns, start = [], [data.x], data.x.shape[1]
+    for said in say if wants_scale else ():
+        _warn_if_flat("teacher", said[""], temperature)
     with seeded(seed, student):  # of the initial weights of regressors
-        for theirs, said in zip(asked, say, strict=True):
-            if wants_scale:
-                _warn_if_flat("teacher", said[""], temperature)
-            for name, path in theirs.items():
-                _check_shapes(name, probe[own[name]].shape[1:], said[path].shape[1:])
-                columns.append(said[path].flatten(1).to(data.x))
-                term = Term(name, weights[name] / len(teachers), own[name], start, tuple(said[path].shape[1:]))
-                terms.append((term, regressor_of(term, probe[own[name]]).to(probe[""])))
-                start += term.width
-    lesson = Lesson(student, terms, data.x.shape[1], hard, alpha, temperature, logit_norm)
-    if isinstance(validation, Dataset):
+        terms, columns = _terms(weights, own, asked, say, probe, data)
+    lesson = Lesson(student, terms, data.x.shape[1], alpha, temperature, logit_norm)
+    if isinstance(validation := training.validation, Dataset):
         check_data(student, validation, "validation")
-        validation = replace(validation, x=F.pad(validation.x, (0, start - data.x.shape[1])), feature_names=())
+        width = columns.shape[1] - data.x.shape[1]
+        validation = replace(validation, x=F.pad(validation.x, (0, width)), feature_names=())
+    rows = replace(data, x=columns, feature_names=())
+    training = replace(training, validation=validation, loss=partial(lesson.loss, hard=hard))
     with listening(student, {"", *own.values()}, lesson.hear):
-        fit(
-            lesson,
-            replace(data, x=torch.cat(columns, 1), feature_names=()),
-            epochs=epochs,
-            lr=lr,
-            optimizer=optimizer,
-            batch_size=batch_size,
-            schedule=schedule,
-            validation=validation,
-            loss=lesson.loss,
-            early_stopping=early_stopping,
-            seed=seed,
-            run_dir=run_dir,
-            resume=resume,
-            progress=progress,
-            shuffle=shuffle,
-            clip_grad_norm=clip_grad_norm,
-        )
+        fit(lesson, rows, training, seed=seed, run_dir=run_dir, resume=resume, progress=progress)
     return student
+
+
+def _terms(
+    weights: Mapping[str, float],
+    own: Mapping[str, str],
+    asked: Sequence[Mapping[str, str]],
+    say: Sequence[Mapping[str, Tensor]],
+    probe: Mapping[str, Tensor],
+    data: Dataset,
+) -> tuple[list[tuple[Term, nn.Module]], Tensor]:
+    """A term for each method and teacher, with its regressor; and the data with what teachers say in further columns.
+
+    Args:
+        weights: by method.
+        own, asked: by method the path in the student, and in each teacher.
+        say, probe: by path what each teacher says, and what the student does of a few rows.
+        data: the rows.
+    """
+    terms, columns, start = [], [data.x], data.x.shape[1]
+    for theirs, said in zip(asked, say, strict=True):
+        for name, path in theirs.items():
+            _check_shapes(name, probe[own[name]].shape[1:], said[path].shape[1:])
+            columns.append(said[path].flatten(1).to(data.x))
+            term = Term(name, weights[name] / len(asked), own[name], start, tuple(said[path].shape[1:]))
+            terms.append((term, regressor_of(term, probe[own[name]]).to(probe[""])))
+            start += term.width
+    return terms, torch.cat(columns, 1)
 
 
 def _weights(method: str | Mapping[str, float], data: Dataset) -> dict[str, float]:
     weights = dict(method) if isinstance(method, Mapping) else {method: 1.0}
     for name, weight in weights.items():
         check_choice("method", name, LOSSES)
-        if not 0 < weight < math.inf:
+        if isinstance(weight, bool) or not 0 < weight < math.inf:
             raise ArgumentError(f"Argument `method` must give {name!r} a positive weight, but gives {weight!r}")
     if not weights:
         raise ArgumentError("Argument `method` must name at least one loss, but is empty")

@@ -148,7 +148,6 @@ class Lesson(nn.Module):
         student: nn.Module,
         terms: Sequence[tuple[Term, nn.Module]],
         n_features: int,
-        hard: Loss,
         alpha: float,
         temperature: float,
         logit_norm: bool,
@@ -156,7 +155,7 @@ class Lesson(nn.Module):
         super().__init__()
         self.student = student
         self.regressors = nn.ModuleList(regressor for _, regressor in terms)
-        self.terms, self.n_features, self.hard = [term for term, _ in terms], n_features, hard
+        self.terms, self.n_features = [term for term, _ in terms], n_features
         self.alpha, self.temperature, self.logit_norm = alpha, temperature, logit_norm
         self.heard: dict[str, Tensor] = {}
         self.rows = torch.empty(0)
@@ -174,19 +173,19 @@ class Lesson(nn.Module):
         outputs: Tensor = self.student(rows[:, : self.n_features])
         return outputs
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What `fit` minimises; for validation the labels' loss alone."""
-        hard = self.hard(outputs, targets)
+    def loss(self, outputs: Tensor, targets: Tensor, hard: Loss) -> Tensor:
+        """What `fit` minimises, `hard` being the labels' loss; for validation that alone."""
+        by_labels = hard(outputs, targets)
         if not self.training:  # validation
-            return hard
-        soft = torch.zeros_like(hard)
+            return by_labels
+        soft = torch.zeros_like(by_labels)
         for term, regressor in zip(self.terms, self.regressors, strict=True):
             taught = self.rows[:, term.start : term.start + term.width].unflatten(1, term.shape)
             compare = LOSSES[term.name]
             if term.name == "kd":
                 compare = partial(compare, temperature=self.temperature, logit_norm=self.logit_norm)
             soft = soft + term.weight * compare(regressor(self.heard[term.path]), taught)
-        return self.alpha * hard + (1 - self.alpha) * soft
+        return self.alpha * by_labels + (1 - self.alpha) * soft
 
 
 def regressor_of(term: Term, student: Tensor) -> nn.Module:

@@ -21,6 +21,7 @@ from qbp.executors import Executor
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import shrink
 from qbp.training.fitting import fit
+from qbp.training.options import Training
 
 __all__ = ["SCHEDULES", "masked", "prune", "remove"]
 
@@ -42,7 +43,7 @@ def prune(
     what: str | Sequence[str] = "both",
     schedule: str = "one-shot",
     steps: int | None = None,
-    finetune: Mapping[str, Any] | Callable[[nn.Module], object] | None = None,
+    finetune: Training | Mapping[str, Any] | Callable[[nn.Module], object] | None = None,
     rewind: nn.Module | None = None,
     backend: str | Executor | None = None,
     seed: int = 0,
@@ -62,7 +63,8 @@ def prune(
             kinds.
         schedule: a key of `SCHEDULES`.
         steps: rounds of scoring, removing and fine-tuning; 1 for "one-shot", else 5 by default.
-        finetune: arguments of `qbp.fit`, as in ``{"epochs": 5, "lr": 0.01}``, or a function that trains in place.
+        finetune: a `qbp.Training`, or arguments of `qbp.fit`, as in ``{"epochs": 5, "lr": 0.01}``; or a function that
+            trains in place.
         rewind: the model as it was before training: after every round the weights that are left start again from there
             (lottery ticket, arXiv 1803.03635).
         backend: a device, as in "fake:quito": groups then go by their score for each two-qubit gate that the device is
@@ -92,6 +94,8 @@ def prune(
     rounds = 1 if schedule == "one-shot" else 5 if steps is None else steps
     if not isinstance(rounds, int) or rounds < 1 or (schedule == "one-shot" and steps not in (None, 1)):
         raise ArgumentError(f"Argument `steps` must be a positive integer, and 1 for 'one-shot', but is {steps!r}")
+    if isinstance(finetune, Training):
+        finetune = {"training": finetune}
     unknown = set(finetune) - set(signature(fit).parameters) if isinstance(finetune, Mapping) else set()
     if unknown:
         raise ArgumentError(f"Argument `finetune` must hold arguments of qbp.fit, but has {', '.join(sorted(unknown))}")

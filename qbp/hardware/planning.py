@@ -16,7 +16,9 @@ from qbp.jobs.cost import Cost
 from qbp.jobs.jobs import Primitive, Results, Work
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
+from qbp.training.fitting import batch_sizes
 from qbp.training.metrics import check_data, place
+from qbp.training.options import Training, training_of
 
 __all__ = ["Meter", "evaluation", "plan"]
 
@@ -24,6 +26,7 @@ __all__ = ["Meter", "evaluation", "plan"]
 def plan(
     model: nn.Module,
     data: Dataset,
+    training: Training | None = None,
     *,
     backend: str | Executor,
     shots: int | None = None,
@@ -34,7 +37,7 @@ def plan(
     options: Any = None,
     rate: float | None = None,
 ) -> Cost:
-    """What `evaluate(model, data)`, or with `epochs` ``fit(model, data)``, will cost on a backend. Nothing is sent.
+    """What `evaluate(model, data)`, or ``fit(model, data, training)``, will cost on a backend. Nothing is sent.
 
     Jobs, circuits and shots are counted by running the model with all results left blank, so that they are exact;
     quantum seconds are an estimate (IBM's formula: 2 s a job and 0.35 ms an execution, without mitigation).
@@ -42,9 +45,10 @@ def plan(
     Args:
         model: holds one or more `QuantumLayer`.
         data: what it is evaluated on or trained with.
+        training: as in `fit`; None, without `epochs`, plans an evaluation. Training that stops early costs less.
         backend, shots, options: as in `on_backend`.
-        epochs, batch_size, validation, seed: as in `fit` (or the `batch_size` of `evaluate`). Training that stops early
-            costs less.
+        epochs, batch_size, validation, seed: as in `fit`, in place of those of `training` (or the `batch_size` of
+            `evaluate`).
         rate: money for a quantum second.
 
     Example:
@@ -57,9 +61,8 @@ def plan(
         14
     """
     check_data(model, data)
-    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise ArgumentError(f"Argument `{name}` must be a positive integer, but is {count!r}")
+    changes = {"epochs": epochs, "batch_size": batch_size, "validation": validation}
+    how = training_of(training, {name: value for name, value in changes.items() if value is not None})
     counted = copied(model)
     layers = layers_of(counted)
     meters = []
@@ -70,12 +73,13 @@ def plan(
         executor.runner = meters[-1]
         use(layer, executor)
     with seeded(seed, counted):
-        if epochs is None:
+        if training is None and epochs is None:
             evaluation(counted, data, batch_size or 1024)
         else:
-            if isinstance(validation, float):
-                data, validation = split(data, validation, seed=seed)
-            _training(counted, meters, data, validation, epochs, batch_size or 32, seed)
+            held_out = how.validation
+            if isinstance(held_out, float):
+                data, held_out = split(data, held_out, seed=seed)
+            _training(counted, meters, data, held_out, how, seed)
     return sum((meter.cost for meter in meters), Cost()).at(rate)
 
 
@@ -106,18 +110,19 @@ def _training(
     meters: list[Meter],
     data: Dataset,
     validation: Dataset | None,
-    epochs: int,
-    batch_size: int,
+    training: Training,
     seed: int,
 ) -> None:
     """One epoch stands for all, but for equal rows: those in one batch are one circuit, so that their order counts."""
     x, order = place(model, data)[0], torch.Generator().manual_seed(seed)
     alike = len(torch.unique(x, dim=0)) == len(x)
-    for _ in range(1 if alike else epochs):
-        batches = x[torch.randperm(len(x), generator=order)].split(batch_size)
+    sizes = batch_sizes(model, len(x), training.batch_size)
+    full = sizes.count(training.batch_size)
+    for _ in range(1 if alike else training.epochs):
+        batches = x[torch.randperm(len(x), generator=order)].split(sizes)
         if alike:
-            _repeated(model, meters, batches[0], len(x) // batch_size if len(x) >= batch_size else 0)
-            batches = batches[-1:] if len(x) % batch_size else ()
+            _repeated(model, meters, batches[0], full)
+            batches = batches[full:]
         model.train()
         for batch in batches:
             _step(model, batch)
@@ -125,7 +130,7 @@ def _training(
             evaluation(model, validation, 1024)
     if alike:
         for meter in meters:
-            meter.cost *= epochs
+            meter.cost *= training.epochs
 
 
 def _repeated(model: nn.Module, meters: list[Meter], batch: Tensor, times: int) -> None:

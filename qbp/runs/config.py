@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from qbp.errors import ConfigError
-from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section, Train
+from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section
 
 __all__ = [
     "Compare",
@@ -21,7 +21,6 @@ __all__ = [
     "Hybrid",
     "Mlp",
     "Prune",
-    "Train",
     "differences",
     "dump",
     "load",

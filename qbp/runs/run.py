@@ -118,7 +118,7 @@ def _train(
         history = fit(
             model,
             train_data,
-            **config.train.model_dump(),
+            config.train,
             seed=config.seed,
             run_dir=run_dir,
             resume=resume,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic_core import PydanticCustomError, core_schema
 
 from qbp.comparison.verdicts import METRICS
 from qbp.compression.distillation_losses import LOSSES as LESSONS
@@ -16,11 +17,13 @@ from qbp.data import DATASETS, REDUCTIONS, SCALES
 from qbp.data.files import SUFFIXES
 from qbp.gradients.autograd import DIFF_METHODS
 from qbp.nn.models import ACTIVATIONS
-from qbp.training.fitting import LOSSES, OPTIMIZERS, SCHEDULES
+from qbp.training.metrics import LOSSES
+from qbp.training.options import OPTIMIZERS, SCHEDULES, Training
 
 __all__ = [
     "KINDS",
     "SECTIONS",
+    "TRAIN",
     "Compare",
     "Config",
     "Data",
@@ -29,7 +32,6 @@ __all__ = [
     "Mlp",
     "Prune",
     "Section",
-    "Train",
 ]
 
 
@@ -119,18 +121,46 @@ class Mlp(Section):
     activation: Annotated[str, _among(ACTIVATIONS)] = "tanh"
 
 
-class Train(Section):
-    """What `qbp.training.fitting.fit` takes."""
+def _of_file(name: str, kind: Any) -> Any:
+    """What a file may say of an option of `Training`: plain values and names; functions and data are for Python."""
+    if name in NAMED:
+        optional = type(None) in get_args(kind)
+        return Annotated[str | None, _among([None, *NAMED[name]])] if optional else Annotated[str, _among(NAMED[name])]
+    if name == "validation":
+        return Share | None
+    plain: dict[type, Any] = {int: Count, float: Positive, bool: Annotated[bool, Field(strict=True)]}
+    base = next(each for each in (bool, int, float) if each in (kind, *get_args(kind)))
+    return plain[base] | None if type(None) in get_args(kind) else plain[base]
 
-    epochs: Count = 20
-    lr: Positive = 0.01
-    optimizer: Annotated[str, _among(OPTIMIZERS)] = "adam"
-    batch_size: Count = 32
-    schedule: Annotated[str | None, _among([None, *SCHEDULES])] = None
-    validation: Share | None = None
-    loss: Annotated[str | None, _among([None, *LOSSES])] = None
-    early_stopping: Count | None = None
-    clip_grad_norm: Positive | None = None
+
+NAMED: dict[str, Iterable[str]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss": LOSSES}
+_KINDS = get_type_hints(Training)
+_OPTIONS: dict[str, Any] = {
+    each.name: (_of_file(each.name, _KINDS[each.name]), each.default) for each in fields(Training)
+}
+TRAIN: type[Section] = create_model(
+    "Train",
+    __base__=Section,
+    __doc__="What `qbp.Training` takes.",
+    **_OPTIONS,
+)
+
+
+class _FromFile:
+    """Checks a mapping by `TRAIN`, key by key, and makes it a `Training`."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        checked = core_schema.no_info_after_validator_function(
+            lambda section: Training(**dict(section)), handler.generate_schema(TRAIN)
+        )
+        plain = core_schema.plain_serializer_function_ser_schema(vars)
+        return core_schema.no_info_before_validator_function(
+            lambda value: vars(value) if isinstance(value, Training) else value, checked, serialization=plain
+        )
+
+
+Train = Annotated[Training, _FromFile]
 
 
 Model = Annotated[Hybrid | Mlp, Field(discriminator="kind")]
@@ -185,7 +215,7 @@ class Config(Section):
     threads: Count = 1
     data: Data
     model: Model = Hybrid()
-    train: Train = Train()
+    train: Train = Training()
     twin: Annotated[bool, Field(strict=True)] = True
     prune: Prune | None = None
     distill: Distill | None = None
@@ -210,7 +240,7 @@ class Compare(Section):
     seeds: Annotated[Any, AfterValidator(_seeds)] = 10
     data: Annotated[dict[str, Data], Field(min_length=1)]
     models: Annotated[dict[str, Model], Field(min_length=1)]
-    train: Train = Train()
+    train: Train = Training()
     budget: Annotated[int, Field(strict=True, ge=1, le=12)] = 4
     folds: Annotated[int, Field(strict=True, ge=2, le=20)] = 3
     sizes: tuple[Count, ...] = ()
@@ -222,9 +252,9 @@ class Compare(Section):
 KINDS: dict[str, type[Section]] = {"hybrid": Hybrid, "mlp": Mlp}
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
-    "train": Train,
+    "train": TRAIN,
     "prune": Prune,
-    "finetune": Train,
+    "finetune": TRAIN,
     "distill": Distill,
     **KINDS,
 }

@@ -75,9 +75,7 @@ def _stages(
     """What makes the model of each stage, by the name of its directory."""
 
     def trained(run_dir: Path) -> nn.Module:
-        fit(
-            model, train, **config.train.model_dump(), seed=config.seed, run_dir=run_dir, resume=True, progress=progress
-        )
+        fit(model, train, config.train, seed=config.seed, run_dir=run_dir, resume=True, progress=progress)
         return model
 
     def pruned(run_dir: Path) -> nn.Module:
@@ -92,8 +90,8 @@ def _stages(
 
     def scratch(run_dir: Path) -> nn.Module:
         assert config.distill is not None and student is not None
-        options = (config.distill.train or config.train).model_dump()
-        fit(student, train, **options, seed=config.seed, run_dir=run_dir, resume=True, progress=progress)
+        training = config.distill.train or config.train
+        fit(student, train, training, seed=config.seed, run_dir=run_dir, resume=True, progress=progress)
         return student
 
     stages: dict[str, Stage] = {"1-train": trained}
@@ -153,7 +151,7 @@ def teach(
         return written
 
 
-def _stage(folder: Path, make: Stage, test: Dataset, loss: str | None) -> dict[str, Any]:
+def _stage(folder: Path, make: Stage, test: Dataset, loss: Any) -> dict[str, Any]:
     """A stage's result; if it is not there yet, the stage is done, or gone on with."""
     if not (folder / RESULT).exists():
         folder.mkdir(exist_ok=True)
@@ -168,9 +166,9 @@ def _distilled(
 ) -> nn.Module:
     assert config.distill is not None
     options: Mapping[str, Any] = config.distill.model_dump(exclude={"student", "train"})
-    training = (config.distill.train or config.train).model_dump()
+    training = config.distill.train or config.train
     where: dict[str, Any] = {"seed": config.seed, "run_dir": run_dir, "resume": True, "progress": progress}
-    return distill(teachers, student, train, **options, **training, **where)
+    return distill(teachers, student, train, training, **options, **where)
 
 
 def _built(config: Config, model: Hybrid | Mlp, train: Dataset) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from qbp.storage.atomic import write_atomic
 from qbp.storage.container import load_state, save_state
 from qbp.training.fitting import fit, load_checkpoint
 from qbp.training.metrics import evaluate
+from qbp.training.options import Training
 
 __all__ = ["SUBMISSION", "Submission", "read", "submission"]
 
@@ -73,16 +74,7 @@ class Submission:
         where: dict[str, Any] = {"backend": self.backend, "shots": self.shots, "options": self.options}
         cost = planning.plan(model, test, **where)
         if self.epochs:
-            settings = self.config.train
-            cost += planning.plan(
-                model,
-                train,
-                epochs=self.epochs,
-                batch_size=settings.batch_size,
-                validation=settings.validation,
-                seed=self.config.seed,
-                **where,
-            )
+            cost += planning.plan(model, train, self._training(), seed=self.config.seed, **where)
         return cost.at(self.rate)
 
     def write(self) -> None:
@@ -128,14 +120,16 @@ class Submission:
             if self.mode != "job":
                 stack.enter_context(transfer.session(model, self.mode))
             if self.epochs:
-                settings = self.config.train.model_dump() | {"epochs": self.epochs}
-                seed, run_dir = self.config.seed, self.directory
-                fit(model, train, seed=seed, run_dir=run_dir, resume=True, progress=progress, **settings)
+                training, seed, run_dir = self._training(), self.config.seed, self.directory
+                fit(model, train, training, seed=seed, run_dir=run_dir, resume=True, progress=progress)
             metrics = evaluate(model, test, loss=self.config.train.loss)
         spent = transfer.spent(model).at(self.rate)
         result = {"backend": self.backend, "shots": self.shots, "epochs": self.epochs, **metrics, "cost": asdict(spent)}
         write_atomic(self.directory / RESULT, (json.dumps(result, indent=2) + "\n").encode())
         return result
+
+    def _training(self) -> Training:
+        return replace(self.config.train, epochs=self.epochs)
 
     def _on_chip(self, *, wait: bool, patience: Patience | None) -> nn.Module:
         return transfer.on_backend(

@@ -6,7 +6,8 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,17 +164,38 @@ def check_new(run: Path, resume: bool) -> None:
         raise ConfigError(f"{run} holds a checkpoint already: resume it (`resume=True`), or use another `run_dir`")
 
 
-def open_run(run: Path, resume: bool, config: dict[str, Any], epochs: int) -> dict[str, Any] | None:
-    """Return the state to go on from with the rows up to it; None, with empty metrics, for a fresh start."""
+def open_run(
+    run: Path, resume: bool, config: dict[str, Any], epochs: int, opaque: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Return the state to go on from with the rows up to it; None, with empty metrics, for a fresh start.
+
+    Args:
+        run: the directory.
+        resume: whether a state that is there may be gone on with.
+        config: what the run depends on, as plain data.
+        epochs: most epochs of the state.
+        opaque: what the run depends on besides, which cannot be compared.
+
+    Raises:
+        ConfigError: there is a state that must not, or cannot, be gone on with.
+
+    Warns:
+        UserWarning: something cannot be compared.
+    """
     check_new(run, resume)
     if not (run / CHECKPOINT).exists():
         write_atomic(run / METRICS, b"")
         return None
     state = load_state(run / CHECKPOINT)
     old = state["config"]
-    changed = [f"`{key}` was {old.get(key)!r}, is {config[key]!r}" for key in config if old.get(key) != config[key]]
+    changed = [_change(key, old.get(key), config[key]) for key in config if old.get(key) != config[key]]
     if changed:
         raise ConfigError(f"Cannot resume {run} with other arguments: {'; '.join(changed)}")
+    if opaque:
+        warnings.warn(
+            f"Whether {', '.join(opaque)} is as when {run} began cannot be compared: that it is, is up to you",
+            stacklevel=3,
+        )
     if state["epoch"] > epochs:
         raise ConfigError(f"Cannot resume {run}: it has {state['epoch']} epochs, more than `epochs` = {epochs}")
     # A kill between row and checkpoint leaves a row that will be made again.
@@ -184,15 +206,16 @@ def open_run(run: Path, resume: bool, config: dict[str, Any], epochs: int) -> di
     return state | {"rows": rows}
 
 
+def _change(key: str, old: Any, new: Any) -> str:
+    names = [value.partition("#")[0] if isinstance(value, str) else value for value in (old, new)]
+    if names[0] == names[1]:
+        return f"`{key}` was another {names[0]}: its code, or the values that it holds or uses, differ"
+    return f"`{key}` was {names[0]!r}, is {names[1]!r}"
+
+
 def fingerprint(model: nn.Module) -> str:
     """Return a hash of the model's structure, not of its weights."""
     shapes = [(key, str(value.dtype), tuple(value.shape)) for key, value in model.named_parameters()]
     structure = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
     circuits = [layer.describe() for layer in model.modules() if isinstance(layer, QuantumLayer)]
     return hashlib.sha256(f"{structure}{shapes}{circuits}".encode()).hexdigest()
-
-
-def name_of(thing: object) -> str | None:
-    if thing is None or isinstance(thing, str):
-        return thing
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"

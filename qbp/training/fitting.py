@@ -1,23 +1,23 @@
-"""Training: `fit`, `evaluate` and the learning-rate range test. A killed run resumes bit-equal."""
+"""Training: `fit`, and a killed run that resumes bit-equal."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer, lr_scheduler
 
 from qbp.data import Dataset, split
-from qbp.errors import ArgumentError, QbpError, check_choice
+from qbp.errors import ArgumentError, QbpError, check_seed
 from qbp.gradients.stateful import prepare
 from qbp.nn.seeding import seeded
 from qbp.storage.container import save_state
@@ -30,82 +30,31 @@ from qbp.training.checkpoint import (
     get_random,
     load_checkpoint,
     monitored,
-    name_of,
     open_run,
     set_random,
     to_line,
-    untouched,
 )
 from qbp.training.metrics import LOSSES, Loss, check_data, evaluate, measure, modes, objective, place, summary
+from qbp.training.options import ANY_EPOCHS, Training, new_optimizer, new_schedule, training_of, with_options
 
-__all__ = [
-    "LOSSES",
-    "OPTIMIZERS",
-    "SCHEDULES",
-    "DivergenceError",
-    "History",
-    "LearningRateTest",
-    "evaluate",
-    "fit",
-    "load_checkpoint",
-    "lr_range_test",
-]
+__all__ = ["LOSSES", "DivergenceError", "History", "Training", "evaluate", "fit", "load_checkpoint"]
 
 
 class DivergenceError(QbpError, FloatingPointError):
     """The loss is no longer a finite number."""
 
 
-# fused and foreach: one call for all parameters, which saves two thirds of a step of a small model.
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "rmsprop": partial(torch.optim.RMSprop, foreach=True),
-    "adagrad": partial(torch.optim.Adagrad, foreach=True),
-    "adam": partial(torch.optim.Adam, fused=True),
-    "adamw": partial(torch.optim.AdamW, fused=True),
-}
-
-
-def _warmup(optimizer: Optimizer, epochs: int) -> lr_scheduler.LambdaLR:
-    """Rise linearly to the full rate over the first tenth of the epochs, then fall to 0 along a cosine."""
-    rise = max(1, round(epochs / 10))
-    fall = max(1, epochs - rise)
-    return lr_scheduler.LambdaLR(
-        optimizer,
-        lambda t: (t + 1) / (rise + 1) if t < rise else (1 + math.cos(math.pi * (t - rise) / fall)) / 2,
-    )
-
-
-# name -> (optimizer, epochs) -> scheduler, which takes one step after every epoch.
-SCHEDULES: dict[str, Callable[[Optimizer, int], Any]] = {
-    "step": lambda optimizer, epochs: lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.5),
-    "exponential": lambda optimizer, epochs: lr_scheduler.ExponentialLR(optimizer, gamma=0.95),
-    "cosine": lambda optimizer, epochs: lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs),
-    "plateau": lambda optimizer, epochs: lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3),
-    "warmup": _warmup,
-}
-_ANY_EPOCHS = (None, "step", "exponential", "plateau")  # the others depend on the number of epochs
-
-
+@with_options
 def fit(
     model: nn.Module,
     train: Dataset,
+    training: Training | Mapping[str, Any] | None = None,
     *,
-    epochs: int = 20,
-    lr: float = 0.01,
-    optimizer: str | Callable[..., Optimizer] = "adam",
-    batch_size: int = 32,
-    schedule: str | Callable[[Optimizer, int], Any] | None = None,
-    validation: Dataset | float | None = None,
-    loss: str | Loss | None = None,
-    early_stopping: int | None = None,
     seed: int = 0,
     run_dir: str | Path | None = None,
     resume: bool = False,
     progress: bool | Callable[[Row], object] = False,
-    shuffle: bool = True,
-    clip_grad_norm: float | None = None,
+    **options: Any,
 ) -> History:
     """Train `model` in place by mini-batches.
 
@@ -116,22 +65,12 @@ def fit(
     Args:
         model: maps (B, I) to (B, n_classes), to (B, 1) logits for two classes, or to (B, T) for a regression.
         train: the data.
-        epochs: passes over the data.
-        lr: learning rate.
-        optimizer: a key of `OPTIMIZERS`, or a function of (parameters, lr=...).
-        batch_size: rows per step; the last step of an epoch takes what is left.
-        schedule: a key of `SCHEDULES`, or a function of (optimizer, epochs) that returns a torch scheduler.
-        validation: a data set, or the share of `train` to split off (stratified, by `seed`).
-        loss: a key of `LOSSES`, or a function of (outputs, targets). None: cross entropy for labels ("bce" if
-            the model has one output), mean squared error for targets.
-        early_stopping: stop after this many epochs without a smaller validation loss (or loss, without
-            validation). The model ends with the weights of the best epoch, stopped or not.
+        training: how it is trained.
         seed: the one seed.
         run_dir: where metrics and checkpoint go.
         resume: go on from the checkpoint in `run_dir`, if there is one.
         progress: True draws a bar with the time left; a function gets every epoch's row.
-        shuffle: a new order of the rows every epoch.
-        clip_grad_norm: largest norm of the gradient of all parameters together.
+        options: options of `Training`, in place of those of `training`, as in ``fit(model, train, epochs=5)``.
 
     Returns:
         The metrics of all epochs, also of those before a resume.
@@ -141,6 +80,9 @@ def fit(
         ConfigError: `run_dir` holds a checkpoint already, or one of a different run.
         DivergenceError: the loss is infinite or nan; the checkpoint is the epoch's before.
 
+    Warns:
+        UserWarning: a function among the options of a run that goes on holds what cannot be compared with before.
+
     Example:
         >>> import qbp.data, qbp.nn.models
         >>> train, test = qbp.data.load("iris")
@@ -148,193 +90,193 @@ def fit(
         >>> history.last["accuracy"] > 0.9
         True
     """
-    check_data(model, train, "train")
-    _check(epochs, lr, batch_size, early_stopping, clip_grad_norm)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ArgumentError(f"Argument `seed` must be an integer in 0..2**32-1, but is {seed!r}")
+    training = training_of(training, options)
+    check_seed("seed", seed)
     if run_dir is None and resume:
         raise ArgumentError("Argument `run_dir` must name a directory to resume from, but is None")
-    if isinstance(validation, float):
-        train, validation = split(train, validation, seed=seed)
-    elif validation is not None:
-        check_data(model, validation, "validation")
-    parameters, adapt = _optimizer(model, optimizer, lr)
-    scheduler = _choose("schedule", schedule, SCHEDULES)(adapt, epochs) if schedule is not None else None
-    target, val_target = objective(train, loss), objective(validation or train, loss)
-    x, y = place(model, train)
-    prepare(model, adapt, epochs * math.ceil(len(x) / batch_size))
-    held_out = place(model, validation) if validation is not None else None
-    config = {
-        "model": fingerprint(model),
-        "data": train.hash(),
-        "validation": validation.hash() if validation is not None else None,
-        "optimizer": name_of(optimizer),
-        "lr": lr,
-        "batch_size": batch_size,
-        "schedule": name_of(schedule) if schedule in _ANY_EPOCHS else f"{name_of(schedule)} over {epochs} epochs",
-        "loss": name_of(loss),
-        "early_stopping": early_stopping,
-        "seed": seed,
-        "shuffle": shuffle,
-        "clip_grad_norm": clip_grad_norm,
-    }
-    run = Path(run_dir) if run_dir is not None else None
-    state = open_run(run, resume, config, epochs) if run is not None else None
-    rows: list[Row] = []
-    best: dict[str, Any] = {"epoch": 0, "value": math.inf, "model": {}}
-    order = torch.Generator().manual_seed(seed)
-
-    def snapshot(epoch: int) -> dict[str, Any]:
-        return {
-            "config": config,
-            "epoch": epoch,
-            "best": best,
-            "model": model.state_dict(),
-            "optimizer": adapt.state_dict(),
-            "schedule": scheduler.state_dict() if scheduler is not None else None,
-            "order": order.get_state(),
-            "random": get_random(model),
-        }
-
-    with seeded(seed, model), modes(model), _bar(progress, epochs, math.ceil(len(x) / batch_size)) as tick:
-        if state is not None:
-            rows, best = state["rows"], state["best"]
-            model.load_state_dict(state["model"])
-            adapt.load_state_dict(state["optimizer"])
-            if scheduler is not None:
-                scheduler.load_state_dict(state["schedule"])
-            order.set_state(state["order"])
-            set_random(model, state["random"])
+    train, held_out = _parts(model, train, training, seed)
+    run = None if run_dir is None else Path(run_dir)
+    state = _State.new(model, training, seed)
+    sizes = batch_sizes(model, len(train), training.batch_size)
+    prepare(model, state.optimizer, training.epochs * len(sizes))
+    config, opaque = _config(model, train, held_out, training, seed)
+    saved = None if run is None else open_run(run, resume, config, training.epochs, opaque)
+    with seeded(seed, model), modes(model), _bar(progress, training.epochs, len(sizes)) as tick:
+        if saved is not None:
+            state.load(saved)
         elif run is not None:
-            save_state(run / CHECKPOINT, snapshot(0))  # what stops within the first epoch resumes from these weights
+            state.save(run, config)  # what stops within the first epoch resumes from these weights
         model.train()
-
-        for epoch in range(len(rows) + 1, epochs + 1):
-            if early_stopping is not None and epoch - 1 - best["epoch"] >= early_stopping:
-                break
-            began = time.perf_counter()
-            x_now, y_now = x, y
-            if shuffle:
-                permutation = torch.randperm(len(x), generator=order).to(x.device)
-                x_now, y_now = x[permutation], y[permutation]
-            outputs, losses = [], []
-            for x_batch, y_batch in zip(x_now.split(batch_size), y_now.split(batch_size), strict=True):
-                output, value = _step(model, x_batch, y_batch, target, adapt, parameters, clip_grad_norm)
-                outputs.append(output)
-                losses.append(value)
-                if tick is not None:
-                    tick(epoch, len(losses))
-            sizes = torch.tensor([len(output) for output in outputs], dtype=torch.float64)
-            total = float(torch.stack(losses).double().cpu() @ sizes)  # once: every `.item()` waits for a GPU
-            row: Row = {"epoch": epoch, "loss": total / len(x), **summary(torch.cat(outputs), y_now)}
-            if held_out is not None:
-                scores = measure(model, *held_out, val_target)[1]
-                row |= {f"val_{key}": score for key, score in scores.items()}
-            row |= {"lr": adapt.param_groups[0]["lr"], "seconds": time.perf_counter() - began}
-            if not all(map(math.isfinite, row.values())):
-                raise DivergenceError(f"The loss is not finite in epoch {epoch}: use an `lr` below {lr}")
-            rows.append(row)
-            if monitored(row) < best["value"]:
-                best = {"epoch": epoch, "value": monitored(row), "model": {}}
-                if run is not None or early_stopping is not None:
-                    best["model"] = copy.deepcopy(model.state_dict())
-            if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-                scheduler.step(monitored(row))
-            elif scheduler is not None:
-                scheduler.step()
+        measure_row = _measures(state, train, held_out, sizes, tick)
+        while not state.is_done():
+            row = measure_row(len(state.rows) + 1)
+            state.note(row, keep=run is not None)
             if run is not None:
                 with open(run / METRICS, "a", encoding="utf-8") as file:
                     file.write(to_line(row))
-                save_state(run / CHECKPOINT, snapshot(epoch))
+                state.save(run, config)
             if callable(progress):
                 progress(row)
-
-        if early_stopping is not None:
-            model.load_state_dict(best["model"])
-    return History(tuple(rows))
-
-
-@dataclass(frozen=True)
-class LearningRateTest:
-    """What `lr_range_test` found: rates, smoothed losses at them, and the rate of the steepest descent."""
-
-    lrs: tuple[float, ...]
-    losses: tuple[float, ...]
-    suggestion: float
+        if training.early_stopping is not None:
+            model.load_state_dict(state.best["model"])
+    return History(tuple(state.rows))
 
 
-def lr_range_test(
-    model: nn.Module,
-    data: Dataset,
-    *,
-    lr_min: float = 1e-5,
-    lr_max: float = 1.0,
-    steps: int = 100,
-    optimizer: str | Callable[..., Optimizer] = "adam",
-    batch_size: int = 32,
-    loss: str | Loss | None = None,
-    smoothing: float = 0.9,
-    seed: int = 0,
-) -> LearningRateTest:
-    """Raise the learning rate exponentially, step by step, and watch the loss (Smith, arXiv 1506.01186).
+def batch_sizes(model: nn.Module, n_rows: int, batch_size: int) -> list[int]:
+    """Return how many rows each step of an epoch takes.
 
-    The loss is smoothed by an exponential moving average without bias. The test ends early when that is four
-    times its smallest value. Model, gradients and random states are left as they were.
+    Batch normalisation needs two rows at least: one that would be left alone joins the step before.
 
-    Args:
-        model, data, optimizer, batch_size, loss: as in `fit`; take the optimiser to train with.
-        lr_min, lr_max: the first and the last rate.
-        steps: mini-batches, at least 10.
-        smoothing: weight of the past in the average, at least 0 and below 1.
-        seed: of the order of the rows and of torch's global generator.
-
-    Returns:
-        The curve, and the rate where the smoothed loss falls fastest over log(rate), before its minimum.
-
-    Raises:
-        ArgumentError: an argument is wrong, or data and model do not fit.
-        DivergenceError: the loss explodes at once.
+    Example:
+        >>> batch_sizes(nn.Linear(2, 2), 33, 16), batch_sizes(nn.BatchNorm1d(2), 33, 16)
+        ([16, 16, 1], [16, 17])
     """
-    check_data(model, data)
-    _check(steps, lr_min, batch_size)
-    if not (lr_min < lr_max < math.inf and 0 <= smoothing < 1 and steps >= 10):
-        raise ArgumentError(
-            "Arguments must have `lr_min` < `lr_max`, 0 <= `smoothing` < 1 and `steps` >= 10, but are "
-            f"{lr_min}, {lr_max}, {smoothing} and {steps}"
+    sizes = [min(batch_size, n_rows - begin) for begin in range(0, n_rows, batch_size)]
+    if len(sizes) > 1 and sizes[-1] == 1 < batch_size and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        sizes[-2:] = [sizes[-2] + 1]
+    return sizes
+
+
+@dataclass
+class _State:
+    """What is trained, and how far it has come."""
+
+    model: nn.Module
+    training: Training
+    parameters: list[nn.Parameter]
+    optimizer: Optimizer
+    scheduler: Any
+    order: torch.Generator
+    rows: list[Row] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "value": math.inf, "model": {}})
+
+    @classmethod
+    def new(cls, model: nn.Module, training: Training, seed: int) -> _State:
+        """A training that has not begun."""
+        parameters, optimizer = new_optimizer(model, training)
+        scheduler = new_schedule(optimizer, training)
+        return cls(model, training, parameters, optimizer, scheduler, torch.Generator().manual_seed(seed))
+
+    def is_done(self) -> bool:
+        """Whether all epochs are over, or training stops early."""
+        patience = self.training.early_stopping
+        stops = patience is not None and len(self.rows) - self.best["epoch"] >= patience
+        return stops or len(self.rows) >= self.training.epochs
+
+    def note(self, row: Row, keep: bool) -> None:
+        """Take an epoch's row, with the weights where it is the best and they are to be kept."""
+        self.rows.append(row)
+        value = monitored(row)
+        if value < self.best["value"]:
+            self.best = {"epoch": row["epoch"], "value": value, "model": {}}
+            if keep or self.training.early_stopping is not None:
+                self.best["model"] = copy.deepcopy(self.model.state_dict())
+        if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(value)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+    def save(self, run: Path, config: Mapping[str, Any]) -> None:
+        """Write the checkpoint."""
+        state = {
+            "config": dict(config),
+            "epoch": len(self.rows),
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "order": self.order.get_state(),
+            "random": get_random(self.model),
+        }
+        save_state(run / CHECKPOINT, state)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `open_run` read."""
+        self.rows, self.best = state["rows"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["schedule"])
+        self.order.set_state(state["order"])
+        set_random(self.model, state["random"])
+
+
+def _parts(model: nn.Module, train: Dataset, training: Training, seed: int) -> tuple[Dataset, Dataset | None]:
+    """The rows to train on and those held out, checked."""
+    check_data(model, train, "train")
+    if isinstance(training.validation, float):
+        return split(train, training.validation, seed=seed)
+    if training.validation is not None:
+        check_data(model, training.validation, "validation")
+    return train, training.validation
+
+
+def _config(
+    model: nn.Module, train: Dataset, held_out: Dataset | None, training: Training, seed: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a run that goes on must have in common with its begin; and what of that cannot be compared."""
+    said, opaque = training.describe(model)
+    said.pop("epochs")  # there may be more
+    if training.schedule not in ANY_EPOCHS:
+        said["schedule"] = f"{said['schedule']} over {training.epochs} epochs"
+    said["validation"] = None if held_out is None else held_out.hash()
+    return {"model": fingerprint(model), "data": train.hash(), "seed": seed, **said}, opaque
+
+
+def _measures(
+    state: _State,
+    train: Dataset,
+    held_out: Dataset | None,
+    sizes: Sequence[int],
+    tick: Callable[[int, int], None] | None,
+) -> Callable[[int], Row]:
+    """Return what trains for one epoch and gives its row of metrics."""
+    model, loss = state.model, state.training.loss
+    x, y = place(model, train)
+    target, held_target = objective(train, loss), objective(held_out if held_out is not None else train, loss)
+    validation = None if held_out is None else place(model, held_out)
+
+    def epoch(number: int) -> Row:
+        began = time.perf_counter()
+        outputs, labels, losses = _epoch(state, x, y, target, sizes, tick)
+        weights = torch.tensor(sizes, dtype=torch.float64)
+        total = float(torch.stack(losses).double().cpu() @ weights)  # once: every `.item()` waits for a GPU
+        row: Row = {"epoch": number, "loss": total / len(x), **summary(torch.cat(outputs), labels)}
+        if validation is not None:
+            row |= {f"val_{key}": score for key, score in measure(model, *validation, held_target)[1].items()}
+        row |= {"lr": state.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - began}
+        if not all(map(math.isfinite, row.values())):
+            raise DivergenceError(f"The loss is not finite in epoch {number}: use an `lr` below {state.training.lr}")
+        return row
+
+    return epoch
+
+
+def _epoch(
+    state: _State,
+    x: Tensor,
+    y: Tensor,
+    target: Loss,
+    sizes: Sequence[int],
+    tick: Callable[[int, int], None] | None,
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Take the steps of one epoch; outputs by step, targets in their order, losses by step."""
+    if state.training.shuffle:
+        permutation = torch.randperm(len(x), generator=state.order).to(x.device)
+        x, y = x[permutation], y[permutation]
+    outputs, losses = [], []
+    for x_batch, y_batch in zip(x.split(list(sizes)), y.split(list(sizes)), strict=True):
+        output, value = take_step(
+            state.model, x_batch, y_batch, target, state.optimizer, state.parameters, state.training.clip_grad_norm
         )
-    parameters, adapt = _optimizer(model, optimizer, lr_min)
-    target = objective(data, loss)
-    x, y = place(model, data)
-    order = torch.Generator().manual_seed(seed)
-    rates: list[float] = []
-    losses: list[float] = []
-    average = 0.0
-    batches: list[Tensor] = []
-    with untouched(model), seeded(seed, model):
-        model.train()
-        for step in range(steps):
-            rate = lr_min * (lr_max / lr_min) ** (step / (steps - 1))
-            for group in adapt.param_groups:
-                group["lr"] = rate
-            batches = batches or list(torch.randperm(len(x), generator=order).to(x.device).split(batch_size))
-            rows = batches.pop(0)
-            value = _step(model, x[rows], y[rows], target, adapt, parameters, None)[1].item()
-            average = smoothing * average + (1 - smoothing) * value
-            smooth = average / (1 - smoothing ** (step + 1))
-            if not math.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
-                break
-            rates.append(rate)
-            losses.append(smooth)
-    # Slopes over a tenth of the test each way: neighbours differ by the luck of their batches.
-    window = steps // 10
-    if len(losses) <= 3 * window:
-        raise DivergenceError(f"The loss explodes within {len(losses)} steps: use an `lr_min` below {lr_min}")
-    last = max(2 * window, losses.index(min(losses)) - window)
-    steepest = min(range(2 * window, last + 1), key=lambda k: losses[k + window] - losses[k - window])
-    return LearningRateTest(tuple(rates), tuple(losses), rates[steepest])
+        outputs.append(output)
+        losses.append(value)
+        if tick is not None:
+            tick(len(state.rows) + 1, len(losses))
+    return outputs, y, losses
 
 
-def _step(
+def take_step(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -343,6 +285,7 @@ def _step(
     parameters: list[nn.Parameter],
     clip_grad_norm: float | None,
 ) -> tuple[Tensor, Tensor]:
+    """Take one step; outputs and loss before it."""
     optimizer.zero_grad(set_to_none=True)
     outputs = model(x)
     value = target(outputs, y)
@@ -351,31 +294,6 @@ def _step(
         nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
     optimizer.step()
     return outputs.detach(), value.detach()
-
-
-def _choose(argument: str, choice: Any, table: dict[str, Any]) -> Any:
-    if callable(choice):
-        return choice
-    check_choice(argument, choice, table)
-    return table[choice]
-
-
-def _optimizer(model: nn.Module, optimizer: Any, lr: float) -> tuple[list[nn.Parameter], Optimizer]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ArgumentError("Argument `model` must have parameters that want a gradient, but has none")
-    return parameters, _choose("optimizer", optimizer, OPTIMIZERS)(parameters, lr=lr)
-
-
-def _check(
-    epochs: int, lr: float, batch_size: int, early_stopping: int | None = None, clip_grad_norm: float | None = None
-) -> None:
-    for name, count in (("epochs", epochs), ("batch_size", batch_size), ("early_stopping", early_stopping)):
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise ArgumentError(f"Argument `{name}` must be a positive integer, but is {count!r}")
-    for name, value in (("lr", lr), ("clip_grad_norm", clip_grad_norm)):
-        if value is not None and (isinstance(value, str | bool) or not 0 < value < math.inf):
-            raise ArgumentError(f"Argument `{name}` must be positive and finite, but is {value!r}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, check_choice, check_count
 
 __all__ = ["LOSSES", "Loss", "evaluate", "main_metric", "metrics_of"]
 
@@ -56,8 +56,7 @@ def evaluate(
         [[1, 0], [0, 2]]
     """
     check_data(model, data)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ArgumentError(f"Argument `batch_size` must be a positive integer, but is {batch_size!r}")
+    check_count("batch_size", batch_size)
     x, y = place(model, data)
     outputs, result = measure(model, x, y, objective(data, loss), batch_size)
     if data.n_classes is None:
@@ -71,10 +70,7 @@ def evaluate(
 
 def objective(data: Dataset, loss: str | Loss | None) -> Loss:
     """Return the loss as a function, whose first call refuses outputs that do not fit `data`."""
-    if isinstance(loss, str):
-        check_choice("loss", loss, LOSSES)
-    elif loss is not None and not callable(loss):
-        raise ArgumentError(f"Argument `loss` must be a name, a function or None, but is {loss!r}")
+    check_loss(loss)
     chosen: Loss | None = None
 
     def call(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -84,6 +80,14 @@ def objective(data: Dataset, loss: str | Loss | None) -> Loss:
         return chosen(outputs, targets)
 
     return call
+
+
+def check_loss(loss: object) -> None:
+    """Raise `ArgumentError` unless `loss` is a key of `LOSSES`, a function, or None."""
+    if isinstance(loss, str):
+        check_choice("loss", loss, LOSSES)
+    elif loss is not None and not callable(loss):
+        raise ArgumentError(f"Argument `loss` must be a name, a function or None, but is {loss!r}")
 
 
 def _pick(outputs: Tensor, data: Dataset, loss: str | Loss | None) -> Loss:

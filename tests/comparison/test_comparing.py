@@ -18,6 +18,7 @@ from qbp.comparison.grid import cell_path
 from qbp.comparison.verdicts import IncompleteError, judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, MissingPackageError
+from qbp.training.options import Training
 
 HYBRID = partial(qbp.hybrid, n_qubits=2, n_layers=1, seed=0)
 LINEAR = {"linear": {"name": "linearly_separable", "features": 2, "n_samples": 160, "test_size": 0.5}}
@@ -179,7 +180,7 @@ def test_a_real_advantage_is_called_one(linear):
 
 def test_a_cell_tunes_on_the_train_part_alone():
     train, test = qbp.data.load("moons", n_samples=120, noise=0.2, test_size=0.5)
-    protocol = Protocol({"epochs": 3}, budget=3, folds=3)
+    protocol = Protocol(Training(epochs=3), budget=3, folds=3)
     found = trial("logistic_regression", train, test, 1, protocol)
     shuffled = Dataset(test.x, 1 - test.y, test.name)
     other = trial("logistic_regression", train, shuffled, 1, protocol)
@@ -191,7 +192,7 @@ def test_a_cell_tunes_on_the_train_part_alone():
 
 def test_scores_follow_from_the_probabilities():
     train, test = qbp.data.load("iris", test_size=0.5)
-    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol({"epochs": 10, "lr": 0.1}, budget=2))
+    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=10, lr=0.1), budget=2))
     row, arrays = found["row"], found["arrays"]
     correct = arrays["probabilities"].argmax(1) == arrays["y"]
     assert row["accuracy"] == correct.mean() and len(found["curve"]) == 10
@@ -202,17 +203,17 @@ def test_scores_follow_from_the_probabilities():
 def test_a_configuration_that_diverges_is_passed_over(monkeypatch):
     from qbp.training import fitting as training
 
-    def fit(model, data, *, lr, **options):
+    def fit(model, data, how, *, lr, **options):
         if lr > 0.05:
             raise training.DivergenceError("not finite")
-        return training.fit(model, data, lr=lr, **options)
+        return training.fit(model, data, how, lr=lr, **options)
 
     monkeypatch.setattr("qbp.comparison.cell.fit", fit)
     train, test = qbp.data.load("iris", test_size=0.5)
-    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol({"epochs": 2, "lr": 0.06}, budget=4))
+    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=2, lr=0.06), budget=4))
     assert json.loads(found["row"]["hyperparameters"])["lr"] == pytest.approx(0.02)
     with pytest.raises(training.DivergenceError):
-        trial(torch.nn.Linear(4, 3), train, test, 0, Protocol({"epochs": 2, "lr": 0.06}, budget=2))
+        trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=2, lr=0.06), budget=2))
 
 
 def test_rows_of_one_s_own_are_split_anew_and_tested_as_splits():

@@ -346,9 +346,9 @@ def test_standardised_logits_teach_what_flat_ones_do_not() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alpha": 1.5}, r"`alpha` must be in 0..1, but is 1.5"),
-        ({"temperature": 0.0}, r"`temperature` must be positive and finite, but is 0.0"),
-        ({"temperature": math.inf}, "`temperature` must be positive"),
+        ({"alpha": 1.5}, r"`alpha` must be at least 0 and at most 1, but is 1.5"),
+        ({"temperature": 0.0}, r"`temperature` must be a positive number, but is 0.0"),
+        ({"temperature": math.inf}, "`temperature` must be a positive number"),
         ({"teacher": []}, "`teacher` must be a model or several"),
         ({"teacher": "lenet"}, "`teacher` must be a model or several"),
         ({"teacher": qbp.mlp(5, 3)}, "rows of 5 features"),

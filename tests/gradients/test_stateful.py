@@ -199,7 +199,7 @@ def test_every_angle_without_a_gradient_is_no_reason_to_stop():
 @pytest.mark.parametrize("mask", [True, False])
 def test_momentum_leaves_pruned_weights_alone(name: str, mask: bool) -> None:
     layer, _ = layer_of(GradientPruning(mask=mask))
-    optimizer = qbp.training.fitting.OPTIMIZERS[name](layer.parameters(), lr=0.1)
+    optimizer = qbp.training.options.OPTIMIZERS[name](layer.parameters(), lr=0.1)
     onchip.prepare(layer, optimizer)
     x, moved = torch.randn(5, 2), []
     for _ in range(6):

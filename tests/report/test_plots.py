@@ -14,7 +14,7 @@ from matplotlib import image
 from qbp.errors import ArgumentError
 from qbp.report.plots import training as report
 from qbp.training.checkpoint import History
-from qbp.training.fitting import LearningRateTest
+from qbp.training.learning_rate import LearningRateTest
 
 
 def history(losses: list[float], **more: list[float]) -> History:

@@ -15,7 +15,9 @@ from qbp import data
 from qbp.errors import ConfigError
 from qbp.nn import models
 from qbp.runs import config as configs
+from qbp.runs.schema import TRAIN
 from qbp.training import fitting as train
+from qbp.training.options import Training
 
 GOOD = """\
 data:
@@ -47,7 +49,7 @@ def test_a_file_gets_its_name_and_every_default(path: Path) -> None:
     assert config.name == "moons-small"
     assert config.data == configs.Data(name="moons", n_samples=100)
     assert config.model == configs.Mlp(hidden=(4,))
-    assert config.train == configs.Train(epochs=3)
+    assert config.train == Training(epochs=3)
     assert (config.seed, config.twin) == (0, True)
 
 
@@ -66,7 +68,7 @@ def test_there_are_packaged_configs() -> None:
         (configs.Data, data.load),
         (configs.Hybrid, models.hybrid),
         (configs.Mlp, models.mlp),
-        (configs.Train, train.fit),
+        (TRAIN, train.fit),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_function_they_are_passed_to(section: Any, function: Any) -> None:
@@ -86,7 +88,7 @@ def test_dump_and_load_are_inverse_and_dump_spells_out_every_key(name: str, tmp_
     assert configs.load(tmp_path / "other.yaml") == config
     written = yaml.safe_load(configs.dump(config))
     assert set(written) == set(configs.Config.model_fields)
-    assert set(written["train"]) == set(configs.Train.model_fields)
+    assert set(written["train"]) == set(TRAIN.model_fields)
 
 
 def test_overrides_are_typed_by_yaml(path: Path) -> None:

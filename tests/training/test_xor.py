@@ -13,8 +13,7 @@ def test_xor_is_solved_from_at_least_19_of_20_seeds():
         chosen = config.load("xor", [f"seed={seed}", "twin=false"])
         train, test = runs.load_data(chosen)
         (model,) = runs.build(chosen, train).values()
-        options = chosen.train.model_dump()
-        qbp.fit(model, train, seed=seed, **{k: v for k, v in options.items() if v is not None})
+        qbp.fit(model, train, chosen.train, seed=seed)
         solved += qbp.evaluate(model, test)["accuracy"] == 1
     assert solved >= 19
 

@@ -11,7 +11,7 @@ from qbp.analysis.diagnosis import Finding, Picture
 from qbp.errors import ArgumentError, check_shape
 from qbp.storage.atomic import write_atomic
 from qbp.training.checkpoint import History
-from qbp.training.fitting import LearningRateTest
+from qbp.training.learning_rate import LearningRateTest
 from qbp.training.metrics import main_metric
 
 if TYPE_CHECKING:
