@@ -58,12 +58,12 @@ A CPU build of torch is enough for all of them (outside Linux that is what PyPI 
 
 
 class Worker:
-    """One peer in a process of its own."""
+    """One peer in a process of its own; qbp from the checkout at `root`."""
 
-    def __init__(self, peer: str, python: str, threads: int):
+    def __init__(self, peer: str, python: str, threads: int, root: Path = HERE.parent):
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE / "peers")}
         if not PEERS[peer]:
-            env["PYTHONPATH"] += os.pathsep + str(HERE.parent)
+            env["PYTHONPATH"] += os.pathsep + str(root)
         command = [python, str(HERE / "peers" / "workload.py"), peer]
         self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.stderr}
