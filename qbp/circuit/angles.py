@@ -304,8 +304,6 @@ def trace_angles(
     Raises:
         CircuitError: if the structure depends on data, or the function holds a tensor that wants a gradient of its own.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     sizes = [torch.Size(shape).numel() for shape in weight_shapes.values()]
     n_weights = sum(sizes)
     values: list[Tensor | float] = []
@@ -327,7 +325,7 @@ def trace_angles(
 
     example = torch.zeros(n_inputs, dtype=torch.float64), torch.zeros(n_weights, dtype=torch.float64)
     try:
-        traced = make_fx(flat, graphs.PRODUCTS, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+        traced = graphs.trace(flat, example, graphs.PRODUCTS)
     except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
         raise CircuitError(_DEPENDS_ON_DATA) from error
     except RuntimeError as error:

@@ -6,12 +6,14 @@ The functions here are those of one sample, ``(inputs (I,), weights (P,)) -> ten
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+
+from qbp.circuit.lock import LOCK
 
 __all__ = [
     "PRODUCTS",
@@ -23,6 +25,7 @@ __all__ = [
     "outputs",
     "reads",
     "reads_elements",
+    "trace",
 ]
 
 _aten = torch.ops.aten
@@ -50,6 +53,17 @@ PRODUCTS: dict[Any, Callable[..., Tensor]] = {
     _aten.addmv.default: lambda c, a, b, beta=1, alpha=1: c * beta + (a * b).sum(1) * alpha,
     _aten.addmm.default: lambda c, a, b, beta=1, alpha=1: c * beta + (a.unsqueeze(2) * b).sum(1) * alpha,
 }
+
+
+def trace(
+    function: Callable[..., Any], example: tuple[Tensor, ...], rules: Mapping[Any, Callable[..., Tensor]] | None = None
+) -> GraphModule:
+    """A function of tensors as a graph of torch's operations, those of `rules` written out; called once, without
+    values."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with LOCK:
+        return make_fx(function, dict(rules or {}), tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
 
 
 def dependencies(graph: GraphModule) -> dict[Node, frozenset[str]]:
@@ -161,12 +175,10 @@ def functional(graph: GraphModule, example: tuple[Tensor, ...]) -> GraphModule:
 
     What is left are operations that torch can differentiate and vectorise rightly.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     schemas = [getattr(node.target, "_schema", None) for node in graph.graph.nodes]
     if any(schema is not None and schema.is_mutable for schema in schemas):
         pure = torch.func.functionalize(graph)
-        graph = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+        graph = trace(pure, example)
     for node in graph.graph.nodes:
         if node.target is _aten.copy.default:  # copy(a, b) is b with the shape and the dtype of a
             (into, source), value = node.args, node.meta["val"]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qbp.circuit.angles import Angles
+from qbp.circuit.lock import LOCK
 from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Gradients
 
 __all__ = ["PennyLaneDevice", "measurements", "operation"]
+
+SEEDED = ("default.qubit", "default.mixed", "default.clifford", "reference.qubit")
+"""Devices that take a seed of their samples, besides lightning's."""
 
 _ONE_ANGLE = {"X": "RX", "Y": "RY", "Z": "RZ", "XX": "IsingXX", "YY": "IsingYY", "ZZ": "IsingZZ"}
 
@@ -46,7 +50,7 @@ class PennyLaneDevice:
         self.shots, self.generator, self.wires = shots, generator, wires
         if isinstance(device, str):
             try:
-                qml.device(device, wires=1)
+                qml.device(device, wires=1, **_seed(device, None))
             except qml.exceptions.DeviceError as error:
                 raise ArgumentError(
                     f"Argument `backend` must be 'auto', 'native', 'dense', 'qiskit', 'aer', 'fake:NAME', 'ibm:NAME', "
@@ -72,10 +76,8 @@ class PennyLaneDevice:
     def _make(self, n_qubits: int) -> Any:
         import pennylane as qml
 
-        options = {}
-        if self.shots is not None and self.device_name.split(".")[0] in ("default", "reference", "lightning"):
-            options["seed"] = int(torch.randint(2**31, (), generator=self.generator))
-        return qml.device(self.device_name, wires=n_qubits, **options)
+        seed = None if self.shots is None else int(torch.randint(2**31, (), generator=self.generator))
+        return qml.device(self.device_name, wires=n_qubits, **_seed(self.device_name, seed))
 
     def _device_for(self, program: Program) -> Any:
         if self._device is not None:
@@ -95,34 +97,24 @@ class PennyLaneDevice:
         ops += [operation(op, columns, labels) for op in program.ops]
         return qml.tape.QuantumScript(ops, measurements(program, labels), shots=self.shots)
 
-    def _execute(self, program: Program, angles: Angles, amplitudes: Tensor | None, adjoint: bool) -> Tensor:
+    def _execute(self, program: Program, angles: Angles, amplitudes: Tensor | None) -> Tensor:
         import pennylane as qml
 
-        batched, shared = angles.batched.double(), angles.shared.double()  # devices take double precision
+        batched, shared = angles.batched.double().numpy(force=True), angles.shared.double().numpy(force=True)
         norms = None
         if amplitudes is not None:
-            amplitudes = amplitudes.to(torch.complex128)
             norms = torch.linalg.vector_norm(amplitudes, dim=1, keepdim=True)
-            amplitudes = amplitudes / norms
-        options: dict[str, Any] = {"diff_method": None, "interface": "torch"}
-        if adjoint:  # devices differentiate tapes of one sample; lightning does it in one pass for all outputs
-            tapes = [self._tape(program, (*row.unbind(0), *shared.unbind(0)), None) for row in batched]
-            options |= {"diff_method": "adjoint", "device_vjp": self.device_name.startswith("lightning")}
-        else:
-            tapes = [self._tape(program, (*batched.unbind(1), *shared.unbind(0)), amplitudes)]
-        with _default_double():
-            results = qml.execute(tapes, self._device_for(program), **options)
-        n = angles.n_samples // len(tapes)  # samples a tape; without batched angles a tape gives one row for all
-        outputs = torch.cat([_rows(result, program, n) for result in results])
-        if norms is not None:
-            outputs = outputs * norms**2
-        return outputs.to(angles.batched)
+            amplitudes = (amplitudes.to(torch.complex128) / norms).numpy(force=True)
+        with LOCK:
+            tape = self._tape(program, (*batched.T, *shared), amplitudes)
+            (result,) = qml.execute([tape], self._device_for(program), diff_method=None)
+        outputs = _rows(result, program, angles.n_samples).to(angles.batched)
+        return outputs if norms is None else outputs * norms.to(outputs) ** 2
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         if not angles.n_samples:
             return angles.batched.new_zeros(0, program.n_outputs)
-        with torch.no_grad():
-            return self._execute(program, angles, amplitudes, adjoint=False)
+        return self._execute(program, angles, amplitudes)
 
     # ---- the adjoint rule, by devices that have it -------------------------------------------------------------------
 
@@ -131,20 +123,26 @@ class PennyLaneDevice:
         import pennylane as qml
 
         if program not in self._adjoint_able:
-            device = self._device_for(program)
-            tape = self._tape(program, [0.0] * program.n_angles, None)
-            tape.trainable_params = list(range(len(tape.get_parameters(trainable_only=False))))
-            config = qml.devices.ExecutionConfig(gradient_method="adjoint")
-            able = self.exact and not program.amplitudes and device.supports_derivatives(config, tape)
+            with LOCK:
+                device = self._device_for(program)
+                tape = self._tape(program, [0.0] * program.n_angles, None)
+                tape.trainable_params = list(range(len(tape.get_parameters(trainable_only=False))))
+                config = qml.devices.ExecutionConfig(gradient_method="adjoint")
+                able = self.exact and not program.amplitudes and device.supports_derivatives(config, tape)
             able = able and all(isinstance(m, Expval) for m in program.measurements)
             self._adjoint_able[program] = bool(able)
         return self._adjoint_able[program]
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Any]:
         with torch.enable_grad():
-            leaves = Angles(angles.batched.detach().requires_grad_(), angles.shared.detach().requires_grad_())
-            outputs = self._execute(program, leaves, amplitudes, adjoint=True)
-        return outputs.detach(), (outputs, leaves)
+            leaves = Angles(*(a.detach().double().cpu().requires_grad_() for a in angles))
+            results = []
+            with LOCK:  # devices differentiate tapes of one sample; lightning does it in one pass for all outputs
+                for row in leaves.batched:
+                    tape = self._tape(program, (*row.unbind(0), *leaves.shared.unbind(0)), None)
+                    results.append(_rows(_differentiable(tape, self._device_for(program)), program, 1))
+            outputs = torch.cat(results)
+        return outputs.detach().to(angles.batched), (outputs, leaves)
 
     def vjp(
         self,
@@ -156,15 +154,68 @@ class PennyLaneDevice:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         outputs, leaves = saved
-        wanted = [x for x, need in zip((leaves.batched, leaves.shared), needs[:2], strict=True) if need]
-        found: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in wanted)
+        wanted = [x for x, need in zip(leaves, needs[:2], strict=True) if need]
+        gradients: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in wanted)
         if outputs.requires_grad and wanted:
-            with _default_double():
-                found = torch.autograd.grad(
-                    outputs, wanted, grad, retain_graph=True, allow_unused=True, materialize_grads=True
+            with LOCK:
+                gradients = torch.autograd.grad(
+                    outputs, wanted, grad.to(outputs), retain_graph=True, allow_unused=True, materialize_grads=True
                 )
-        rest = iter(found)
+        rest = (g.to(angles.batched) for g in gradients)
         return Gradients(*(next(rest) if need else None for need in needs[:2]))
+
+
+def _seed(device: str, seed: int | None) -> dict[str, Any]:
+    """The option of devices that draw a seed from NumPy's global random numbers unless they are given one."""
+    return {"seed": seed} if device in SEEDED or device.startswith("lightning.") else {}
+
+
+def _differentiable(tape: Any, device: Any) -> Any:
+    """The results of one tape as torch's tensors, differentiated by the device itself.
+
+    PennyLane's own torch interface rounds what some devices return to torch's default dtype.
+    """
+    import pennylane as qml
+
+    config = qml.devices.ExecutionConfig(gradient_method="adjoint", use_device_gradient=True, interface="torch")
+    config = device.setup_execution_config(config, tape)
+    tapes, post = device.preprocess_transforms(config)([tape])
+    parameters = []
+    for part in tapes:
+        part.trainable_params = qml.math.get_trainable_indices(part.get_parameters(trainable_only=False))
+        parameters += part.get_parameters()
+    plain = [qml.transforms.convert_to_numpy_parameters(part)[0][0] for part in tapes]
+    structure: list[Any] = []
+    flat = _OnDevice.apply(device, plain, config, structure, *parameters)
+    return post(tree_unflatten(list(flat), structure[0]))[0]
+
+
+class _OnDevice(torch.autograd.Function):
+    """Tapes on a device, which gives the vector-Jacobian products itself."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, device: Any, tapes: list[Any], config: Any, structure: list[Any], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        results, tree = tree_flatten(tuple(device.execute(tapes, config)))
+        structure.append(tree)
+        ctx.device, ctx.tapes, ctx.config, ctx.tree = device, tapes, config, tree
+        return tuple(torch.as_tensor(np.asarray(value)) for value in results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        device, tapes = ctx.device, tuple(ctx.tapes)
+        if device.name.startswith("lightning"):  # one pass for all outputs
+            cotangents = tree_unflatten([grad.numpy() for grad in grads], ctx.tree)
+            products = [np.ravel(p) for p in device.compute_vjp(tapes, cotangents, ctx.config)]
+        else:
+            rest = iter(grads)
+            products = []
+            for tape, jacobian in zip(tapes, device.compute_derivatives(tapes, ctx.config), strict=True):
+                weights = np.array([float(next(rest)) for _ in tape.measurements])
+                products.append(weights @ np.reshape(jacobian, (len(weights), -1)))
+        gradients = [torch.as_tensor(value) for product in products for value in product]
+        return (None, None, None, None, *gradients)
 
 
 def _rows(result: Any, program: Program, n_samples: int) -> Tensor:
@@ -173,19 +224,9 @@ def _rows(result: Any, program: Program, n_samples: int) -> Tensor:
     columns = []
     for measurement, part in zip(program.measurements, parts, strict=True):
         width = 1 if isinstance(measurement, Expval) else 2 ** len(measurement.wires)
-        columns.append(torch.as_tensor(part).real.reshape(-1, width).expand(n_samples, width))
+        values = part if isinstance(part, Tensor) else torch.as_tensor(np.asarray(part))
+        columns.append(values.real.reshape(-1, width).expand(n_samples, width))
     return torch.cat(columns, dim=1)
-
-
-@contextmanager
-def _default_double() -> Iterator[None]:
-    """PennyLane's torch interface gives what devices differentiate the default dtype, and so rounds it to float32."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def operation(op: Op, columns: Any, labels: Any) -> Any:

@@ -26,7 +26,6 @@ from qbp.nn.qnode import (
     run_qnode,
     shot_copies,
 )
-from qbp.nn.seeding import seeded
 from qbp.nn.weights import Weights, initial_weight
 
 __all__ = ["QuantumLayer"]
@@ -303,13 +302,13 @@ class QuantumLayer(nn.Module):
     # ---- weights -----------------------------------------------------------------------------------------------------
 
     def _init_weights(self, shapes: Mapping[str, tuple[int, ...]], init_method: Any, seed: int | None) -> None:
-        with seeded(seed):
-            for name, shape in shapes.items():
-                if hasattr(self, name):
-                    raise ArgumentError(
-                        f"Weight {name!r} has the name of an attribute of QuantumLayer: give it another one"
-                    )
-                self.register_parameter(name, nn.Parameter(initial_weight(name, shape, init_method)))
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for name, shape in shapes.items():
+            if hasattr(self, name):
+                raise ArgumentError(
+                    f"Weight {name!r} has the name of an attribute of QuantumLayer: give it another one"
+                )
+            self.register_parameter(name, nn.Parameter(initial_weight(name, shape, init_method, generator)))
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, by `init_method`."""

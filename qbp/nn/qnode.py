@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qbp.circuit.lock import LOCK
 from qbp.circuit.tracing import Circuit, trace
 from qbp.circuit.tracing.pennylane import takes_batch
 from qbp.errors import ArgumentError, CircuitError
@@ -92,6 +93,9 @@ EXACT_SIMULATORS = {"default.qubit", "reference.qubit"} | {
 }
 """Devices whose QNodes without shots run on the native engine."""
 
+BACKPROP = ("default.qubit", "default.mixed", "reference.qubit")
+"""Devices that torch differentiates: PennyLane has no part in the backward pass."""
+
 
 def executor_of(
     source: Any, spec: str | Executor, shots: int | None, diff_method: str, generator: torch.Generator | None
@@ -141,6 +145,8 @@ def check_signature(source: Any, weight_shapes: Mapping[str, Any] | None, input_
 def run_qnode(source: FunctionSource, inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Tensor:
     """The QNode itself: a batch at once where it was seen to be right, else sample after sample, which always is.
 
+    One thread at a time, since PennyLane notes the gates of all threads in one place.
+
     Returns:
         Outputs (*, M), or (*) of one bare expectation value; with a list of shots one such tensor for each, stacked.
     """
@@ -150,12 +156,50 @@ def run_qnode(source: FunctionSource, inputs: Tensor, weights: Mapping[str, Tens
     if n_inputs not in source.runs_batches:
         source.runs_batches[n_inputs] = _runs_batches(qnode, n_inputs, weights, input_arg)
     flat = inputs.reshape(lead.numel(), n_inputs)
-    if source.runs_batches[n_inputs] and len(flat):
-        stacked = _run_batch(qnode, flat, weights, input_arg)
-    else:
-        stacked = _run_rows(qnode, flat, weights, input_arg)
+    run = _run_batch if source.runs_batches[n_inputs] and len(flat) else _run_rows
+    with LOCK:
+        if qnode.diff_method in ("best", "backprop") and qnode.device.name in BACKPROP:
+            stacked = run(qnode, flat, weights, input_arg)
+        else:
+            names = list(weights)
+
+            def outputs(x: Tensor, *values: Tensor) -> Tensor:
+                return run(qnode, x, dict(zip(names, values, strict=True)), input_arg)
+
+            stacked = _Locked.apply(outputs, flat, *weights.values())
     shaped = stacked.to(inputs.dtype).reshape(len(stacked), *lead, *stacked.shape[2:])
     return shaped if shot_copies(qnode) else shaped[0]
+
+
+class _Locked(torch.autograd.Function):
+    """A function of tensors whose backward pass runs PennyLane, too: one thread at a time.
+
+    Gradients that will be differentiated again are those of the function run once more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        with LOCK, torch.enable_grad():
+            ctx.leaves = [
+                t.detach().requires_grad_(need) for t, need in zip(tensors, ctx.needs_input_grad[1:], strict=True)
+            ]
+            ctx.outputs, ctx.function = function(*ctx.leaves), function
+        ctx.save_for_backward(*tensors)
+        return ctx.outputs.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()
+        with LOCK:
+            leaves = ctx.saved_tensors if again else ctx.leaves
+            outputs = ctx.function(*leaves) if again else ctx.outputs
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            gradients = iter(
+                torch.autograd.grad(outputs, wanted, grad, retain_graph=True, create_graph=again, allow_unused=True)
+                if outputs.requires_grad
+                else [None] * len(wanted)
+            )
+        return (None, *(next(gradients) if leaf.requires_grad else None for leaf in leaves))
 
 
 def _runs_batches(qnode: Any, n_inputs: int, weights: Mapping[str, Tensor], input_arg: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from qbp.circuit.lock import LOCK
 from qbp.errors import ArgumentError
 
 __all__ = ["gpus", "redraw", "renew", "seeded"]
@@ -26,7 +27,7 @@ def gpus(model: nn.Module | None = None) -> list[torch.device]:
 
 @contextmanager
 def seeded(seed: int | None, model: nn.Module | None = None) -> Iterator[None]:
-    """Draw from torch's global generators as if seeded, and put their states back afterwards.
+    """Draw from torch's global generators as if seeded, and put their states back afterwards; one thread at a time.
 
     Args:
         seed: None leaves them as they are.
@@ -43,7 +44,7 @@ def seeded(seed: int | None, model: nn.Module | None = None) -> Iterator[None]:
         yield
         return
     used = gpus(model)
-    with torch.random.fork_rng(devices=used):
+    with LOCK, torch.random.fork_rng(devices=used):
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every GPU there is
         for gpu in used:
             with torch.cuda.device(gpu):

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from qbp.circuit.gates import GATES
+from qbp.circuit.lock import LOCK
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
 from qbp.circuit.tracing.pennylane import expval, measurement, n_inputs_of, trace_pennylane, weight_shapes_of
@@ -61,26 +62,27 @@ def trace(
             or a gate without decomposition. The message names the culprit.
         ArgumentError: if an argument does not fit the source.
     """
-    if isinstance(source, Circuit):
-        circuit = source
-    elif isinstance(source, (str, Path)) or type(source).__name__ == "Listing":
-        circuit = _trace_listing(_listing(source, n_qubits, n_layers))
-    elif is_qiskit(source):
-        circuit = trace_qiskit(source, input_params, weight_params)
-    elif callable(source):
-        shapes = weight_shapes_of(source, weight_shapes, n_qubits, n_layers)
-        if n_inputs is None:
-            n_inputs = n_inputs_of(source, shapes, n_qubits, n_layers, input_arg)
-        circuit = trace_pennylane(source, shapes, n_inputs, n_qubits, n_layers, input_arg)
-    else:
-        raise ArgumentError(
-            "Argument `source` must be a PennyLane function or QNode, a Qiskit QuantumCircuit, the name of an OpenQASM "
-            f"3 file or of a circuit family, but is {type(source).__name__}"
-        )
-    if observables is not None:
-        measured = tuple(m for o in _as_list(observables) for m in _observable(o, circuit.n_qubits))
-        circuit = replace(circuit, program=replace(circuit.program, measurements=measured), is_scalar=False)
-    return circuit
+    with LOCK:
+        if isinstance(source, Circuit):
+            circuit = source
+        elif isinstance(source, (str, Path)) or type(source).__name__ == "Listing":
+            circuit = _trace_listing(_listing(source, n_qubits, n_layers))
+        elif is_qiskit(source):
+            circuit = trace_qiskit(source, input_params, weight_params)
+        elif callable(source):
+            shapes = weight_shapes_of(source, weight_shapes, n_qubits, n_layers)
+            if n_inputs is None:
+                n_inputs = n_inputs_of(source, shapes, n_qubits, n_layers, input_arg)
+            circuit = trace_pennylane(source, shapes, n_inputs, n_qubits, n_layers, input_arg)
+        else:
+            raise ArgumentError(
+                "Argument `source` must be a PennyLane function or QNode, a Qiskit QuantumCircuit, the name of an "
+                f"OpenQASM 3 file or of a circuit family, but is {type(source).__name__}"
+            )
+        if observables is not None:
+            measured = tuple(m for o in _as_list(observables) for m in _observable(o, circuit.n_qubits))
+            circuit = replace(circuit, program=replace(circuit.program, measurements=measured), is_scalar=False)
+        return circuit
 
 
 def _as_list(value: Any) -> list[Any]:

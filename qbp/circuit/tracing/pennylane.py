@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qbp.circuit.gates import GATES, PENNYLANE, Step
+from qbp.circuit.lock import LOCK
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
 from qbp.circuit.tracing.controlled import controlled, exact_steps
@@ -111,7 +113,7 @@ def _call(
     import pennylane as qml
 
     takes_inputs = input_arg in inspect.signature(function).parameters
-    with qml.queuing.AnnotatedQueue() as queue:
+    with LOCK, qml.queuing.AnnotatedQueue() as queue:
         result = function(**({input_arg: inputs} if takes_inputs else {}), **weights)
     return qml.tape.QuantumScript.from_queue(queue), result
 
@@ -153,13 +155,11 @@ def trace_pennylane(
 ) -> Circuit:
     """The circuit of a PennyLane function, QNode or template; see `qbp.trace`."""
     import pennylane as qml
-    from torch._subclasses.fake_tensor import FakeTensor
 
     function = _function(source, n_qubits, n_layers)
     device = getattr(source, "device", None)
     declared = list(device.wires) if device is not None and device.wires else []
     batched = takes_batch(function, n_inputs, weight_shapes, input_arg)
-    is_abstract = qml.math.is_abstract
 
     def record(
         recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]
@@ -183,13 +183,9 @@ def trace_pennylane(
         is_scalar = not isinstance(result, (list, tuple)) and isinstance(measured[0], Expval)
         return len(labels), measured, is_scalar
 
-    # Tensors without values are "abstract" to PennyLane: it then leaves out the checks that read values.
-    def abstract(tensor: Any, like: Any = None) -> bool:
-        return isinstance(tensor, FakeTensor) or is_abstract(tensor, like)
-
-    qml.math.is_abstract = abstract
     try:
-        return build(record, n_inputs, weight_shapes)
+        with _tensors_without_values():
+            return build(record, n_inputs, weight_shapes)
     except QbpError:
         raise
     except Exception as error:  # the user's code, or PennyLane's, that fails without values
@@ -197,8 +193,21 @@ def trace_pennylane(
             "The circuit cannot be traced: its function, or a gate's decomposition, needs the values of inputs or "
             f"weights (through NumPy instead of torch, for example): {type(error).__name__}: {error}"
         ) from error
-    finally:
-        qml.math.is_abstract = is_abstract
+
+
+@contextmanager
+def _tensors_without_values() -> Iterator[None]:
+    """Tensors without values are "abstract" to PennyLane: it then leaves out the checks that read values."""
+    import pennylane as qml
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    with LOCK:
+        is_abstract = qml.math.is_abstract
+        qml.math.is_abstract = lambda tensor, like=None: isinstance(tensor, FakeTensor) or is_abstract(tensor, like)
+        try:
+            yield
+        finally:
+            qml.math.is_abstract = is_abstract
 
 
 def _labels(tape: Any) -> list[Any]:
