@@ -30,6 +30,11 @@ def submit(
     resilience_level: Annotated[int, typer.Option(min=0, max=2, help="Mitigation; 1 and 2 cost more.")] = 0,
     dynamical_decoupling: Annotated[str | None, typer.Option(help="XX, XpXm or XY4.")] = None,
     measure_twirling: Annotated[bool, typer.Option("--measure-twirling", help="Twirl measurements.")] = False,
+    fractional_gates: Annotated[bool, typer.Option("--fractional-gates", help="RX and RZZ of any angle.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="The service shows circuits and results to nobody.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="The service checks the jobs, and runs none.")] = False,
     mode: Annotated[str, typer.Option(help="job, batch or session.")] = "job",
     overrides: SetOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the submission; by default the backend's.")] = None,
@@ -45,7 +50,12 @@ def submit(
 
     check_choice("mode", mode, submissions.MODES)
     options = Options(
-        resilience_level=resilience_level, dynamical_decoupling=dynamical_decoupling, measure_twirling=measure_twirling
+        resilience_level=resilience_level,
+        dynamical_decoupling=dynamical_decoupling,
+        measure_twirling=measure_twirling,
+        fractional_gates=fractional_gates,
+        private=private,
+        dry_run=dry_run,
     )
     asked: dict[str, Any] = {"shots": shots, "epochs": epochs, "rate": rate, "mode": mode, "options": options}
     job = submissions.submission(
@@ -53,14 +63,20 @@ def submit(
     )
     if no_wait and job.epochs:
         raise ArgumentError("`--no-wait` is for an evaluation: each step of a training waits for the one before it")
-    cost, paid = job.plan(), backend.startswith("ibm:")
+    cost, kind = job.plan(), backend.partition(":")[0]
     console = out()
-    rows = table(f"{source} on {backend}", "jobs", "circuits", "shots", "quantum seconds", "price")
+    most = " at most" if cost.at_most else ""
+    rows = table(f"{source} on {backend}{most}", "jobs", "circuits", "shots", "quantum seconds", "price")
     price = "-" if cost.price is None else f"{cost.price:,.2f}"
     rows.add_row(f"{cost.jobs:,}", f"{cost.circuits:,}", f"{cost.shots:,}", f"{cost.seconds:,.1f}", price)
     console.print(rows)
-    if paid:
-        Budget(seconds=job.budget or float("inf")).check(cost)
+    if kind in ("ibm", "fake"):  # a rehearsal keeps to its budget too
+        from dataclasses import replace
+
+        if job.budget is not None:
+            Budget(seconds=job.budget).check(cost)
+        job = replace(job, budget=job.budget or round(1.1 * cost.seconds + 1, 1))  # not exact to the second
+    if kind == "ibm":
         if cost.jobs > 5:
             console.print(f"The service takes 5 jobs a minute: this takes {cost.jobs / 5:,.0f} minutes at least.")
         if not yes:
@@ -68,10 +84,6 @@ def submit(
                 err().print("Nothing was sent: confirm with --yes.")
                 raise typer.Exit(2)
             typer.confirm("Send?", abort=True)
-        if job.budget is None:
-            from dataclasses import replace
-
-            job = replace(job, budget=round(1.1 * cost.seconds + 1, 1))  # estimates are not exact to the second
     job.write()
     _finish(job, no_wait)
 
@@ -112,17 +124,24 @@ def jobs(
     if cancel:
         for ledger in ledgers:
             _cancel(ledger)
-    total = Cost()
+    paid, rehearsed = Cost(), Cost()
     for ledger in ledgers:
-        rows = table(str(ledger.parent), "job", "state", "circuits", "quantum seconds")
+        rows = table(str(ledger.parent), "job", "backend", "state", "circuits", "quantum seconds")
         for entry in read_ledger(ledger)[1].values():
             cost = entry.cost
-            total += cost
+            if entry.backend.startswith("fake:"):
+                rehearsed += cost
+            else:
+                paid += cost
             state = f"{entry.state}: {entry.reason}" if entry.reason else entry.state
             ended = entry.state in ("DONE", "FAILED")
-            rows.add_row(entry.job or "?", state, f"{entry.circuits:,}", f"{'' if ended else '~'}{cost.seconds:.1f}")
+            seconds = f"{'' if ended else '~'}{cost.seconds:.1f}"
+            rows.add_row(entry.job or "?", entry.backend, state, f"{entry.circuits:,}", seconds)
         console.print(rows)
-    console.print(f"Altogether: {total}", markup=False)
+    if rehearsed.jobs:
+        console.print(f"Rehearsed, for nothing: {rehearsed}", markup=False)
+    if paid.jobs or not rehearsed.jobs:
+        console.print(f"Altogether: {paid}", markup=False)
     if resume:
         for path in sorted(directory.rglob(submissions.SUBMISSION)):
             _finish(submissions.read(path.parent))
@@ -130,6 +149,7 @@ def jobs(
 
 def _cancel(ledger: Path) -> None:
     from qbp.executors import backend
+    from qbp.hardware.transfer import recorded
     from qbp.jobs.jobs import Jobs
 
     runner = Jobs(ledger)
@@ -137,7 +157,8 @@ def _cancel(ledger: Path) -> None:
     for work, entry in list(runner.ledger.entries.items()):
         if entry.state in ("INTENDED", "SUBMITTED"):
             if entry.backend not in primitives:
-                primitives[entry.backend] = backend(entry.backend).primitive  # type: ignore[attr-defined]
+                primitive = backend(entry.backend).primitive  # type: ignore[attr-defined]
+                primitives[entry.backend] = recorded(primitive, ledger)
             runner.cancel(primitives[entry.backend], work)
 
 

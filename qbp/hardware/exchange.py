@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from qbp import executors
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Executor
+from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS
 from qbp.gradients.autograd import choose_diff_method
 from qbp.nn.layer import QuantumLayer
 
-__all__ = ["copied", "executors_for", "layers_of", "use"]
+__all__ = ["check_size", "copied", "executors_for", "layers_of", "rehearsing", "use"]
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -52,3 +53,19 @@ def use(layer: QuantumLayer, executor: Executor) -> None:
     asked = layer.diff_method if layer.diff_method in ("spsa", "parameter-shift") else "best"
     layer._diff_method = choose_diff_method(executor, asked, layer.circuit.program)
     layer._executor = executor
+
+
+def rehearsing(executor: Any) -> bool:
+    """Whether an executor's jobs rehearse those of a device; if so it takes as many shots as that would."""
+    if not executor.name.startswith("fake:"):
+        return False
+    executor.shots = executor.shots or DEFAULT_SHOTS
+    return True
+
+
+def check_size(layer: QuantumLayer, executor: Any) -> None:
+    """Raise `CircuitError` where a circuit has more qubits than the device, as far as that is known without asking."""
+    size = getattr(executor.primitive, "size", None)
+    n_qubits = 0 if layer.n_inputs is None else layer.circuit.n_qubits
+    if size is not None and n_qubits > size:
+        raise CircuitError(f"A circuit of {n_qubits} qubits does not fit on {executor.name!r}, which has {size}")

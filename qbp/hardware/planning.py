@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from qbp.data import Dataset, split
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, check_count, check_positive
 from qbp.executors import Executor
-from qbp.hardware.exchange import copied, executors_for, layers_of, use
+from qbp.hardware.exchange import check_size, copied, executors_for, layers_of, rehearsing, use
+from qbp.hardware.foresight import Foresight
 from qbp.jobs.cost import Cost
 from qbp.jobs.jobs import Primitive, Results, Work
 from qbp.nn.layer import QuantumLayer
@@ -20,7 +22,7 @@ from qbp.training.fitting import batch_sizes
 from qbp.training.metrics import check_data, place
 from qbp.training.options import Training, training_of
 
-__all__ = ["Meter", "evaluation", "plan"]
+__all__ = ["Meter", "plan"]
 
 
 def plan(
@@ -39,8 +41,9 @@ def plan(
 ) -> Cost:
     """What `evaluate(model, data)`, or ``fit(model, data, training)``, will cost on a backend. Nothing is sent.
 
-    Jobs, circuits and shots are counted by running the model with all results left blank, so that they are exact;
-    quantum seconds are an estimate (IBM's formula: 2 s a job and 0.35 ms an execution, without mitigation).
+    The model is run with all results left blank. Jobs, circuits and shots are exact; where they depend on results that
+    are not known yet, as those of a second quantum layer may, they are upper bounds, and the cost says "at most".
+    Quantum seconds are an estimate (IBM's formula: 2 s a job and 0.35 ms an execution). No account is needed.
 
     Args:
         model: holds one or more `QuantumLayer`.
@@ -61,85 +64,81 @@ def plan(
         14
     """
     check_data(model, data)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    if rate is not None:
+        check_positive("rate", rate, zero=True)
     changes = {"epochs": epochs, "batch_size": batch_size, "validation": validation}
     how = training_of(training, {name: value for name, value in changes.items() if value is not None})
     counted = copied(model)
-    layers = layers_of(counted)
-    meters = []
+    layers, meter = layers_of(counted), Meter()
     for layer, executor in zip(layers, executors_for(layers, backend, shots, options), strict=True):
         if not hasattr(executor, "runner"):
             raise ArgumentError(f"Argument `backend` must be one that takes jobs, but is {executor.name!r}")
-        meters.append(Meter(layer))
-        executor.runner = meters[-1]
+        check_size(layer, executor)
+        rehearsing(executor)
+        executor.runner, executor.transpiles = meter, False
         use(layer, executor)
     with seeded(seed, counted):
+        foresight = Foresight(counted, layers)
         if training is None and epochs is None:
-            evaluation(counted, data, batch_size or 1024)
+            counted.eval()
+            for part in place(counted, data)[0].split(batch_size or 1024):
+                foresight.run(part, training=False)
         else:
             held_out = how.validation
             if isinstance(held_out, float):
                 data, held_out = split(data, held_out, seed=seed)
-            _training(counted, meters, data, held_out, how, seed)
-    return sum((meter.cost for meter in meters), Cost()).at(rate)
+            _training(foresight, layers, meter, data, held_out, how, seed)
+    return replace(meter.cost.at(rate), at_most=not foresight.sure)
 
 
 class Meter:
     """A runner that counts jobs instead of running them."""
 
-    def __init__(self, layer: QuantumLayer):
-        self.layer, self.cost = layer, Cost()
-        self.works: list[tuple[Primitive, Work]] = []
+    def __init__(self) -> None:
+        self.cost = Cost()
 
     def __call__(self, primitive: Primitive, work: Work) -> Results:
-        self.cost += Cost(1, work.n_circuits, work.n_circuits * work.shots, work.seconds)
-        self.works.append((primitive, work))
-        blank = np.zeros((len(work.values), self.layer.n_outputs or 0))
+        self.cost += work.cost
+        blank = np.zeros((len(work.values), work.payload.compiled.program.n_outputs))
         return Results(blank, blank)
 
 
-def evaluation(model: nn.Module, data: Dataset, batch_size: int) -> None:
-    """Run the model on data as `evaluate` does."""
-    model.eval()
-    with torch.no_grad():
-        for part in place(model, data)[0].split(batch_size):
-            model(part)
-
-
 def _training(
-    model: nn.Module,
-    meters: list[Meter],
+    foresight: Foresight,
+    layers: list[QuantumLayer],
+    meter: Meter,
     data: Dataset,
     validation: Dataset | None,
     training: Training,
     seed: int,
 ) -> None:
-    """One epoch stands for all, but for equal rows: those in one batch are one circuit, so that their order counts."""
-    x, order = place(model, data)[0], torch.Generator().manual_seed(seed)
-    alike = len(torch.unique(x, dim=0)) == len(x)
-    sizes = batch_sizes(model, len(x), training.batch_size)
-    full = sizes.count(training.batch_size)
-    for _ in range(1 if alike else training.epochs):
-        batches = x[torch.randperm(len(x), generator=order)].split(sizes)
-        if alike:
-            _repeated(model, meters, batches[0], full)
-            batches = batches[full:]
-        model.train()
+    """One epoch stands for all, and one batch for all of its size, where no rows can be equal."""
+    x, order = place(foresight.model, data)[0], torch.Generator().manual_seed(seed)
+    sizes = batch_sizes(foresight.model, len(x), training.batch_size)
+    rules = [layer.rule for layer in layers if layer.rule is not None]
+    for rule in rules:
+        rule.begin(training.epochs * len(sizes))
+    same = not rules and len(torch.unique(x, dim=0)) == len(x)
+    for _ in range(training.epochs):
+        batches = list(x[torch.randperm(len(x), generator=order)].split(sizes))
+        foresight.model.train()
+        before, meter.cost = meter.cost, Cost()
+        _step(foresight, batches[0])
+        alike = sizes.count(sizes[0]) if same and foresight.plain else 1
+        meter.cost = before + alike * meter.cost
+        batches = batches[alike:]
         for batch in batches:
-            _step(model, batch)
+            _step(foresight, batch)
         if validation is not None:
-            evaluation(model, validation, 1024)
-    if alike:
-        for meter in meters:
+            foresight.model.eval()
+            for part in place(foresight.model, validation)[0].split(1024):
+                foresight.run(part, training=False)
+        if same and foresight.distinct:
             meter.cost *= training.epochs
+            break
 
 
-def _repeated(model: nn.Module, meters: list[Meter], batch: Tensor, times: int) -> None:
-    if times:
-        model.train()
-        _step(model, batch)
-        for meter in meters:
-            meter.cost *= times
-
-
-def _step(model: nn.Module, batch: Tensor) -> None:
-    model(batch).sum().backward()
+def _step(foresight: Foresight, batch: Tensor) -> None:
+    foresight.run(batch, training=True).sum().backward()

@@ -7,20 +7,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, PendingError, check_choice
 from qbp.executors import Executor
-from qbp.hardware.exchange import copied, executors_for, layers_of, use
-from qbp.hardware.planning import Meter, evaluation
+from qbp.executors.qiskit_primitive.rehearsal import Rehearsal
+from qbp.hardware.exchange import copied, executors_for, layers_of, rehearsing, use
+from qbp.hardware.planning import Meter
 from qbp.jobs.cost import Budget, Cost
-from qbp.jobs.jobs import Jobs
-from qbp.jobs.retry import Patience
+from qbp.jobs.jobs import Jobs, Results, Work
+from qbp.jobs.retry import AT_ONCE, Patience
 from qbp.nn.seeding import seeded
-from qbp.training.metrics import modes
+from qbp.training.metrics import modes, place
 
-__all__ = ["on_backend", "send", "session", "spent"]
+__all__ = ["on_backend", "recorded", "send", "session", "spent"]
 
 JOBS = "jobs"
 
@@ -41,13 +43,14 @@ def on_backend(
     There it is evaluated and trained as ever. On a backend that costs quantum time every job is in the ledger
     ``run_dir/jobs`` before it is sent: after a kill, whoever does the same again in the same `run_dir` (``qbp.fit(...,
     run_dir=run_dir, resume=True)``) gets the results of the jobs that were sent, and pays for none of them again.
+    "fake:NAME" with a `run_dir` rehearses that: the same ledger, budget and jobs, for nothing.
 
     Args:
         model: holds one or more `QuantumLayer`.
         backend: as in `QuantumLayer`: "native", "aer", "fake:manila", "ibm:ibm_torino", ...
         shots: how many times each circuit is sampled.
         budget: the most that all jobs of `run_dir` may cost: quantum seconds, a `Budget`, or what `plan` returned. Must
-            be given where the backend costs quantum time, and means nothing elsewhere.
+            be given where the backend costs quantum time; of a rehearsal it limits what the jobs would have cost.
         run_dir: the run's directory. Must be given where the backend costs quantum time.
         options: how circuits are transpiled, measured and mitigated; see `qbp.Options`.
         wait: whether to wait for results; without, the model raises `PendingError` while they are not there.
@@ -67,23 +70,36 @@ def on_backend(
     moved = copied(model)
     layers = layers_of(moved)
     runs_on = executors_for(layers, backend, shots, options)
-    primitive: Any = getattr(runs_on[0], "primitive", None)
-    if getattr(primitive, "paid", False):
-        name = runs_on[0].name
-        if budget is None:
-            raise ArgumentError(
-                f"Argument `budget` must be given for {name!r}, which costs quantum time: seconds, or what "
-                "`qbp.plan` returned"
-            )
-        if run_dir is None:
-            raise ArgumentError(f"Argument `run_dir` must be given for {name!r}: the jobs' ledger is kept there")
-        jobs = Jobs(Path(run_dir) / JOBS, budget=budget, wait=wait, patience=patience)
-        jobs.patience.ask(lambda: primitive.backend, primitive.transient, f"{name}, connecting")
-        for executor in runs_on:
-            executor.runner, executor.directory = jobs, Path(run_dir) / JOBS
+    name, paid = runs_on[0].name, getattr(getattr(runs_on[0], "primitive", None), "paid", False)
+    if paid and budget is None:
+        raise ArgumentError(
+            f"Argument `budget` must be given for {name!r}, which costs quantum time: seconds, or what "
+            "`qbp.plan` returned"
+        )
+    if run_dir is None and (paid or (budget is not None and name.startswith("fake:"))):
+        raise ArgumentError(f"Argument `run_dir` must be given for {name!r}: the jobs' ledger is kept there")
+    if run_dir is not None and (paid or rehearsing(runs_on[0])):
+        _record(runs_on, Path(run_dir) / JOBS, budget, wait, patience)
     for layer, executor in zip(layers, runs_on, strict=True):
         use(layer, executor)
     return moved
+
+
+def _record(executors: list[Any], directory: Path, budget: Any, wait: bool, patience: Patience | None) -> None:
+    """Let executors run their jobs by the ledger in a directory."""
+    primitive = recorded(executors[0].primitive, directory)
+    if not primitive.paid and patience is None:
+        patience = AT_ONCE
+    jobs = Jobs(directory, budget=budget, wait=wait, patience=patience)
+    jobs.patience.ask(lambda: primitive.backend, primitive.transient, f"{primitive.name}, connecting")
+    for executor in executors:
+        executor.primitive, executor.runner, executor.directory = primitive, jobs, directory
+        rehearsing(executor)
+
+
+def recorded(primitive: Any, directory: Path) -> Any:
+    """What jobs in a ledger are sent to: a device itself, or a rehearsal on its fake twin."""
+    return primitive if primitive.paid else Rehearsal(primitive, directory / "rehearsal")
 
 
 @contextmanager
@@ -106,7 +122,7 @@ def session(model: nn.Module, mode: str = "batch", *, max_time: float | None = N
     runs_on = [getattr(layer.executor, "primitive", None) for layer in layers_of(model)]
     primitives = {id(primitive): primitive for primitive in runs_on if primitive is not None}
     for primitive in primitives.values():
-        if not primitive.paid:
+        if not hasattr(primitive, "open"):
             raise ArgumentError(f"Argument `model` must run on a quantum computer, but runs on {primitive.name!r}")
     from qbp.executors.qiskit_primitive.modes import opened
 
@@ -128,15 +144,18 @@ def send(model: nn.Module, data: Dataset, *, batch_size: int = 1024) -> int:
     if len(layers) != 1:
         raise ArgumentError(f"Argument `model` must have one quantum layer to send all its jobs, but has {len(layers)}")
     executor: Any = layers[0].executor
-    runner, meter = executor.runner, Meter(layers[0])
-    executor.runner = meter
+    runner = executor.runner
+    executor.runner = _Unsent()
     try:
-        with seeded(0, model), modes(model):
-            evaluation(model, data, batch_size)
+        with seeded(0, model), modes(model), torch.no_grad():
+            model.eval()
+            for part in place(model, data)[0].split(batch_size):
+                model(part)
+        works = executor.runner.works
     finally:
         executor.runner = runner
     pending = 0
-    for primitive, work in meter.works:
+    for primitive, work in works:
         try:
             runner(primitive, work)
         except PendingError:
@@ -144,11 +163,24 @@ def send(model: nn.Module, data: Dataset, *, batch_size: int = 1024) -> int:
     return pending
 
 
+class _Unsent(Meter):
+    """A runner that keeps what it should have sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.works: list[tuple[Any, Work]] = []
+
+    def __call__(self, primitive: Any, work: Work) -> Results:
+        self.works.append((primitive, work))
+        return super().__call__(primitive, work)
+
+
 def spent(model: nn.Module) -> Cost:
     """What the jobs of a model of `on_backend` have cost so far, those of its `run_dir` before it included."""
-    ledgers = {
-        id(runner.ledger): runner.ledger
+    runners = [
+        (runner.ledger, layer.backend)
         for layer in layers_of(model)
         if isinstance(runner := getattr(layer.executor, "runner", None), Jobs)
-    }
-    return sum((ledger.spent for ledger in ledgers.values()), Cost())
+    ]
+    ledgers = {id(ledger): ledger.spent_on(backend) for ledger, backend in runners}
+    return sum(ledgers.values(), Cost())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from numbers import Real
 
-from qbp.errors import ArgumentError, BudgetError
+from qbp.errors import ArgumentError, BudgetError, check_count, check_positive
 
 __all__ = ["Budget", "Cost"]
 
@@ -20,6 +21,10 @@ class Cost:
         shots: executions of all circuits together.
         seconds: quantum seconds: of work that is planned an estimate, of work that is done what the service charged.
         price: money, in the currency of the rate; None without a rate.
+        at_most: whether these are upper bounds, because what is sent depends on results that are not known yet.
+
+    Raises:
+        ArgumentError: a number is negative or not finite, or a text.
 
     Example:
         >>> step = Cost(jobs=1, circuits=136, shots=136 * 1024, seconds=50.7)
@@ -32,6 +37,15 @@ class Cost:
     shots: int = 0
     seconds: float = 0.0
     price: float | None = None
+    at_most: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "circuits", "shots"):
+            check_count(name, getattr(self, name), least=0)
+        for name in ("seconds", "price"):
+            amount = getattr(self, name)
+            if isinstance(amount, Real | str | bytes):  # not what only compares with numbers
+                check_positive(name, amount, zero=True)
 
     def __add__(self, other: Cost) -> Cost:
         price = None if self.price is None and other.price is None else (self.price or 0.0) + (other.price or 0.0)
@@ -41,22 +55,27 @@ class Cost:
             self.shots + other.shots,
             self.seconds + other.seconds,
             price,
+            self.at_most or other.at_most,
         )
 
     def __mul__(self, times: int) -> Cost:
+        counts = (times * self.jobs, times * self.circuits, times * self.shots)
         price = None if self.price is None else times * self.price
-        return Cost(times * self.jobs, times * self.circuits, times * self.shots, times * self.seconds, price)
+        return Cost(*counts, times * self.seconds, price, self.at_most)
 
     __rmul__ = __mul__
 
     def at(self, rate: float | None) -> Cost:
         """The same with its price at `rate` a quantum second."""
-        return Cost(self.jobs, self.circuits, self.shots, self.seconds, None if rate is None else rate * self.seconds)
+        if rate is not None:
+            check_positive("rate", rate, zero=True)
+        return replace(self, price=None if rate is None else rate * self.seconds)
 
     def __str__(self) -> str:
         seconds = f"{self.seconds:,.0f}" if self.seconds >= 100 else f"{self.seconds:.3g}"
         text = f"{self.jobs:,} jobs, {self.circuits:,} circuits, {self.shots:,} shots, {seconds} quantum seconds"
-        return text if self.price is None else f"{text}, price {self.price:,.2f}"
+        text = text if self.price is None else f"{text}, price {self.price:,.2f}"
+        return f"at most {text}" if self.at_most else text
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,7 @@ class Budget:
         rate: money for a quantum second, as the plan of the account says.
 
     Raises:
-        ArgumentError: a limit is not positive, or there is a price without a rate.
+        ArgumentError: a limit is not a positive number, the rate is none, or there is a price without a rate.
 
     Example:
         >>> Budget(seconds=60).check(Cost(jobs=2, seconds=90.0))
@@ -86,10 +105,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in ("seconds", "jobs", "price"):
-            if not getattr(self, name) > 0:
-                raise ArgumentError(f"Argument `{name}` must be positive, but is {getattr(self, name)!r}")
-        if self.rate is not None and not 0 <= self.rate < math.inf:
-            raise ArgumentError(f"Argument `rate` must not be negative, but is {self.rate!r}")
+            if getattr(self, name) != math.inf:
+                check_positive(name, getattr(self, name))
+        if self.rate is not None:
+            check_positive("rate", self.rate, zero=True)
         if self.price < math.inf and self.rate is None:
             raise ArgumentError("Argument `rate` must be given for a budget in money: the price of a quantum second")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -37,8 +39,9 @@ class Work:
             observables, shots, options and backend. Equal work has equal fingerprints, in every process.
         values: (S, K) in radians.
         payload: what the primitive wants besides: transpiled circuit, observables, options.
-        n_circuits: how many circuits the device executes: sets times groups of commuting observables.
-        shots: of each circuit.
+        n_circuits: how many circuits the device executes: sets times groups of commuting observables, times what
+            mitigation makes of each.
+        shots: of each of them.
         seconds: estimate of the quantum seconds that it costs.
     """
 
@@ -48,6 +51,11 @@ class Work:
     n_circuits: int
     shots: int
     seconds: float
+
+    @property
+    def cost(self) -> Cost:
+        """What it is estimated to cost."""
+        return Cost(1, self.n_circuits, self.n_circuits * self.shots, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,20 @@ def run_unrecorded(primitive: Primitive, work: Work) -> Results:
 
 
 _LEDGERS: WeakValueDictionary[Path, Ledger] = WeakValueDictionary()  # a directory has one in a process
+_OPENING = threading.Lock()
+_INHERITED: list[Any] = []  # by a forked process, which must not let go of them: the lock is its parent's
+
+
+def _forget_ledgers() -> None:
+    """In a forked process: what is asked for there is opened anew, and refused as in any other process."""
+    global _OPENING
+    _INHERITED.extend(list(_LEDGERS.values()))
+    _LEDGERS.clear()
+    _OPENING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_ledgers)
 
 
 class Jobs:
@@ -132,7 +154,8 @@ class Jobs:
     The ledger says that a job will be sent before it is, under a tag of its own; its id follows as soon as it is
     known, its results before they are used. After a kill at any moment the same work finds its job again, by id or by
     tag, and work that is done costs nothing. What the client sent twice by itself is found by tag; all but one of
-    those jobs are cancelled, and what they cost is booked.
+    those jobs are cancelled, and what they cost is booked. Any number of threads may ask: one of them deals with a
+    work, the others wait for what it gets.
 
     Args:
         directory: of the ledger.
@@ -153,12 +176,15 @@ class Jobs:
         patience: Patience | None = None,
     ):
         path = Path(directory).resolve()
-        self.ledger = _LEDGERS.get(path) or Ledger(path)
-        _LEDGERS[path] = self.ledger
+        with _OPENING:
+            ledger = _LEDGERS.get(path)
+            if ledger is None or ledger.closed:
+                ledger = _LEDGERS[path] = Ledger(path)
+        self.ledger = ledger
         self.budget = Budget() if budget is None else Budget.of(budget)
         self.wait, self.patience = wait, patience or Patience()
         self._sent: deque[float] = deque(maxlen=self.patience.rate)
-        self._unsure: set[str] = set()  # work of which there may be jobs that nobody has heard of
+        self._turn = threading.Lock()
 
     def __call__(self, primitive: Primitive, work: Work) -> Results:
         """The results of a work, from the ledger or from a job.
@@ -168,36 +194,40 @@ class Jobs:
             PendingError: the job is not done, and shall not be waited for.
             JobError: the job failed, or the service cannot be used now.
         """
-        entry = self.ledger.entries.get(work.fingerprint)
-        if entry is not None and entry.state == "DONE" and (kept := self._kept(work)) is not None:
-            return kept
-        if entry is not None and entry.state in ("INTENDED", "SUBMITTED"):  # by another process, or before an error
-            self._unsure.add(entry.work)
-            entry = self._adopt(primitive, entry)
-        if entry is None or entry.state == "FAILED":
-            entry = self._begin(primitive, work, entry)
-        if entry.job is None:
-            entry = self._send(primitive, work, entry)
-        return self._collect(primitive, work, entry)
+        self.ledger.check_process()
+        with self.ledger.claim(work.fingerprint):
+            entry = self.ledger.entries.get(work.fingerprint)
+            if entry is not None and entry.state == "DONE" and (kept := self._kept(work)) is not None:
+                return kept
+            if entry is not None and entry.state in ("INTENDED", "SUBMITTED"):  # by another process, or before an error
+                self.ledger.unsure.add(entry.work)
+                entry = self._adopt(primitive, entry)
+            if entry is None or entry.state == "FAILED":
+                entry = self._begin(primitive, work, entry)
+            if entry.job is None:
+                entry = self._send(primitive, work, entry)
+            return self._collect(primitive, work, entry)
 
     def _kept(self, work: Work) -> Results | None:
         arrays = self.ledger.load(work.fingerprint)
-        if arrays is None or set(arrays) != {"values", "stds"}:
+        if arrays is None:
             return None  # damaged, and read again: that costs nothing
-        results = Results(**arrays)
+        results = Results(*arrays)
         return None if complaint(results, work) else results
 
     def _begin(self, primitive: Primitive, work: Work, failed: Entry | None) -> Entry:
         if not np.isfinite(work.values).all():
             raise ArgumentError("Argument `values` must be finite, but holds nan or infinity")
-        shots = work.n_circuits * work.shots
-        self.budget.check(Cost(1, work.n_circuits, shots, work.seconds), self.ledger.spent)
-        if failed is not None:
-            return self.ledger.note("again", work.fingerprint)
-        return self.ledger.intend(work.fingerprint, primitive.name, work.n_circuits, shots, work.seconds)
+        with self.ledger.mutex:  # what other threads are about to send is in the ledger, or not yet in the budget
+            self.budget.check(work.cost, self.ledger.spent_on(primitive.name))
+            if failed is not None:
+                return self.ledger.note("again", work.fingerprint)
+            cost = work.cost
+            return self.ledger.intend(work.fingerprint, primitive.name, cost.circuits, cost.shots, cost.seconds)
 
     def cancel(self, primitive: Primitive, work: str) -> str:
         """Cancel the job of a work, if it has one that has not ended; returns the state of the entry then."""
+        self.ledger.check_process()
         entry = self.ledger.entries[work]
         if entry.state == "INTENDED":
             entry = self._adopt(primitive, entry)
@@ -209,23 +239,27 @@ class Jobs:
         if (status := self._status(primitive, job)) != "CANCELLED":
             return f"{entry.state}, {status}"
         seconds = self._charged(primitive, job, entry, status)
-        return self.ledger.note("failed", work, job=job, seconds=seconds, reason="cancelled").state
+        with self.ledger.mutex:  # a thread that waits for it may have noted it
+            entry = self.ledger.entries[work]
+            if entry.job == job and entry.state == "SUBMITTED":
+                entry = self.ledger.note("failed", work, job=job, seconds=seconds, reason="cancelled")
+        return entry.state
 
     # ---- sending -----------------------------------------------------------------------------------------------------
 
     def _send(self, primitive: Primitive, work: Work, entry: Entry) -> Entry:
         """Submit until there is one job."""
-        if entry.work in self._unsure:
+        if entry.work in self.ledger.unsure:
             time.sleep(self.patience.settle)  # a job that was sent a moment ago may not show up yet
         pauses = self.patience.pauses()
         while True:
-            if entry.work in self._unsure and (found := self._adopt(primitive, entry)).job is not None:
+            if entry.work in self.ledger.unsure and (found := self._adopt(primitive, entry)).job is not None:
                 return found
             self._take_turn()
             try:
                 job = self.patience.once(lambda: primitive.submit(work, (entry.tag,)))
             except Exception as error:
-                self._unsure.add(entry.work)
+                self.ledger.unsure.add(entry.work)
                 pause = next(pauses, None)
                 if pause is None or not _passes(primitive, error):
                     if (found := self._adopt(primitive, entry)).job is not None:
@@ -237,9 +271,10 @@ class Jobs:
 
     def _take_turn(self) -> None:
         """Wait until another submission is within the service's rate."""
-        if len(self._sent) == self._sent.maxlen:
-            time.sleep(max(0.0, self._sent[0] + 60.0 - time.monotonic()))
-        self._sent.append(time.monotonic())
+        with self._turn:
+            if len(self._sent) == self._sent.maxlen:
+                time.sleep(max(0.0, self._sent[0] + 60.0 - time.monotonic()))
+            self._sent.append(time.monotonic())
 
     def _adopt(self, primitive: Primitive, entry: Entry) -> Entry:
         """Make one of the jobs that carry the entry's tag the entry's job, and cancel the others.
@@ -269,22 +304,26 @@ class Jobs:
     def _collect(self, primitive: Primitive, work: Work, entry: Entry) -> Results:
         assert entry.job is not None
         status = self._follow(primitive, entry.job)
-        if entry.work in self._unsure:  # a submission that hung may have arrived late
+        if entry.work in self.ledger.unsure:  # a submission that hung may have arrived late
             entry = self._adopt(primitive, entry)
-            self._unsure.discard(entry.work)
+            self.ledger.unsure.discard(entry.work)
         job = entry.job
         assert job is not None
         problem = f"it ended as {status}"
         if status == "DONE":
-            results, problem = self._fetch(primitive, job, work)
+            results, problem = self._kept(work), ""  # where only the note of it was lost
+            if results is None:
+                results, problem = self._fetch(primitive, job, work)
             if results is not None:
-                self.ledger.save(work.fingerprint, values=results.values, stds=results.stds)
+                self.ledger.save(work.fingerprint, results.values, results.stds)
                 self.ledger.note("done", entry.work, job=job, seconds=self._charged(primitive, job, entry, status))
                 return results
         elif status == "ERROR":
             problem = self._reason(primitive, job)
         seconds = self._charged(primitive, job, entry, status)
-        self.ledger.note("failed", entry.work, job=job, seconds=seconds, reason=problem)
+        with self.ledger.mutex:
+            if self.ledger.entries[entry.work].job == job:  # else it was noted when it was cancelled
+                self.ledger.note("failed", entry.work, job=job, seconds=seconds, reason=problem)
         raise JobError(
             f"Job {job} on {primitive.name} failed: {problem}. All other results are kept; resumed, the run sends this "
             "work once more"

@@ -1,16 +1,20 @@
 """The ledger of a run's jobs: what was sent, for what work, under which tag, and what came back.
 
 `jobs.jsonl` is written ahead of everything: a line is on the disk before the next thing happens. Lines are only ever
-added, so a kill at any moment loses nothing but a line that was being written, whose deed had not begun.
+added, so a kill at any moment loses nothing but a line that was being written, whose deed had not begun. Each line
+carries a checksum over all lines up to it, so that a file that was emptied, cut or changed is noticed.
 Results lie beside it, in `results/FINGERPRINT.npz`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import re
 import secrets
+import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +23,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from qbp.errors import ConfigError, JobError
+from qbp.errors import ConfigError, JobError, check_count, check_positive
 from qbp.jobs.cost import Cost
 from qbp.storage.atomic import write_atomic
 
@@ -27,7 +31,9 @@ __all__ = ["JOBS", "Entry", "Ledger", "read_ledger"]
 
 JOBS = "jobs.jsonl"
 RESULTS = "results"
-VERSION = 1
+VERSION = 2
+STATES = ("INTENDED", "SUBMITTED", "DONE", "FAILED")
+START = b'{"event": "'
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,10 @@ class Entry:
         reason: why it failed.
         spent: quantum seconds of other jobs of this work: of failed ones, and of duplicates that the client made.
         dead: ids of those other jobs.
+
+    Raises:
+        ArgumentError: an amount is no number, negative, or not finite.
+        ValueError: the work is no fingerprint, or the state none of those.
     """
 
     work: str
@@ -61,6 +71,16 @@ class Entry:
     reason: str = ""
     spent: float = 0.0
     dead: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("circuits", "shots"):
+            check_count(name, getattr(self, name), least=0)
+        for name in ("estimate", "seconds", "spent"):
+            check_positive(name, getattr(self, name), zero=True)
+        if re.fullmatch("[0-9a-f]{16,128}", self.work) is None:  # it becomes the name of a file
+            raise ValueError(f"{self.work!r} is no fingerprint")
+        if self.state not in STATES:
+            raise ValueError(f"{self.state!r} is no state")
 
     @property
     def cost(self) -> Cost:
@@ -78,20 +98,26 @@ class Entry:
             return replace(self, state="DONE", job=job, seconds=event["seconds"])
         if kind == "again":
             return replace(self, state="INTENDED", job=None, reason="")
-        assert kind in ("failed", "duplicate"), kind
+        if kind not in ("failed", "duplicate"):
+            raise ValueError(f"{kind!r} is no event")
+        check_positive("seconds", event["seconds"], zero=True)
         lost = replace(self, spent=self.spent + event["seconds"], dead=(*self.dead, job) if job else self.dead)
         return lost if kind == "duplicate" else replace(lost, state="FAILED", job=None, reason=event["reason"])
 
 
 class Ledger:
-    """The ledger in a directory, opened to be written by this process alone.
+    """The ledger in a directory, opened to be written by this process alone, from as many threads as it has.
 
     Args:
         directory: made if it is not there.
 
+    Attributes:
+        mutex: held by a thread that reads and writes more than one thing.
+        unsure: works of which there may be jobs that nobody has heard of.
+
     Raises:
         JobError: another process has it open.
-        ConfigError: it is damaged.
+        ConfigError: it is damaged, or was emptied.
     """
 
     def __init__(self, directory: str | Path):
@@ -99,20 +125,35 @@ class Ledger:
 
         self.directory = Path(directory)
         (self.directory / RESULTS).mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.directory / f"{JOBS}.lock")
+        self.mutex = threading.RLock()
+        self.unsure: set[str] = set()
+        self._claims: dict[str, threading.Lock] = {}
+        self._process = os.getpid()
+        self._lock = FileLock(self.directory / f"{JOBS}.lock", thread_local=False)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise JobError(f"The jobs in {self.directory} are in the hands of another process") from None
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
         self._path = self.directory / JOBS
-        if self._path.exists():
-            content = self._path.read_bytes()
-            os.truncate(self._path, content.rfind(b"\n") + 1)  # a line that was cut off by a kill
+        results = {path.stem for path in (self.directory / RESULTS).glob("*.npz")}
+        if not self._path.exists():
+            if results:
+                raise ConfigError(f"The ledger {self._path} is gone, and results of its jobs are there: put it back")
+            header = {"event": "ledger", "version": VERSION, "name": secrets.token_hex(4)}
+            write_atomic(self._path, _line(header, "")[0])
+        self.name, self.entries, self._sum, size = _read(self._path)
+        lost = results - self.entries.keys()
+        if lost:
+            raise ConfigError(f"The ledger {self._path} is damaged: it does not know the results {min(lost)} beside it")
+        os.truncate(self._path, size)  # a line that was cut off by a kill
         self._file = open(self._path, "ab")  # noqa: SIM115 - open as long as the ledger is
-        if self._file.tell() == 0:
-            self._write({"event": "ledger", "version": VERSION, "name": secrets.token_hex(4)})
-            _sync_directory(self.directory)
-        self.name, self.entries = read_ledger(self.directory)
 
     def close(self) -> None:
         """Let another process have it."""
@@ -120,9 +161,34 @@ class Ledger:
         self._lock.release()
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._file.closed
+
+    def check_process(self) -> None:
+        """Raise `JobError` in a process that was forked from the one that opened the ledger."""
+        if os.getpid() != self._process:
+            raise JobError(
+                f"The jobs in {self.directory} are in the hands of another process, which this one came from"
+            )
+
+    def claim(self, work: str) -> threading.Lock:
+        """What the one thread holds that deals with a work."""
+        with self.mutex:
+            return self._claims.setdefault(work, threading.Lock())
+
+    @property
     def spent(self) -> Cost:
         """What all jobs have cost so far; of those that are not done, what they are estimated to."""
-        return sum((entry.cost for entry in self.entries.values()), Cost())
+        with self.mutex:
+            return sum((entry.cost for entry in self.entries.values()), Cost())
+
+    def spent_on(self, backend: str) -> Cost:
+        """The same of one kind of backend: what was rehearsed on "fake:torino" is not paid for on "ibm:ibm_torino"."""
+        kind = backend.partition(":")[0]
+        with self.mutex:
+            costs = [entry.cost for entry in self.entries.values() if entry.backend.partition(":")[0] == kind]
+        return sum(costs, Cost())
 
     def intend(self, work: str, backend: str, circuits: int, shots: int, estimate: float) -> Entry:
         """Note that a job will be sent for this work, under a tag that nothing else has."""
@@ -130,33 +196,39 @@ class Ledger:
         line = {"work": work, "backend": backend, "tag": tag, "circuits": circuits, "shots": shots}
         line |= {"estimate": estimate, "at": _now()}
         entry = Entry(**line)  # type: ignore[arg-type]
-        self._write({"event": "intended", **line})
-        self.entries[work] = entry
+        with self.mutex:
+            self._write({"event": "intended", **line})
+            self.entries[work] = entry
         return entry
 
     def note(self, event: str, work: str, **details: Any) -> Entry:
         """Add a line about a work, and return what is known of it then."""
         line = {"event": event, "work": work, "at": _now(), **details}
-        self._write(line)
-        self.entries[work] = self.entries[work].after(line)
-        return self.entries[work]
+        with self.mutex:
+            entry = self.entries[work].after(line)
+            self._write(line)
+            self.entries[work] = entry
+        return entry
 
-    def save(self, work: str, **arrays: np.ndarray) -> None:
-        """Keep the results of a work."""
+    def save(self, work: str, values: np.ndarray, stds: np.ndarray) -> None:
+        """Keep the results of a work, with their checksum."""
         content = io.BytesIO()
-        np.savez(content, **arrays)  # type: ignore[arg-type]
+        np.savez(content, values=values, stds=stds, sha256=np.array(_checksum(work, values, stds)))
         write_atomic(self.directory / RESULTS / f"{work}.npz", content.getvalue())
 
-    def load(self, work: str) -> dict[str, np.ndarray] | None:
-        """The results of a work; None if they are not there, or damaged."""
+    def load(self, work: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Values and standard errors of a work; None if they are not there, or not as they were saved."""
         try:
             with np.load(self.directory / RESULTS / f"{work}.npz", allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, BadZipFile):
+                values, stds, checksum = arrays["values"], arrays["stds"], str(arrays["sha256"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError):
             return None
+        return (values, stds) if checksum == _checksum(work, values, stds) else None
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
+    def _write(self, event: dict[str, Any]) -> None:
+        self.check_process()
+        line, self._sum = _line(event, self._sum)
+        self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -167,33 +239,61 @@ def read_ledger(directory: str | Path) -> tuple[str, dict[str, Entry]]:
     Raises:
         ConfigError: there is none, or it is damaged.
     """
-    path = Path(directory) / JOBS
-    name, entries = "", {}
+    return _read(Path(directory) / JOBS)[:2]
+
+
+def _read(path: Path) -> tuple[str, dict[str, Entry], str, int]:
+    """Name, entries, checksum, and the bytes of whole lines; the rest is a line that a kill cut off."""
+    entries: dict[str, Entry] = {}
+    name, checksum, version, number = "", "", 0, 0
     try:
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        content = path.read_bytes()
+        *lines, rest = content.split(b"\n")
+        if not lines:
+            raise ValueError("its first line was cut" if rest else "it was emptied")
+        if not rest.startswith(START[: len(rest)]) and rest.strip(b"\0"):
+            raise ValueError("it ends in what is no line of a ledger")
+        for number, line in enumerate(lines, start=1):
             event = json.loads(line)
-            kind = event["event"]
-            if kind == "ledger":
-                name = event["name"]
-                assert event["version"] == VERSION
-            elif kind == "intended":
-                del event["event"]
-                entries[event["work"]] = Entry(**event)
+            told = event.pop("sum", None)
+            checksum = _line(event, checksum)[1]
+            if number == 1:
+                name, version = event["name"], event["version"]
+                if event["event"] != "ledger" or version not in (1, VERSION):
+                    raise ValueError("it is no ledger that this version reads")
+            elif event["event"] == "intended":
+                entry = Entry(**{key: value for key, value in event.items() if key != "event"})
+                if entry.work in entries:
+                    raise ValueError("a work was begun twice")
+                entries[entry.work] = entry
             else:
                 entries[event["work"]] = entries[event["work"]].after(event)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ConfigError(f"Cannot read the jobs in {path}: {error!r}") from error
-    return name, entries
+            if version > 1 and told != checksum:
+                raise ValueError("it or a line before it was changed")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        at = f", line {number}" if number else ""
+        said = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+        raise ConfigError(
+            f"Cannot read the ledger of jobs {path}{at}: {said}. It is left as it is: put back the file as it was, or "
+            "start in another directory, which pays for its jobs again"
+        ) from error
+    return name, entries, checksum, len(content) - len(rest)
+
+
+def _line(event: dict[str, Any], before: str) -> tuple[bytes, str]:
+    """The line of an event, and its checksum over all lines, `before` being that of the line before."""
+    text = json.dumps(event)
+    checksum = hashlib.sha256((before + text).encode()).hexdigest()[:16]
+    return f'{text[:-1]}, "sum": "{checksum}"}}\n'.encode(), checksum
+
+
+def _checksum(work: str, values: np.ndarray, stds: np.ndarray) -> str:
+    """Of what a work gave, and of which work it was."""
+    digest = hashlib.sha256(work.encode())
+    for array in (values, stds):
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _sync_directory(directory: Path) -> None:
-    if hasattr(os, "O_DIRECTORY"):  # elsewhere directories are not opened
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from qbp.errors import JobError, ServiceError
 
-__all__ = ["Patience", "cause", "plain"]
+__all__ = ["AT_ONCE", "Patience", "cause", "plain"]
 
 T = TypeVar("T")
 
@@ -94,6 +94,10 @@ class Patience:
             raise error
         result: T = answer
         return result
+
+
+AT_ONCE = Patience(pause=0.0, poll=0.0, settle=0.0, rate=1_000_000)
+"""For jobs on this machine."""
 
 
 def plain(said: object) -> str:

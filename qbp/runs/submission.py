@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from qbp.errors import ConfigError
+from qbp.errors import ConfigError, check_choice
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.hardware import planning, transfer
 from qbp.jobs.cost import Budget, Cost
@@ -56,6 +58,13 @@ class Submission:
     mode: str = "job"
     options: Options = field(default_factory=Options)
     run: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget is not None or self.rate is not None:
+            Budget(seconds=math.inf if self.budget is None else self.budget, rate=self.rate)  # refuses what is none
+        check_choice("mode", self.mode, MODES)
+        if self.options.layer_noise_model is not None:
+            raise ConfigError("A learned noise model is not stored with a submission: use `qbp.on_backend`")
 
     def model(self) -> nn.Module:
         """The model before it goes to the backend."""
@@ -124,7 +133,8 @@ class Submission:
                 fit(model, train, training, seed=seed, run_dir=run_dir, resume=True, progress=progress)
             metrics = evaluate(model, test, loss=self.config.train.loss)
         spent = transfer.spent(model).at(self.rate)
-        result = {"backend": self.backend, "shots": self.shots, "epochs": self.epochs, **metrics, "cost": asdict(spent)}
+        cost = {name: amount for name, amount in asdict(spent).items() if name != "at_most"}
+        result = {"backend": self.backend, "shots": self.shots, "epochs": self.epochs, **metrics, "cost": cost}
         write_atomic(self.directory / RESULT, (json.dumps(result, indent=2) + "\n").encode())
         return result
 
@@ -170,7 +180,9 @@ def submission(
     Raises:
         ConfigError: there is no such run or config, or its model has no circuit.
     """
-    label = name or backend.partition(":")[2] or backend
+    label = backend.partition(":")[2] or backend
+    dry = "-dry-run" if more.get("options") is not None and more["options"].dry_run else ""
+    label = _inside(name or f"{label}{dry}")
     run = Path(source) if Path(source).is_dir() else None
     if run is not None:
         if overrides:
@@ -178,7 +190,7 @@ def submission(
         config, directory = read_config(run), run / "hardware" / label
     else:
         config = configs.load(source, overrides)
-        directory = runs_dir / (name or f"{config.name}-{label}")
+        directory = runs_dir / (name or _inside(f"{config.name}-{label}"))
     if not isinstance(config.model, Hybrid):
         raise ConfigError(f"The model of {source} has no circuit: there is nothing to run on {backend}")
     shots = config.model.shots if shots is None else shots
@@ -192,6 +204,16 @@ def submission(
     return Submission(directory, config, backend, shots=shots, epochs=epochs, run=run, **more)
 
 
+def _inside(name: str) -> str:
+    """The name, if it names a directory inside another one."""
+    if re.fullmatch(r"[\w+@=,-][\w.+@=, -]{0,99}", name) is None or name.endswith((".", " ")):
+        raise ConfigError(
+            f"Name {name!r} must be letters, digits, '-', '_' and '.', at most 100 of them, since a directory gets it: "
+            "give another one (`--name`)"
+        )
+    return name
+
+
 def read(directory: Path) -> Submission:
     """The submission in a directory.
 
@@ -201,8 +223,8 @@ def read(directory: Path) -> Submission:
     try:
         about = json.loads((directory / SUBMISSION).read_text(encoding="utf-8"))
         options = about["options"]
-        if options["zne_noise_factors"] is not None:
-            options["zne_noise_factors"] = tuple(options["zne_noise_factors"])
+        for name, value in options.items():
+            options[name] = tuple(value) if isinstance(value, list) else value
         about |= {"directory": directory, "config": Config.model_validate(about["config"])}
         about |= {"options": Options(**options), "run": None if about["run"] is None else Path(about["run"])}
         return Submission(**about)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ __all__ = ["write_atomic", "write_table"]
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, finds either the old content or the new."""
+    """Write a file so that a reader, or a kill at any moment, finds either the old content or the new.
+
+    Threads and processes may write the same file: each has a temporary one of its own, and the last one stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()

@@ -7,6 +7,7 @@ says so to autograd). Sets that are equal are run once.
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program, Rotation
-from qbp.executors.qiskit_primitive.circuit import constants
+from qbp.executors.qiskit_primitive.circuit import constants, used_angles
 from qbp.executors.qiskit_primitive.isa import Compiled, compile_program
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, Options
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
 from qbp.jobs.jobs import Results, Runner, Work, run_unrecorded
+
+_COMPILING = threading.Lock()  # layers of one model often have the same circuit
 
 __all__ = ["Options", "Payload", "QiskitPrimitive", "qiskit_backend"]
 
@@ -48,8 +51,8 @@ class QiskitPrimitive:
 
     Args:
         primitive: what runs the work, a `qbp.jobs.jobs.Primitive`. It says besides which `backend` (Qiskit's, or None)
-            circuits are transpiled for, when its `calibration` was, which options it `ignores`, and how many quantum
-            `seconds` a job takes.
+            circuits are transpiled for, when its `calibration` was, which options it `ignores`, and the `bill` of a
+            job: circuits that are executed, shots of each, quantum seconds.
         shots: how many times each circuit is sampled; None for what simulators give without sampling.
         options: how circuits are transpiled, measured and mitigated.
         generator: source of the seeds of what simulators sample; None for torch's global one.
@@ -57,10 +60,12 @@ class QiskitPrimitive:
         directory: where transpiled circuits are kept for a resumed run.
 
     Attributes:
+        transpiles: whether circuits are transpiled for the device; not where jobs are only counted.
         last_stds: standard errors (B, M) of the outputs of the last call, 0 where they are exact.
     """
 
     one_job = True
+    transpiles = True
 
     def __init__(
         self,
@@ -120,17 +125,20 @@ class QiskitPrimitive:
         if not compiled.n_groups:
             outputs = np.repeat(offset[None], len(values), axis=0)
             return Results(outputs, np.zeros_like(outputs))
-        distinct, which = _distinct(values[:, list(compiled.angles)])
+        used = used_angles(compiled.program)  # not the transpiler's: it could not be planned for without the device
+        distinct, which = _distinct(values[:, list(used)])
+        distinct = distinct[:, [used.index(angle) for angle in compiled.angles]]
         parts = [self.runner(self.primitive, work) for work in self.works(compiled, distinct)]
         outputs = np.concatenate([part.values for part in parts]) + offset
         return Results(outputs[which], np.concatenate([part.stds for part in parts])[which])
 
     def compiled(self, program: Program) -> Compiled:
         """The program for the device, transpiled once; without the ops that no measurement sees."""
-        key = (program, self.primitive.calibration)
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(program)
-        return self._compiled[key]
+        key = (program, self.primitive.calibration if self.transpiles else "")
+        with _COMPILING:
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(program)
+            return self._compiled[key]
 
     def _compile(self, program: Program) -> Compiled:
         """Ops outside the measurements' light cone go, but angles keep their numbers."""
@@ -140,7 +148,8 @@ class QiskitPrimitive:
             for op in small.ops
         )
         visible = replace(program, ops=ops)
-        compiled = compile_program(visible, self.primitive.backend, self.options, self.directory)
+        device = self.primitive.backend if self.transpiles else None
+        compiled = compile_program(visible, device, self.options, self.directory)
         if compiled.measures_probs and self.primitive.paid:
             self.options.warn_ignored(
                 "A circuit that measures probabilities", ("resilience_level", "zne_noise_factors")
@@ -149,11 +158,11 @@ class QiskitPrimitive:
 
     def works(self, compiled: Compiled, values: np.ndarray) -> list[Work]:
         """The jobs for different parameter sets (S, k): one, or as many as the service's limit asks for."""
-        shots = self.shots or 0
-        per_set = max(1, compiled.n_groups * shots * self.options.repeats)
-        per_job = max(1, self.options.max_executions // per_set)
+        payload = Payload(compiled, self.options, self.shots, None)
+        circuits, shots, _ = self.primitive.bill(payload, compiled.n_groups)
+        per_job = max(1, self.options.max_executions // max(1, circuits * shots))
         seed = None if self.shots is None else int(torch.randint(2**31, (), generator=self.generator))
-        payload = Payload(compiled, self.options, self.shots, seed)
+        payload = replace(payload, seed=seed)
         works = []
         for start in range(0, len(values), per_job):
             if seed is not None:  # parts that sampled alike would err alike
@@ -163,10 +172,9 @@ class QiskitPrimitive:
 
     def _work(self, payload: Payload, values: np.ndarray) -> Work:
         values = np.ascontiguousarray(values)
-        what = (self.name, payload.compiled.program, self.shots, self.options)
+        what = (self.name, payload.compiled.program, self.shots, self.options.told())
         digest = hashlib.sha256(repr(what).encode() + values.tobytes()).hexdigest()
-        n_circuits, shots = len(values) * payload.compiled.n_groups, self.shots or 0
-        return Work(digest, values, payload, n_circuits, shots, self.primitive.seconds(payload, n_circuits * shots))
+        return Work(digest, values, payload, *self.primitive.bill(payload, len(values) * payload.compiled.n_groups))
 
 
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +204,7 @@ def qiskit_backend(
     if kind == "ibm":
         from qbp.executors.qiskit_primitive.client import IBM
 
-        primitive: Any = IBM(name)
+        primitive: Any = IBM(name, fractional_gates=options is not None and options.fractional_gates)
     elif kind == "fake":
         primitive = local.fake(name)
     else:

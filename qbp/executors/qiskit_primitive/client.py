@@ -7,24 +7,22 @@ kept or written here.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from qbp.errors import ArgumentError, CircuitError, JobError
+from qbp.executors.qiskit_primitive.billing import LEARNING, bill, client_mitigates
+from qbp.executors.qiskit_primitive.billing import client_version as _version  # noqa: F401
 from qbp.executors.qiskit_primitive.isa import Compiled
-from qbp.executors.qiskit_primitive.local import require
+from qbp.executors.qiskit_primitive.local import require, twin_of
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work
 
 __all__ = ["IBM"]
-
-
-JOB_SECONDS, EXECUTION_SECONDS = 2.0, 0.35e-3
-"""Quantum seconds of a job and of each execution, by IBM's quick formula."""
 
 
 class UnreadableError(JobError):
@@ -37,17 +35,18 @@ class IBM:
     Args:
         device: as in "ibm_torino".
         service: a `QiskitRuntimeService`; None makes one, from the saved account or the environment, when it is needed.
+        fractional_gates: whether its RX and RZZ of any angle are used.
     """
 
     paid = True
     ignores = ()
 
-    def __init__(self, device: str, *, service: Any = None):
+    def __init__(self, device: str, *, service: Any = None, fractional_gates: bool = False):
         self.name = f"ibm:{device}"
         require("qiskit_ibm_runtime", self.name)
         if not device:
             raise ArgumentError("Argument `backend` must name the device, as in 'ibm:ibm_torino', but is 'ibm:'")
-        self.device = device
+        self.device, self.fractional_gates = device, fractional_gates
         self._given, self._service, self._backend, self._mode = service, service, None, None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,7 +79,7 @@ class IBM:
             from qiskit.providers import QiskitBackendNotFoundError
 
             try:
-                self._backend = self.service.backend(self.device)
+                self._backend = self.service.backend(self.device, use_fractional_gates=self.fractional_gates)
             except QiskitBackendNotFoundError as error:
                 known = sorted(backend.name for backend in self.service.backends())
                 if not known:
@@ -91,42 +90,62 @@ class IBM:
         return self._backend
 
     @property
+    def size(self) -> int | None:
+        """Qubits of the device, as its fake twin has them; None where there is none. No account is needed."""
+        twin = twin_of(self.device)
+        return None if twin is None else int(twin.num_qubits)
+
+    @property
     def calibration(self) -> str:
         """When the device was calibrated last, as far as this process knows."""
         properties = self.backend.properties()
         return str(properties.last_update_date) if properties is not None else ""
 
-    def seconds(self, payload: Any, executions: int) -> float:
-        """Quantum seconds that a job will take: IBM's quick formula, for what mitigation executes besides too."""
-        if not payload.compiled.measures_probs:
-            options = payload.options
-            executions *= options.repeats
-            if options.resilience_level:  # what learns the readout errors
-                executions += payload.shots if _version() >= (0, 50) else 32 * 1024
-        return JOB_SECONDS + EXECUTION_SECONDS * executions
+    def bill(self, payload: Any, n_circuits: int) -> tuple[int, int, float]:
+        """Circuits that a job executes, shots of each, and quantum seconds; none of a dry run."""
+        circuits, shots, seconds = bill(payload, n_circuits, None if client_mitigates() else LEARNING)
+        return circuits, shots, 0.0 if payload.options.dry_run else seconds
 
     # ---- jobs --------------------------------------------------------------------------------------------------------
 
     def submit(self, work: Work, tags: Sequence[str]) -> str:
         """Send a job; returns its id."""
         compiled, options = work.payload.compiled, work.payload.options
+        options.check_client(client_mitigates())
         _check(compiled, work.values, self.backend.target)
-        limit = math.ceil(1.5 * work.seconds + 5)
         settings = {
-            "default_shots": work.shots,
-            "max_execution_time": limit,
-            "environment": {"job_tags": list(tags)},
+            "default_shots": work.payload.shots,
+            "max_execution_time": math.ceil(1.5 * work.seconds + 5),
             **_settings(options, sampler=compiled.measures_probs),
         }
+        settings["environment"] = {"job_tags": list(tags), "private": options.private}
+        kind = _primitive(compiled.measures_probs)
+        primitive = kind(mode=self._open_mode() or self.backend, options=settings)
+        pubs = self.pubs(work)
+        return (primitive.run(pubs, dry_run=True) if options.dry_run else primitive.run(pubs)).job_id()
+
+    def pubs(self, work: Work) -> list[Any]:
+        """The work as the client takes it."""
+        compiled = work.payload.compiled
         values = work.values if work.values.shape[1] else None
-        pubs: list[tuple[Any, ...]]
         if compiled.measures_probs:
-            pubs = [(circuit, values) for circuit in compiled.measured]
+            pubs: list[Any] = [(circuit, values) for circuit in compiled.measured]
         else:
-            observables = [[compiled.observables[m]] for m in _measured(compiled)]
-            pubs = [(compiled.circuit, observables, values)]
-        primitive = _primitive(compiled.measures_probs)(mode=self._open_mode() or self.backend, options=settings)
-        return primitive.run(pubs).job_id()
+            pubs = [(compiled.circuit, [[compiled.observables[m]] for m in _measured(compiled)], values)]
+        if not self.fractional_gates:
+            return pubs
+        from qiskit_ibm_runtime import EstimatorV2, SamplerV2
+        from qiskit_ibm_runtime.transpiler.passes.basis.fold_rzz_angle import convert_to_rzz_valid_pub
+
+        with warnings.catch_warnings():  # it wants one of the older primitives, to know which kind of PUB it is
+            warnings.simplefilter("ignore")
+            old = (SamplerV2 if compiled.measures_probs else EstimatorV2)(mode=self.backend)
+        return [convert_to_rzz_valid_pub(old, pub) for pub in pubs]
+
+    def layers(self, work: Work) -> list[Any]:
+        """The layers of a work's circuit whose noise `qiskit_ibm_runtime.NoiseLearnerV3` can learn."""
+        settings = _settings(work.payload.options, sampler=False)
+        return _primitive(False)(mode=self.backend, options=settings).find_unique_layers(self.pubs(work))
 
     def find(self, tag: str) -> list[str]:
         """Ids of all jobs that carry the tag, oldest first."""
@@ -232,16 +251,9 @@ def _status(error: BaseException | None) -> int | None:
     return None
 
 
-@lru_cache(maxsize=1)
-def _version() -> tuple[int, ...]:
-    import qiskit_ibm_runtime
-
-    return tuple(int(part) for part in qiskit_ibm_runtime.__version__.split(".")[:2])
-
-
 def _primitive(sampler: bool) -> Any:
     """The client's class: from 0.50 on those that mitigate in the client, before it those that the service runs."""
-    if _version() >= (0, 50):
+    if client_mitigates():
         if sampler:
             from qiskit_ibm_runtime.executor_sampler import Sampler
 
@@ -257,17 +269,40 @@ def _primitive(sampler: bool) -> Any:
 def _settings(options: Options, sampler: bool) -> dict[str, Any]:
     """Options as the client takes them; what is not asked for is left to it."""
     settings: dict[str, Any] = {}
-    twirling = {"enable_measure": options.measure_twirling, "enable_gates": options.gate_twirling}
-    if any(twirling.values()):
-        settings["twirling"] = {name: True for name, on in twirling.items() if on}
+    twirling = {
+        "enable_measure": options.measure_twirling or None,
+        "enable_gates": options.gate_twirling or None,
+        "num_randomizations": options.num_randomizations,
+        "shots_per_randomization": options.shots_per_randomization,
+    }
+    _put(settings, "twirling", twirling)
     if options.dynamical_decoupling is not None:
         settings["dynamical_decoupling"] = {"enable": True, "sequence_type": options.dynamical_decoupling}
-    if not sampler:
-        settings["resilience_level"] = options.resilience_level
-        if options.zne_noise_factors is not None:
-            zne = {"noise_factors": list(options.zne_noise_factors)}
-            settings["resilience"] = {"zne_mitigation": True, "zne": zne}
+    _put(settings, "execution", {"rep_delay": options.rep_delay})
+    if sampler:
+        return settings
+    settings["resilience_level"] = options.resilience_level
+    zne: dict[str, Any] = {}
+    factors = options.zne_noise_factors
+    fits = {
+        "noise_factors": None if factors is None else list(factors),
+        "amplifier": options.zne_amplifier,
+        "extrapolator": list(options.extrapolators) or None,
+    }
+    _put(zne, "zne", fits)
+    if zne:
+        zne["zne_mitigation"] = True
+    _put(zne, "layer_noise_model", options.layer_noise_model)
+    _put(settings, "resilience", zne)
     return settings
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set what is asked for; of a group only those of its parts that are."""
+    if isinstance(value, dict):
+        value = {name: part for name, part in value.items() if part is not None} or None
+    if value is not None:
+        settings[key] = value
 
 
 def _check(compiled: Compiled, values: np.ndarray, target: Any) -> None:
@@ -316,6 +351,5 @@ def _sampled(compiled: Compiled, result: Any, work: Work) -> Results:
         if bits.num_bits != len(group.wires) or bits.array.size != n_sets * shots * bits.array.shape[-1]:
             raise ValueError(f"it has {bits.num_bits} bits in shape {bits.shape}")
         rows = bits.array.reshape(n_sets * shots, -1)
-        keys = rows.astype(np.int64) @ (256 ** np.arange(rows.shape[1], dtype=np.int64)[::-1])
-        outcomes.append(Outcomes(np.repeat(np.arange(n_sets), shots), keys, np.full(len(keys), 1 / shots)))
-    return Results(*outputs_of(compiled.groups, outcomes, n_sets, compiled.program.n_outputs, work.shots))
+        outcomes.append(Outcomes(np.repeat(np.arange(n_sets), shots), rows, np.full(len(rows), 1 / shots)))
+    return Results(*outputs_of(compiled.groups, outcomes, n_sets, compiled.program.n_outputs, shots))

@@ -11,13 +11,14 @@ import numpy as np
 
 from qbp.circuit.program import Expval
 from qbp.errors import ArgumentError, JobError, MissingPackageError
+from qbp.executors.qiskit_primitive.billing import bill
 from qbp.executors.qiskit_primitive.circuit import observables
 from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.options import MITIGATION, TRANSPILING
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work
 
-__all__ = ["Aer", "Statevector", "require"]
+__all__ = ["Aer", "Statevector", "fake", "require", "twin_of"]
 
 MAX_DENSITY_QUBITS = 12
 """Most qubits of exact noisy simulation: a density matrix of 256 MiB."""
@@ -51,9 +52,9 @@ class _Local:
         """The outputs."""
         raise NotImplementedError
 
-    def seconds(self, payload: Any, executions: int) -> float:
-        """Quantum seconds of a job."""
-        return 0.0
+    def bill(self, payload: Any, n_circuits: int) -> tuple[int, int, float]:
+        """Circuits that a job executes, shots of each, and quantum seconds."""
+        return n_circuits, payload.shots or 0, 0.0
 
     def submit(self, work: Work, tags: Sequence[str]) -> str:
         job_id = f"{len(self._results)}"
@@ -174,6 +175,10 @@ class Aer(_Local):
         if self.name.startswith("fake:"):
             return fake, (self.name[5:], self.noise)
         return Aer, (self.backend,), {"name": self.name, "noise": self.noise}
+
+    def bill(self, payload: Any, n_circuits: int) -> tuple[int, int, float]:
+        """As of a job on the device itself."""
+        return super().bill(payload, n_circuits) if self.backend is None else bill(payload, n_circuits)
 
     def run(self, work: Work) -> Results:
         """The outputs."""
@@ -311,14 +316,26 @@ def fake(name: str, noise: bool = True) -> Aer:
 
 @lru_cache(maxsize=16)
 def _fake(name: str, noise: bool) -> Aer:
-    provider = require("qiskit_ibm_runtime.fake_provider", f"fake:{name}")
-    known = {
-        key.removeprefix("Fake").removesuffix("V2").lower(): value
-        for key, value in vars(provider).items()
-        if key.startswith("Fake") and hasattr(value, "run") and hasattr(value, "target")
-    }
+    known = _twins(f"fake:{name}")
     if name not in known:
         raise ArgumentError(
             f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is 'fake:{name}'"
         )
     return Aer(known[name](), noise=noise, name=f"fake:{name}")
+
+
+@lru_cache(maxsize=16)
+def twin_of(device: str) -> Any:
+    """The fake twin of "ibm_torino", a `BackendV2`; None where there is none."""
+    made = _twins(f"ibm:{device}").get(device.partition("_")[2] or device)
+    return None if made is None else made()
+
+
+def _twins(backend: str) -> dict[str, Any]:
+    """The classes of fake backends by the names of their devices."""
+    provider = require("qiskit_ibm_runtime.fake_provider", backend)
+    return {
+        key.removeprefix("Fake").removesuffix("V2").lower(): value
+        for key, value in vars(provider).items()
+        if key.startswith("Fake") and hasattr(value, "run") and hasattr(value, "target")
+    }

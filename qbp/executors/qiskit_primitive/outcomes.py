@@ -18,7 +18,8 @@ class Outcomes:
     `weights[i]`; the weights of a set sum to 1. A key's least significant bit is the group's last wire.
 
     Attributes:
-        sets, keys: (L,) integers.
+        sets: (L,) integers.
+        keys: (L,) integers, or, for any number of wires, their bytes (L, n), the most significant one first.
         weights: (L,) frequencies or probabilities.
     """
 
@@ -36,8 +37,19 @@ class Outcomes:
     def of_counts(counts: Sequence[dict[str, int]], shots: int) -> Outcomes:
         """Of Aer's counts for each set, by outcomes in hexadecimal."""
         sets = np.repeat(np.arange(len(counts)), [len(c) for c in counts])
-        keys = np.array([int(key, 16) for c in counts for key in c])
+        read = [int(key, 16) for c in counts for key in c]
+        n_bytes = (max(read, default=0).bit_length() + 7) // 8 or 1
+        keys = np.frombuffer(b"".join(k.to_bytes(n_bytes, "big") for k in read), np.uint8).reshape(-1, n_bytes)
         return Outcomes(sets, keys, np.array([n for c in counts for n in c.values()]) / shots)
+
+    def bit(self, place: int) -> np.ndarray:
+        """The bit of each key that is worth ``2 ** place``, (L,)."""
+        if self.keys.ndim == 1:
+            return self.keys >> place & 1
+        column = self.keys.shape[1] - 1 - place // 8
+        if column < 0:
+            return np.zeros(len(self.keys), dtype=np.int64)
+        return (self.keys[:, column] >> place % 8 & 1).astype(np.int64)
 
     def sum(self, n_sets: int, values: np.ndarray) -> np.ndarray:
         """For each set the mean of `values` (L,)."""
@@ -53,19 +65,15 @@ def outputs_of(
     """
     values, variances = np.zeros((n_sets, n_outputs)), np.zeros((n_sets, n_outputs))
     for group, read in zip(groups, outcomes, strict=True):
-        n_wires = len(group.wires)
-
-        def bit(wire: int, keys: np.ndarray = read.keys, n: int = n_wires) -> np.ndarray:
-            return keys >> (n - 1 - wire) & 1
-
+        last = len(group.wires) - 1
         per_output: dict[int, np.ndarray] = {}
         for column, coefficient, wires in group.words:
-            sign = 1.0 - 2.0 * (np.sum([bit(w) for w in wires], axis=0) & 1)
+            sign = 1.0 - 2.0 * (np.sum([read.bit(last - w) for w in wires], axis=0) & 1)
             per_output[column] = per_output.get(column, np.zeros(1)) + coefficient * sign
         for first, wires in group.probs:
             outcome = np.zeros(len(read.keys), dtype=np.int64)
             for w in wires:
-                outcome = outcome << 1 | bit(w)
+                outcome = outcome << 1 | read.bit(last - w)
             for value in range(2 ** len(wires)):
                 per_output[first + value] = (outcome == value).astype(float)
         for column, of_outcome in per_output.items():

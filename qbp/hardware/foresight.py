@@ -1,0 +1,164 @@
+"""What is known of a circuit's inputs before anything ran: so much of a bill is exact, the rest an upper bound.
+
+Equal rows of a batch are one circuit. Which rows of the inputs of a quantum layer will be equal is known where they do
+not depend on results of another quantum layer, nor on weights that will have moved by then; or where what they depend
+on keeps different rows different. A bill counts all other rows as different ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qbp.jobs.jobs import Primitive, Results, Work
+from qbp.nn.layer import QuantumLayer
+
+__all__ = ["Foresight"]
+
+# Steps of autograd after which different rows are still different, but for a coincidence.
+KEEPS_APART = {
+    *("AccumulateGrad", "Alias", "Cat", "Clone", "Expand", "Permute", "ReshapeAlias", "Select", "Slice", "Split"),
+    *("Squeeze", "Stack", "T", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View"),
+    *("Add", "Addmm", "Bmm", "Convolution", "Div", "Mean", "MkldnnConvolution", "Mm", "Mul", "Neg", "Sub", "Sum"),
+    *("Atan", "Cos", "Exp", "Gelu", "LeakyRelu", "LogSoftmax", "Sigmoid", "Silu", "Sin", "Softmax", "Softplus", "Tanh"),
+    *("NativeBatchNorm", "NativeLayerNorm"),
+}
+
+Seen = dict[str, list[Tensor]]
+
+
+class Foresight:
+    """Watches the inputs of the quantum layers of a model that is run to be counted.
+
+    Beside it run two copies: one whose circuits give other results, and one whose trainable weights, statistics and
+    random numbers are others too. What is equal in all three is known.
+
+    Args:
+        model: to be counted; its executors run nothing.
+        layers: its quantum layers.
+
+    Attributes:
+        sure: whether all inputs so far were known, so that the count is exact.
+    """
+
+    def __init__(self, model: nn.Module, layers: list[QuantumLayer]):
+        self.sure, self.model = True, model
+        self._known: dict[tuple[str, int, bool], list[Tensor]] = {}  # inputs that only the data decide
+        names = {id(module): name for name, module in model.named_modules()}
+        self._seen: tuple[Seen, Seen] = ({}, {})
+        memo = {id(layer.executor): layer.executor for layer in layers}
+        self._others = tuple(_other(model, dict(memo), seen, moved=i == 1) for i, seen in enumerate(self._seen))
+        self._batch = torch.empty(0)
+        self._training = False
+        for layer in layers:
+            layer.forward = partial(self._forward, layer.forward, names[id(layer)])  # type: ignore[method-assign]
+
+    @property
+    def plain(self) -> bool:
+        """Whether all batches of different rows would have counted the same."""
+        return not self._known
+
+    @property
+    def distinct(self) -> bool:
+        """Whether the rows so far would have counted the same in any order, if they were different."""
+        return all(len(torch.unique(torch.cat(rows), dim=0)) == sum(map(len, rows)) for rows in self._known.values())
+
+    def run(self, batch: Tensor, *, training: bool) -> Tensor:
+        """Run the model on a batch, as a step of training does or as an evaluation."""
+        for seen, other in zip(self._seen, self._others, strict=True):
+            seen.clear()
+            other.train(self.model.training)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                if seen is self._seen[1]:
+                    torch.manual_seed(1)
+                other(batch)
+        self._batch, self._training = batch, training
+        with torch.enable_grad():  # that shows what the inputs of a layer come from
+            outputs: Tensor = self.model(batch)
+        return outputs
+
+    def _forward(self, forward: Any, name: str, x: Tensor) -> Tensor:
+        others = [seen[name].pop(0) if seen.get(name) else None for seen in self._seen]
+        of_results, of_weights = (other is None or not _equal(x, other) for other in others)
+        if of_results or (of_weights and not self._stays_apart(x, others[1])):
+            self.sure = False
+            rows = _different_rows(x)
+            x = rows + (x - x.detach()) if x.requires_grad else rows
+        elif not of_weights and not _equal(x.flatten(1), self._batch.flatten(1)):
+            key = (name, len(self._seen[0][name]), self._training)
+            self._known.setdefault(key, []).append(x.detach().flatten(1).clone())
+        with torch.set_grad_enabled(self._training):
+            outputs: Tensor = forward(x)
+        return outputs
+
+    def _stays_apart(self, x: Tensor, other: Tensor | None) -> bool:
+        if other is None or not _keeps_apart(x.grad_fn):
+            return False
+        n_rows = len(torch.unique(self._batch.flatten(1), dim=0))
+        return all(len(torch.unique(each.detach().flatten(1), dim=0)) == n_rows for each in (x, other))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.detach(), b)
+
+
+def _keeps_apart(node: Any) -> bool:
+    """Whether all that a tensor comes from, through trainable weights, keeps different rows different."""
+    seen, rest = set(), [node]
+    while rest:
+        node = rest.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = type(node).__name__.removesuffix("0").removesuffix("1").removesuffix("Backward")
+        if name not in KEEPS_APART:
+            return False
+        factors = [getattr(node, part, None) for part in ("_saved_self", "_saved_other")] if name == "Mul" else []
+        if any(isinstance(factor, Tensor) and bool((factor == 0).any()) for factor in factors):
+            return False  # a mask
+        rest += [parent for parent, _ in node.next_functions]
+    return bool(seen)
+
+
+def _different_rows(x: Tensor) -> Tensor:
+    """Rows of norm 1 that are all different: inputs of any circuit, amplitudes included."""
+    rows = torch.randn(x.shape, generator=torch.Generator().manual_seed(x.numel()), dtype=torch.float64)
+    rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(1e-9)
+    return rows.to(x if x.is_floating_point() else torch.empty(0))
+
+
+def _other(model: nn.Module, memo: dict[int, Any], seen: Seen, *, moved: bool) -> nn.Module:
+    """A copy of the model whose circuits give random results; with `moved` weights and statistics are others too."""
+    other = copy.deepcopy(model, memo)
+    draws = torch.Generator().manual_seed(0)
+    for name, module in other.named_modules():
+        if isinstance(module, QuantumLayer):
+            executor: Any = copy.copy(module.executor)
+            executor.runner, executor.generator = _random_results, None
+            module._executor = executor
+            module.forward = partial(_note, module.forward, seen, name)  # type: ignore[method-assign]
+    if moved:
+        with torch.no_grad():
+            for weight in other.parameters():
+                if weight.requires_grad:
+                    weight.add_(torch.randn(weight.shape, generator=draws).to(weight), alpha=0.1)
+            for buffer in other.buffers():
+                if buffer.is_floating_point():
+                    buffer.mul_(1 + 0.1 * torch.rand(buffer.shape, generator=draws).to(buffer))
+    return other
+
+
+def _note(forward: Any, seen: Seen, name: str, x: Tensor) -> Tensor:
+    seen.setdefault(name, []).append(x.detach().clone())
+    outputs: Tensor = forward(x)
+    return outputs
+
+
+def _random_results(primitive: Primitive, work: Work) -> Results:
+    shape = (len(work.values), work.payload.compiled.program.n_outputs)
+    return Results(np.random.default_rng(0).uniform(0.1, 0.9, shape), np.zeros(shape))
