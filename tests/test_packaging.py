@@ -53,6 +53,10 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: zipfile.ZipFile) 
     assert names == modules | circuits | configs | licences | {
         "qbp/py.typed",
         "qbp/report/style.css",
+        "qbp/report/templates/blocks.html",
+        "qbp/report/templates/circuit.svg",
+        "qbp/report/templates/drawing.svg",
+        "qbp/report/templates/page.html",
         "qbp/datasets/mnist5k.npz",
         "qbp/datasets/README.md",
         f"{about}/METADATA",

@@ -6,12 +6,12 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qbp.analysis.diagnosis import Picture
 from qbp.report.document import FIGURE, Figure
 from qbp.report.plots import training as report
+from qbp.report.templating import render
 from qbp.training.checkpoint import History
 
 if TYPE_CHECKING:
@@ -199,7 +199,5 @@ def _themed(svg: str, alt: str) -> str:
     inside = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", inside)
     for colour, name in THEME.items():
         inside = re.sub(re.escape(colour), name, inside, flags=re.IGNORECASE)
-    return (
-        f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alt, quote=True)}" '
-        f'style="max-width: {float(box[1].split()[2]) * 1.5:.0f}px">{inside.strip()}</svg>'
-    )
+    width = f"{float(box[1].split()[2]) * 1.5:.0f}"
+    return render("drawing.svg", box=box[1], alt=alt, width=width, inside=inside.strip())

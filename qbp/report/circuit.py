@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
+from typing import NamedTuple
 
 from qbp.circuit.program import Op, Program, Rotation
 from qbp.circuit.qasm.listing import format_observables
 from qbp.circuit.tracing import Circuit
 from qbp.report.document import Figure
+from qbp.report.templating import render
 
 __all__ = ["circuit"]
 
@@ -19,6 +20,18 @@ NAMES = {"Hadamard": "H", "PauliX": "X", "PauliY": "Y", "PauliZ": "Z", "Adjoint(
 TARGETS = {"CNOT": "plus", "CZ": "dot", "SWAP": "cross", "CY": "Y"}
 
 
+class Shape(NamedTuple):
+    """A part of the drawing: a wire with its name, a line between wires, a dot, plus or cross on a wire, or a box."""
+
+    kind: str
+    x: int
+    y: int
+    to: int = 0
+    text: str = ""
+    role: str = ""
+    below: str = ""
+
+
 def circuit(drawn: Circuit, caption: str) -> Figure:
     """Draw a circuit; rotations that encode data and rotations by weights have colours of their own."""
     program = drawn.program
@@ -26,25 +39,21 @@ def circuit(drawn: Circuit, caption: str) -> Figure:
     columns = list(_columns(program))
     rows = [columns[k : k + PER_ROW] for k in range(0, len(columns), PER_ROW)] or [[]]
     height = program.n_qubits * LINE
-    parts = []
+    shapes = list[Shape]()
     for k, row in enumerate(rows):
         top = k * (height + 18)
         end = LEFT + STEP * len(row) + 8
         for wire in range(program.n_qubits):
-            y = top + LINE * wire + LINE // 2
-            parts.append(f'<path class="wire" d="M{LEFT} {y}H{end}"/><text class="name" x="0" y="{y}">q{wire}</text>')
+            shapes.append(Shape("wire", LEFT, top + LINE * wire + LINE // 2, to=end, text=f"q{wire}"))
         for column, ops in enumerate(row):
             x = LEFT + STEP * column + STEP // 2
             for op in ops:
-                parts += _op(op, x, top + LINE // 2, names, drawn.angle_map.n_batched)
+                shapes += _op(op, x, top + LINE // 2, names, drawn.angle_map.n_batched)
     width = LEFT + STEP * max(map(len, rows)) + 16
     size = height * len(rows) + 18 * (len(rows) - 1)
     counts = ", ".join(f"{count} {name}" for name, count in program.counts().items())
     alt = f"Circuit of {program.n_qubits} qubits: {counts}. Measured: {format_observables(program.measurements)}."
-    svg = (
-        f'<svg class="circuit" viewBox="0 0 {width} {size}" role="img" aria-label="{escape(alt, quote=True)}" '
-        f'style="width: {width}px; max-width: none">{"".join(parts)}</svg>'
-    )
+    svg = render("circuit.svg", width=width, height=size, alt=alt, shapes=shapes, half=BOX)
     return Figure(svg, caption, alt, wide=True)
 
 
@@ -74,33 +83,20 @@ def _columns(program: Program) -> Iterator[list[Op]]:
     yield from columns
 
 
-def _op(op: Op, x: int, top: int, names: Sequence[str], n_batched: int) -> Iterator[str]:
+def _op(op: Op, x: int, top: int, names: Sequence[str], n_batched: int) -> Iterator[Shape]:
     ys = [top + LINE * wire for wire in op.wires]
     if len(ys) > 1:
-        yield f'<path class="link" d="M{x} {min(ys)}V{max(ys)}"/>'
+        yield Shape("link", x, min(ys), to=max(ys))
     if isinstance(op, Rotation):
-        kind = "" if op.angle is None else "data" if op.angle < n_batched else "weight"
+        role = "" if op.angle is None else "data" if op.angle < n_batched else "weight"
         below = f"{op.offset:.3g}" if op.angle is None else names[op.angle]
         letters = [f"R{op.pauli}"] if len(ys) == 1 else list(op.pauli)
-        for k, (letter, y) in enumerate(zip(letters, ys, strict=True)):
-            yield from _box(x, y, letter, kind, below if k == len(ys) - 1 else "")
+        for letter, y in zip(letters, ys, strict=True):
+            yield Shape("box", x, y, text=letter, role=role, below=below if y == ys[-1] else "")
         return
     for k, y in enumerate(ys):
         kind = TARGETS.get(op.name, "") if k or op.name == "SWAP" else "dot" if op.name in TARGETS else ""
-        if kind == "dot":
-            yield f'<circle class="dot" cx="{x}" cy="{y}" r="4"/>'
-        elif kind == "plus":
-            yield f'<circle class="ring" cx="{x}" cy="{y}" r="9"/>'
-            yield f'<path class="plus" d="M{x - 9} {y}h18M{x} {y - 9}v18"/>'
-        elif kind == "cross":
-            yield f'<path class="plus" d="M{x - 6} {y - 6}l12 12M{x + 6} {y - 6}l-12 12"/>'
+        if kind in ("dot", "plus", "cross"):
+            yield Shape(kind, x, y)
         else:
-            yield from _box(x, y, kind or NAMES.get(op.name, op.name), "", "")
-
-
-def _box(x: int, y: int, text: str, kind: str, below: str) -> Iterator[str]:
-    half = BOX + 4
-    yield f'<rect class="box {kind}" x="{x - half}" y="{y - BOX}" width="{2 * half}" height="{2 * BOX}"/>'
-    yield f'<text x="{x}" y="{y - 5 if below else y}">{escape(text)}</text>'
-    if below:
-        yield f'<text class="below" x="{x}" y="{y + 8}">{escape(below)}</text>'
+            yield Shape("box", x, y, text=kind or NAMES.get(op.name, op.name))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+import qbp
 from qbp import report as page
 from qbp.analysis.diagnosis import Finding, Picture
 from qbp.cli import main
@@ -25,15 +26,33 @@ from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
 from qbp.comparison.grid import cell_path
 from qbp.comparison.verdicts import judge
 from qbp.errors import ArgumentError, ConfigError
+from qbp.report import charts, parts, text
 from qbp.report import comparison as comparison_page
-from qbp.report import parts, text
 from qbp.report.charts import cliques
-from qbp.report.document import Document, Heat, Table, Verdict
+from qbp.report.circuit import circuit
+from qbp.report.document import (
+    Badge,
+    Code,
+    Column,
+    Details,
+    Document,
+    Dot,
+    Grid,
+    Heading,
+    Heat,
+    Paragraph,
+    Scale,
+    Section,
+    Strong,
+    Table,
+    Verdict,
+)
 from qbp.report.html import STYLE, to_html
 from qbp.runs import config
 from qbp.runs import run as runs
 from qbp.runs import stages as pipeline
 from qbp.runs.folder import read_config
+from qbp.training.checkpoint import History
 
 HOSTILE = """<script>alert("1")</script> & 'co'"""
 
@@ -242,6 +261,23 @@ def test_text_is_escaped_everywhere() -> None:
     assert "<script" not in source and "&lt;script&gt;" in source
     Tree(source)
     Tree(to_html(Document(HOSTILE, HOSTILE, (Verdict("TIES", HOSTILE, HOSTILE, HOSTILE),), ((HOSTILE, HOSTILE),), ())))
+
+
+def test_every_block_and_cell_is_escaped_and_text_to_copy_stays_as_it_is() -> None:
+    cells = (HOSTILE, Strong(HOSTILE), Badge(HOSTILE), Heat(HOSTILE, 0.5), Dot(1.0, 0.0, 2.0))
+    columns = tuple(Column(HOSTILE, "dots" if isinstance(cell, Dot) else "text") for cell in cells)
+    scale = Scale(0.0, 2.0, ((1.0, HOSTILE),), line=1.0, band=(0.5, 1.5))
+    table = Table(HOSTILE, columns, (cells,), HOSTILE, scale)
+    code = Code(HOSTILE, f"  two\n\n   lines {HOSTILE}\n")
+    drawing = circuit(qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1).circuit, HOSTILE)
+    blocks = (Heading(HOSTILE), Paragraph(HOSTILE), Grid((code, drawing)), Details(HOSTILE, (table,)))
+    source = to_html(Document(HOSTILE, "", (), (), (Section("a", HOSTILE, blocks),)))
+    tree = Tree(source)
+    assert "<script" not in source and {tag for tag, _, _ in tree.elements}.isdisjoint({"script", "b", "img"})
+    (copied,) = (tree.text[k] for k, _ in tree.all("code"))
+    assert copied == code.text
+    hostile_drawing = charts.curves({HOSTILE: History(({"epoch": 1, "loss": 0.5},))}, "loss", HOSTILE)
+    assert "<script" not in hostile_drawing.svg
 
 
 def luminance(colour: str) -> float:
