@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 
 # The wings from the ground up, one line each: a wing imports from those above it in this table, and never in a circle.
 WINGS = (
-    "errors _moved _version",
+    "errors limits _moved _version",
     "storage",
     "circuit",
     "data",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,8 @@ import numpy as np
 from qbp.circuit.program import Expval
 from qbp.circuit.qasm.expression import PI, Expression
 from qbp.circuit.qasm.listing import Call, Listing
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, check_choice, check_count
+from qbp.limits import check_gates
 
 __all__ = [
     "ANSATZE",
@@ -40,13 +40,8 @@ __all__ = [
 
 
 def _count(name: str, value: int, least: int = 1) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ArgumentError(f"Argument `{name}` must be a whole number of at least {least}, but is {value!r}")
-    return number
+    check_count(name, value, least)
+    return int(value)
 
 
 def _power_of_two(n_qubits: int) -> int:
@@ -58,9 +53,14 @@ def _power_of_two(n_qubits: int) -> int:
 
 def _variables(letter: str, *shape: int) -> Any:
     """An array of the variables x_0, x_1... or w_0, w_1... in C order."""
+    _check_gates(math.prod(shape))  # a gate takes each
     array = np.empty(math.prod(shape), dtype=object)
     array[:] = [Expression.variable(f"{letter}_{k}") for k in range(len(array))]
     return array.reshape(shape)
+
+
+def _check_gates(number: int) -> None:
+    check_gates(number, "A circuit of so many qubits and layers")
 
 
 def _listing(
@@ -233,6 +233,7 @@ def zz_map(n_qubits: int, n_layers: int, *, reps: int = 2) -> Listing:
     """
     n, layers, reps = _count("n_qubits", n_qubits), _count("n_layers", n_layers), _count("reps", reps)
     x, w = _variables("x", n), _variables("w", layers + 1, n)
+    _check_gates(reps * 3 * math.comb(n, 2))
     calls = [Call("Hadamard", (wire,)) for wire in range(n)] + _each("PhaseShift", 2 * x)
     for i, j in itertools.combinations(range(n), 2):
         phase = Call("PhaseShift", (j,), (2 * (PI - x[i]) * (PI - x[j]),))
@@ -255,6 +256,7 @@ def iqp(n_qubits: int, n_layers: int, *, repeats: int = 1) -> Listing:
     """
     n, layers, repeats = _count("n_qubits", n_qubits), _count("n_layers", n_layers), _count("repeats", repeats)
     x, w = _variables("x", n), _variables("w", layers, n, 3)
+    _check_gates(repeats * 3 * math.comb(n, 2))
     calls = [Call("Hadamard", (wire,)) for wire in range(n)] + _each("RZ", x)
     for i, j in itertools.combinations(range(n), 2):
         calls += [Call("CNOT", (i, j)), Call("RZ", (j,), (x[i] * x[j],)), Call("CNOT", (i, j))]
@@ -318,6 +320,7 @@ def qcnn(n_qubits: int, n_layers: int) -> Listing:
     """
     n, layers = _power_of_two(n_qubits), _count("n_layers", n_layers)
     x, w = _variables("x", n), _variables("w", n.bit_length() - 1, 4 * layers + 2)
+    _check_gates(10 * n * layers)  # five for each pair of neighbours, n of them, n / 2 on the next level...
     calls, wires = _each("RY", x), list(range(n))
     for level in w:
         ring = [*wires, wires[0]] if len(wires) > 2 else wires

@@ -156,16 +156,24 @@ def _measured(program: Program, frame: Frame) -> tuple[Measured, list[Turn]]:
 def _visible(turns: list[Turn], measured: Iterable[Word]) -> list[Turn]:
     """The rotations without those that commute with all that comes after them: no measurement can see them."""
     later = list(measured)
-    xs = np.zeros(len(turns) + len(later), np.int64)
+    widest = max((word.x | word.z for word in (*later, *(turn.word for turn in turns))), default=0)
+    n_parts = -(-max(1, widest.bit_length()) // 63)  # a mask of more than 63 qubits takes several integers
+    xs = np.zeros((n_parts, len(turns) + len(later)), np.int64)
     zs = np.zeros_like(xs)
     for k, word in enumerate(later):
-        xs[k], zs[k] = word.x, word.z
+        xs[:, k], zs[:, k] = _parts(word.x, n_parts), _parts(word.z, n_parts)
     kept: list[Turn] = []
     n = len(later)
     for turn in reversed(turns):
-        x, z = turn.word.x, turn.word.z
-        if ((np.bitwise_count(xs[:n] & z) + np.bitwise_count(zs[:n] & x)) & 1).any():
+        x, z = _parts(turn.word.x, n_parts), _parts(turn.word.z, n_parts)
+        crossings = np.bitwise_count(xs[:, :n] & z[:, None]) + np.bitwise_count(zs[:, :n] & x[:, None])
+        if (crossings.sum(0, dtype=np.int64) & 1).any():
             kept.append(turn)
-            xs[n], zs[n] = x, z
+            xs[:, n], zs[:, n] = x, z
             n += 1
     return kept[::-1]
+
+
+def _parts(mask: int, n_parts: int) -> np.ndarray:
+    """A mask as integers of 63 bits, the lowest first."""
+    return np.array([mask >> 63 * k & 2**63 - 1 for k in range(n_parts)], np.int64)

@@ -15,6 +15,7 @@ from numbers import Integral
 from qbp.circuit.gates import GATES, Gate
 from qbp.circuit.pauli import Word
 from qbp.errors import ArgumentError, CircuitError
+from qbp.limits import check_memory
 
 __all__ = [
     "Clifford",
@@ -129,6 +130,8 @@ class Program:
                 if not measurement.wires:
                     raise CircuitError("Probabilities need at least one wire")
                 self._check_wires(measurement.wires, measurement)
+                if len(measurement.wires) > 24:  # 2^24 outputs fit anywhere
+                    check_memory(f"The probabilities of {len(measurement.wires)} qubits", 4, len(measurement.wires))
             else:
                 if not measurement.terms:
                     raise CircuitError("An observable needs at least one term")

@@ -12,6 +12,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.pauli import Word
 from qbp.circuit.program import Expval, Program
+from qbp.limits import check_memory
 
 __all__ = ["Dense"]
 
@@ -42,6 +43,8 @@ class Dense:
         """The state at the end of the circuit, up to a global phase; (B, 2^N) complex."""
         full = angles.full()
         n = program.n_qubits
+        numbers = len(full) * 4 + 2  # the state and three like it while a rotation is applied, and integers
+        check_memory(f"{n} qubits and a batch of {len(full)} in {full.dtype}", 2 * full.itemsize * numbers, n)
         if amplitudes is None:
             psi = torch.zeros(len(full), 2**n, dtype=full.dtype.to_complex(), device=full.device)
             psi[:, 0] = 1

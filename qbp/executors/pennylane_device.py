@@ -11,14 +11,24 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.lock import LOCK
-from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation
+from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation, wires_of
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Gradients
+from qbp.limits import check_memory
 
 __all__ = ["PennyLaneDevice", "measurements", "operation"]
 
 SEEDED = ("default.qubit", "default.mixed", "default.clifford", "reference.qubit")
 """Devices that take a seed of their samples, besides lightning's."""
+
+# Simulators by name, with the number of axes that a wire takes of what they hold: a state's one, a density matrix' two.
+_AXES = {
+    "default.qubit": 1,
+    "reference.qubit": 1,
+    "lightning.qubit": 1,
+    "lightning.kokkos": 1,
+    "default.mixed": 2,
+}
 
 _ONE_ANGLE = {"X": "RX", "Y": "RY", "Z": "RZ", "XX": "IsingXX", "YY": "IsingYY", "ZZ": "IsingZZ"}
 
@@ -73,19 +83,20 @@ class PennyLaneDevice:
     def __deepcopy__(self, memo: dict[int, Any]) -> PennyLaneDevice:
         return self  # holds no state of a model, and devices of compiled simulators cannot be copied
 
-    def _make(self, n_qubits: int) -> Any:
+    def _make(self, program: Program) -> Any:
         import pennylane as qml
 
+        self._check_memory(program, 1)
         seed = None if self.shots is None else int(torch.randint(2**31, (), generator=self.generator))
-        return qml.device(self.device_name, wires=n_qubits, **_seed(self.device_name, seed))
+        return qml.device(self.device_name, wires=program.n_qubits, **_seed(self.device_name, seed))
 
     def _device_for(self, program: Program) -> Any:
         if self._device is not None:
             return self._device
         if self.shots is not None:  # a device of its own for each call, so that torch's seed alone says what it samples
-            return self._make(program.n_qubits)
+            return self._make(program)
         if program.n_qubits not in self._made:
-            self._made[program.n_qubits] = self._make(program.n_qubits)
+            self._made[program.n_qubits] = self._make(program)
         return self._made[program.n_qubits]
 
     def _tape(self, program: Program, columns: Any, amplitudes: Tensor | None) -> Any:
@@ -100,6 +111,7 @@ class PennyLaneDevice:
     def _execute(self, program: Program, angles: Angles, amplitudes: Tensor | None) -> Tensor:
         import pennylane as qml
 
+        self._check_memory(program, angles.n_samples if angles.batched.shape[1] else 1)
         batched, shared = angles.batched.double().numpy(force=True), angles.shared.double().numpy(force=True)
         norms = None
         if amplitudes is not None:
@@ -110,6 +122,17 @@ class PennyLaneDevice:
             (result,) = qml.execute([tape], self._device_for(program), diff_method=None)
         outputs = _rows(result, program, angles.n_samples).to(angles.batched)
         return outputs if norms is None else outputs * norms.to(outputs) ** 2
+
+    def _check_memory(self, program: Program, n_samples: int) -> None:
+        """Refuse what the device would only find out by trying."""
+        axes = _AXES.get(self.device_name)
+        if axes is not None:
+            wires = {w for op in program.ops for w in op.wires} | set(wires_of(program.measurements))
+            check_memory(
+                f"{len(wires)} qubits and a batch of {n_samples} on {self.device_name}",
+                16 * n_samples,
+                axes * len(wires),
+            )
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         if not angles.n_samples:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, check_choice, check_count, check_share
+from qbp.limits import check_memory
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import renew, seeded
 
@@ -72,12 +73,13 @@ def mlp(n_inputs: int, *hidden_and_out: int, activation: str = "tanh", seed: int
         torch.Size([5, 2])
     """
     check_choice("activation", activation, ACTIVATIONS)
-    _check_width("n_inputs", n_inputs)
+    check_count("n_inputs", n_inputs)
     if not hidden_and_out:
         raise ArgumentError("Argument `hidden_and_out` must end with the number of outputs, but is empty")
     for width in hidden_and_out:
-        _check_width("hidden_and_out", width)
+        check_count("hidden_and_out", width)
     widths = (n_inputs, *hidden_and_out)
+    _check_size(*widths)
     with seeded(seed):
         layers: list[nn.Module] = []
         for below, above in pairwise(widths):
@@ -123,8 +125,8 @@ def hybrid(
         >>> hybrid(8, 2, seed=0)(torch.zeros(5, 8)).shape
         torch.Size([5, 2])
     """
-    _check_width("n_inputs", n_inputs)
-    _check_width("n_outputs", n_outputs)
+    check_count("n_inputs", n_inputs)
+    check_count("n_outputs", n_outputs)
     family = isinstance(circuit, str) and not circuit.endswith(".qasm")
     with seeded(seed):
         layer = QuantumLayer(
@@ -140,7 +142,10 @@ def hybrid(
             raise ArgumentError("Argument `circuit` must take inputs, but has none")
         if layer.n_outputs is None or layer.circuit.is_scalar:
             raise ArgumentError("Argument `circuit` must return a list of outputs known in advance")
-        encoder = nn.Linear(n_inputs, n_qubits if layer.n_inputs is None else layer.n_inputs)
+        width = n_qubits if layer.n_inputs is None else layer.n_inputs
+        _check_size(n_inputs, width)
+        _check_size(layer.n_outputs, n_outputs)
+        encoder = nn.Linear(n_inputs, width)
         return nn.Sequential(encoder, BoundedAngle(scale), layer, nn.Linear(layer.n_outputs, n_outputs))
 
 
@@ -187,10 +192,9 @@ def matched_mlp(
         >>> n_parameters(mlp(8, 5, 4, 2)), n_parameters(twin)
         (79, 79)
     """
-    _check_width("n_inputs", n_inputs)
-    _check_width("n_outputs", n_outputs)
-    if not 0 <= tolerance < 1:
-        raise ArgumentError(f"Argument `tolerance` must be a share, at least 0 and below 1, but is {tolerance}")
+    check_count("n_inputs", n_inputs)
+    check_count("n_outputs", n_outputs)
+    check_share("tolerance", tolerance, zero=True)
     target = n_parameters(model)
     nearest = _size(n_inputs, 1, n_outputs)
     for depth in (1, 2, 3):
@@ -222,6 +226,6 @@ def _size(*widths: int) -> int:
     return sum((below + 1) * above for below, above in pairwise(widths))
 
 
-def _check_width(name: str, width: object) -> None:
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise ArgumentError(f"Argument `{name}` must be a positive integer, but is {width!r}")
+def _check_size(*widths: int) -> None:
+    """Refuse layers that do not fit, with their gradients and an optimiser's two moments."""
+    check_memory("Dense layers of these widths", 4 * 4 * _size(*widths))

@@ -320,7 +320,7 @@ def test_every_input_and_every_weight_matters(name):
 def test_sizes_are_checked(name):
     build = ANSATZE[name]
     for n in (0, -1, 2.0, "2", True, None):
-        with pytest.raises(ArgumentError, match="`n_qubits` must be a whole number"):
+        with pytest.raises(ArgumentError, match=r"`n_qubits` must be (a positive|an) integer"):
             build(n, 1)
     for layers in (0, -1, 1.5, None):
         with pytest.raises(ArgumentError, match="`n_layers`"):
@@ -331,6 +331,13 @@ def test_sizes_are_checked(name):
             build(6, 1)
     with pytest.raises(ArgumentError, match=r"`name` must be one of 'strongly_entangling'.* but is 'nothing'"):
         ansatz.weight_shapes("nothing", 2, 1)
+
+
+@pytest.mark.parametrize("name", ANSATZE)
+def test_what_would_take_hours_is_refused_before_it_is_built(name):
+    for n, layers in ((2**30, 1), (2**20000, 1), (2**16, 40), (16, 10**9))[: 2 if name == "xor" else None]:
+        with pytest.raises(ArgumentError, match=r"would have at least (about )?[\d,^]+ gates, but a circuit may have"):
+            ANSATZE[name](n, layers)
 
 
 # ---- circuits/ ---------------------------------------------------------------------------------------

@@ -458,10 +458,10 @@ def test_bad_arguments():
 def test_too_many_qubits_are_refused(monkeypatch):
     monkeypatch.setattr(native, "physical_memory", lambda: 2**30)
     program = Program(26, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
-    with pytest.raises(ArgumentError, match=r"26 qubits .* take 1\.5 GiB in float32, but there are 1\.0 GiB"):
+    with pytest.raises(ArgumentError, match=r"26 qubits .* in float32 take 1\.5 GiB, but there are 1\.0 GiB"):
         Native()(program, Angles(torch.zeros(1, 0), torch.zeros(1)))
     everything = Program(14, (Rotation("Y", (0,), 0),), (Probs(tuple(range(14))),), 1)
-    with pytest.raises(ArgumentError, match=r"14 qubits with 16384 outputs and a batch of 100000 take"):
+    with pytest.raises(ArgumentError, match=r"16384 outputs of 14 qubits and a batch of 100000 in float32 take"):
         Native()(everything, Angles(torch.zeros(100_000, 0), torch.zeros(1)))
 
 

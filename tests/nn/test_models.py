@@ -95,7 +95,7 @@ def test_twin_prefers_shallow_and_exact() -> None:
     assert len(hidden) == 2 and min(hidden) > 1
     with pytest.raises(ArgumentError, match=r"has 20 parameters, and no MLP from 16 inputs .* nearest: 37"):
         matched_mlp(nn.Linear(19, 1), 16, 10)
-    with pytest.raises(ArgumentError, match="`tolerance` must be a share"):
+    with pytest.raises(ArgumentError, match="`tolerance` must be at least 0 and below 1"):
         matched_mlp(exact, 8, 2, tolerance=5)
 
 

@@ -19,8 +19,9 @@ from qbp.executors import Gradients
 from qbp.executors.native import batch, single
 from qbp.executors.native.kernels.jit import wait_for_compiler
 from qbp.executors.native.kernels.simd import LANES
-from qbp.executors.native.memory import empty, physical_memory
+from qbp.executors.native.memory import empty
 from qbp.executors.native.plan import Plan, compile_program
+from qbp.limits import check_memory, physical_memory
 
 __all__ = ["Native", "compile_backward", "lanes_are_amplitudes"]
 
@@ -149,20 +150,18 @@ def _size(program: Program, batched: np.ndarray, shared: np.ndarray, parts: np.n
             f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
             f"but has {batched.shape} and {shared.shape}"
         )
-    n_samples, n_qubits, width = len(batched), program.n_qubits, LANES[batched.dtype]
+    n_samples, n_qubits, lanes = len(batched), program.n_qubits, LANES[batched.dtype]
+    most, what = physical_memory(), f"{n_qubits} qubits and a batch of {n_samples} in {batched.dtype}"
+    check_memory(what, 6 * batched.itemsize, n_qubits, most)  # a state, and two at work: all that follows fits numbers
     alone = not of_samples and lanes_are_amplitudes(n_qubits, n_samples, batched.dtype)
-    plan = _plan(program, 0, width.bit_length() - 1) if alone else _plan(program, batched.shape[1], 0)
-    width = 1 if alone else width
+    width = 1 if alone else lanes
     n_chunks, chunk_bytes = -(-n_samples // width), 2 * width * batched.itemsize << n_qubits
     fixed = 2 * program.n_outputs * n_samples * batched.itemsize + 2 * parts.nbytes
     fixed += min(n_chunks * chunk_bytes, max(SAVE_LIMIT, chunk_bytes))
     each = 2 * chunk_bytes + width * program.n_outputs * batched.itemsize  # of a thread
-    if fixed + each > physical_memory():
-        raise ArgumentError(
-            f"{n_qubits} qubits with {program.n_outputs} outputs and a batch of {n_samples} take "
-            f"{(fixed + each) / 2**30:.1f} GiB in {batched.dtype}, but there are {physical_memory() / 2**30:.1f} GiB"
-        )
-    n_threads = max(1, min(torch.get_num_threads(), (physical_memory() - fixed) // (2 * each)))
+    check_memory(f"{program.n_outputs} outputs of {what}", fixed + each, most=most)
+    plan = _plan(program, 0, lanes.bit_length() - 1) if alone else _plan(program, batched.shape[1], 0)
+    n_threads = max(1, min(torch.get_num_threads(), (most - fixed) // (2 * each)))
     if (n_chunks * chunk_bytes >> 7) * (8 + plan.n_items) < THREADS_FROM:
         n_threads = 1
     return _Size(program, plan, single if alone else batch, width, n_chunks, chunk_bytes, n_threads)

@@ -1,14 +1,13 @@
-"""Buffers that threads keep, and how much memory there is."""
+"""Buffers that threads keep."""
 
 from __future__ import annotations
 
-import os
 import threading
 
 import numpy as np
 import torch
 
-__all__ = ["MAX_BUFFER", "buffer", "empty", "physical_memory"]
+__all__ = ["MAX_BUFFER", "buffer", "empty"]
 
 MAX_BUFFER = 2**27
 """Bytes of a buffer that a thread keeps."""
@@ -39,11 +38,3 @@ def buffer(n: int, dtype: np.dtype) -> np.ndarray:
     if new.nbytes <= MAX_BUFFER:
         _LOCAL.buffers[dtype] = new
     return new
-
-
-def physical_memory() -> int:
-    """Physical memory in bytes."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not there on Windows
-        return 2**40

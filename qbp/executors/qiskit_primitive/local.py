@@ -17,6 +17,7 @@ from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.options import MITIGATION, TRANSPILING
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work
+from qbp.limits import check_memory
 
 __all__ = ["Aer", "Statevector", "fake", "require", "twin_of"]
 
@@ -87,7 +88,11 @@ class Statevector(_Local):
     def run(self, work: Work) -> Results:
         """The outputs."""
         compiled, shots = work.payload.compiled, work.payload.shots
-        rows = max(1, MAX_ELEMENTS >> compiled.program.n_qubits)
+        n_qubits = compiled.program.n_qubits
+        check_memory(
+            f"State vectors of {n_qubits} qubits", 4 * 16, n_qubits
+        )  # complex, and three while it is worked on
+        rows = max(1, MAX_ELEMENTS >> n_qubits)
         blocks = [work.values[i : i + rows] for i in range(0, len(work.values), rows)]
         if shots is None and not compiled.measures_probs:
             values = np.concatenate([self._expvals(compiled, block) for block in blocks])
