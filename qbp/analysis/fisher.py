@@ -6,7 +6,7 @@ All of it exactly and without noise, by the native engine in float64, whatever t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -257,9 +257,12 @@ def model_jacobian(model: nn.Module, x: Tensor) -> Tensor:
         while m < n_outputs:
             outputs = model(sample)  # anew for each: what the adjoint rule saves serves once
             n_outputs = outputs.shape[1]
-            found = torch.autograd.grad(outputs[0, m], parameters, allow_unused=True)
+            found: Sequence[Tensor | None] = [None] * len(parameters)
+            if parameters and outputs.requires_grad:
+                found = torch.autograd.grad(outputs[0, m], parameters, allow_unused=True)
             pairs = zip(parameters, found, strict=True)
-            rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]))
+            parts = [(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]
+            rows.append(torch.cat(parts) if parts else outputs.new_zeros(0))
             m += 1
     return torch.stack(rows).unflatten(0, (len(x), -1))
 

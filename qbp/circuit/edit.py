@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from qbp.circuit import fx_graphs as graphs
-from qbp.circuit.angles import AngleMap, trace_angles
-from qbp.circuit.program import Op, Program, Rotation
+from qbp.circuit.angles import AngleMap, Terms, trace_angles
+from qbp.circuit.program import Op, Rotation
 from qbp.circuit.tracing import Circuit
 from qbp.errors import CircuitError
 
@@ -103,6 +103,13 @@ def remake(
             picks[r, row[term]] += factor
     place_x, fixed_x = _placement(old.n_inputs, inputs)
     place_w, fixed_w = _placement(old.n_weights, weights)
+    if len(plain) == len(turning) and old.amplitudes_graph is None:  # nothing to trace
+        kept = torch.tensor([*kept_inputs, *(old.n_inputs + p for p in range(old.n_weights) if p not in weights)])
+        values = torch.zeros(old.n_inputs + old.n_weights, dtype=torch.float64)
+        for column, value in [*inputs.items(), *((old.n_inputs + p, v) for p, v in weights.items())]:
+            values[column] = value
+        slopes, offsets = picks @ slopes, picks @ (offsets + slopes @ values)
+        return _remade(circuit, ops, turning, *_affine_map(slopes[:, kept.long()], offsets, len(kept_inputs)), shapes)
     parts = ((len(old.inputs), old.batched_graph), (old.n_batched + len(old.shared), old.shared_graph))
 
     def angles(x: Tensor, named: dict[str, Tensor]) -> tuple[list[Tensor], Tensor | None]:
@@ -121,7 +128,36 @@ def remake(
                     found[k] = torch.stack([every[term] * factor for term, factor in sums[k]]).sum()
         return [found[k] for k in turning], None if old.amplitudes_graph is None else old.amplitudes_graph(x, w)
 
-    angle_map, resolved = trace_angles(angles, len(kept_inputs), shapes)
+    return _remade(circuit, ops, turning, *trace_angles(angles, len(kept_inputs), shapes), shapes)
+
+
+def _affine_map(slopes: Tensor, offsets: Tensor, n_inputs: int) -> tuple[AngleMap, list[int | float]]:
+    """What `trace_angles` makes of affine angles, from their slopes (K, I + P) and offsets (K,)."""
+    of_inputs, of_weights = slopes[:, :n_inputs], slopes[:, n_inputs:]
+    batched = torch.nonzero((of_inputs != 0).any(1)).flatten().tolist()
+    shared = torch.nonzero((of_weights != 0).any(1) & ~(of_inputs != 0).any(1)).flatten().tolist()
+    angle_map = AngleMap(
+        n_inputs,
+        of_weights.shape[1],
+        Terms.of_jacobian(of_inputs[batched], offsets[batched]),
+        Terms.of_jacobian(of_weights[batched], torch.zeros(len(batched), dtype=torch.float64)),
+        Terms.of_jacobian(of_weights[shared], offsets[shared]),
+    )
+    resolved: list[int | float] = offsets.tolist()
+    for index, k in enumerate([*batched, *shared]):
+        resolved[k] = index
+    return angle_map, resolved
+
+
+def _remade(
+    circuit: Circuit,
+    ops: Sequence[Op],
+    turning: Sequence[int],
+    angle_map: AngleMap,
+    resolved: Sequence[int | float],
+    shapes: dict[str, tuple[int, ...]],
+) -> Circuit:
+    """The circuit with the ops whose angles `turning` became what is `resolved`: an angle of the map, or a number."""
     became = dict(zip(turning, resolved, strict=True))
     new: list[Op] = []
     for op in ops:
@@ -133,19 +169,9 @@ def remake(
                 op = replace(op, angle=None, scale=1.0, offset=op.scale * at + op.offset)
         if not is_identity(op):
             new.append(op)
-    program = circuit.program
-    return replace(
-        circuit,
-        program=Program(
-            program.n_qubits,
-            tuple(new),
-            program.measurements,
-            angle_map.n_batched + angle_map.n_shared,
-            program.amplitudes,
-        ),
-        angle_map=angle_map,
-        weight_shapes=shapes,
-    )
+    n_angles = angle_map.n_batched + angle_map.n_shared
+    program = replace(circuit.program, ops=tuple(new), n_angles=n_angles)
+    return replace(circuit, program=program, angle_map=angle_map, weight_shapes=shapes)
 
 
 def kept_shapes(circuit: Circuit, fixed: Mapping[int, float]) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from qbp import executors
 from qbp.circuit.edit import affine_angles, drop_ops
 from qbp.circuit.program import Program
-from qbp.compression.groups import Group
+from qbp.compression.groups import Group, prunable
 from qbp.compression.simplify import simplify_layer
 from qbp.data import Dataset
 from qbp.errors import ArgumentError
 from qbp.executors import Executor
+from qbp.nn.flow import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import flat_values, shrink
 from qbp.training.metrics import evaluate, main_metric
@@ -133,9 +133,9 @@ def snap(
     Returns:
         A copy with fewer weights.
     """
-    executor, best = _device(backend), copy.deepcopy(model)
+    executor, best = _device(backend), copied(model)
     floor = _quality(model, data) - max_drop
-    for name in [name for name, module in model.named_modules() if isinstance(module, QuantumLayer)]:
+    for name in sorted(prunable(model, data.x)[1]):
         tried: set[tuple[float, ...]] = set()
         while True:
             layer = best.get_submodule(name)
@@ -146,7 +146,7 @@ def snap(
                 if key in tried:
                     continue
                 tried.add(key)
-                trial = copy.deepcopy(best)
+                trial = copied(best)
                 changed = trial.get_submodule(name)
                 assert isinstance(changed, QuantumLayer)
                 shrink(changed, weights={p: value})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from qbp.compression.distillation_losses import LOSSES, Lesson, Term, activations_of, listening, recall, regressor_of
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice, check_positive, check_share
+from qbp.nn.flow import copied, flow_of
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
 from qbp.training.checkpoint import Row, check_new
@@ -69,7 +69,8 @@ def distill(
             1412.6550: behind a linear map that is trained too) and "attention" compare the `layers` that are named;
             "relational" ("distance", "angle") compares outputs, "expectation" the first quantum layers, unless
             `layers` are named.
-        layers: (path in the student, path in the teacher), as of `named_modules`; or such a pair for each method.
+        layers: (path in the student, path in the teacher), as of `named_modules`; or such a pair for each method. Such
+            a module must be called once for each batch.
         logit_norm: standardise logits before softening.
         seed, progress: as in `fit`.
         run_dir: where metrics and checkpoint go; the same call with `resume` returns the student of a finished run.
@@ -107,7 +108,7 @@ def distill(
     if run_dir is not None:
         check_new(Path(run_dir), resume)
     weights = _weights(method, data)
-    student = copy.deepcopy(student)  # the caller's stays as it is
+    student = copied(student)  # the caller's stays as it is
     own = {name: _path(student, name, "student", layers) for name in weights}
     asked = [{name: _path(each, name, "teacher", layers) for name in weights} for each in teachers]
     few = data.subset(range(min(2, len(data))))
@@ -115,7 +116,7 @@ def distill(
     hard = objective(data, training.loss)
     hard(probe[""], place(student, few)[1])  # refuses a student that does not fit
     wants_scale = "kd" in weights and not logit_norm and alpha < 1
-    if wants_scale and isinstance([*student.modules()][-1], BOUNDED):  # no training makes such logits larger
+    if wants_scale and _is_bounded(student, place(student, few)[0]):  # no training makes such logits larger
         _warn_if_flat("student", probe[""], temperature)
     say = recall(teachers, [{"", *theirs.values()} for theirs in asked], data, seed, run_dir)
     for said in say if wants_scale else ():
@@ -134,6 +135,7 @@ def distill(
     return student
 
 
+<<<<<<< HEAD
 def _terms(
     weights: Mapping[str, float],
     own: Mapping[str, str],
@@ -159,6 +161,13 @@ def _terms(
             terms.append((term, regressor_of(term, probe[own[name]]).to(probe[""])))
             start += term.width
     return terms, torch.cat(columns, 1)
+=======
+def _is_bounded(model: nn.Module, x: Tensor) -> bool:
+    """Whether what the model gives comes straight from a module with bounded outputs."""
+    flow = flow_of(model, x)
+    last = [step for step in flow.steps if not {*step.gives}.isdisjoint(flow.outputs)]
+    return any(isinstance(step.what, BOUNDED) for step in last)
+>>>>>>> af5053d (Pruned models are run beside the model they must agree with; shared modules, ties and skips are seen)
 
 
 def _weights(method: str | Mapping[str, float], data: Dataset) -> dict[str, float]:
@@ -176,7 +185,7 @@ def _weights(method: str | Mapping[str, float], data: Dataset) -> dict[str, floa
 
 def _path(model: nn.Module, name: str, role: str, layers: Any) -> str:
     """The layer that a method compares, as a path in `model`; "" is the model itself."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     if name in ("kd", "logits"):
         return ""
     pair = layers.get(name) if isinstance(layers, Mapping) else layers

@@ -204,6 +204,11 @@ def activations_of(model: nn.Module, data: Dataset, paths: set[str], seed: int) 
             for part in place(model, data)[0].split(1024):
                 model(part)
     for path, parts in found.items():
+        if len(parts) > len(found[""]):
+            raise ArgumentError(
+                f"Module {path!r} is called {len(parts) // len(found[''])} times for a batch, so that it is not clear "
+                "what to compare: name in `layers` a module that is called once"
+            )
         if not parts or not all(isinstance(part, Tensor) and part.ndim >= 2 for part in parts):
             raise ArgumentError(f"Module {path!r} must give one tensor (B, ...) each time the model is called")
     joined = {path: torch.cat(parts) for path, parts in found.items()}
@@ -239,7 +244,7 @@ def recall(
 @contextmanager
 def listening(model: nn.Module, paths: set[str], hear: Callable[[str, Tensor], object]) -> Iterator[None]:
     """Call ``hear(path, output)`` whenever one of the modules gives an output."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
 
     def hook(path: str) -> Any:
         return lambda module, inputs, output: hear(path, output) and None

@@ -15,7 +15,7 @@ from qbp.nn.flow import ROWS, Flow, Step, flow_of, guessed_rows, tensors_in, who
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
 
-__all__ = ["KINDS", "Chain", "Group", "groups_of", "kinds_of", "neuron_chains", "rows_for"]
+__all__ = ["KINDS", "Chain", "Group", "groups_of", "kinds_of", "neuron_chains", "prunable", "rows_for"]
 
 KINDS = {
     "neuron": "a row of a linear layer with its bias, and the column, or the encoding angles, that it feeds",
@@ -97,7 +97,7 @@ def groups_of(model: nn.Module, what: str | Sequence[str] = "both", x: Tensor | 
     """
     kinds = kinds_of(what)
     found: list[Group] = []
-    chains, layers = _prunable(model, x)
+    chains, layers = prunable(model, x)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and "neuron" in kinds and name in chains:
             found += [Group("neuron", name, (row,)) for row in range(module.out_features)]
@@ -138,10 +138,10 @@ def neuron_chains(model: nn.Module, x: Tensor | None = None) -> dict[str, Chain]
         model: the model.
         x: rows to run it on; None for random ones, where their shape can be told from the modules.
     """
-    return _prunable(model, x)[0]
+    return prunable(model, x)[0]
 
 
-def _prunable(model: nn.Module, x: Tensor | None) -> tuple[dict[str, Chain], set[str]]:
+def prunable(model: nn.Module, x: Tensor | None) -> tuple[dict[str, Chain], set[str]]:
     """`neuron_chains`, and the names of the quantum layers whose gates can go."""
     whole = whole_modules(model)
     owned = [(name, module) for name, module in model.named_modules() if name in whole]

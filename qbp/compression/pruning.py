@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from qbp.circuit.edit import used
-from qbp.compression.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains
+from qbp.compression.checking import check_same
+from qbp.compression.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains, prunable
 from qbp.compression.scores import SCORES, Gated, score
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice
 from qbp.executors import Executor
+from qbp.nn.flow import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import shrink
 from qbp.training.fitting import fit
@@ -51,11 +52,15 @@ def prune(
     """Remove the groups that matter least, and return the smaller model; `model` stays as it is.
 
     A removed neuron takes its row, bias and column with it, or the encoding angles that it fed; a removed gate its ops,
-    and its weights where nothing else uses them. What no measurement can see any more goes too.
+    and its weights where nothing else uses them. What no measurement can see any more goes too. How modules read each
+    other is seen by running the model: a layer that stands in several places is pruned in all of them, one whose
+    weights are tied to those of another, or whose neurons something else reads too, is left alone. After each round the
+    smaller model is run beside one in which the same groups do nothing, and must give the same.
 
     Args:
-        model: any module; neurons are found in its `Sequential`s, gates in its quantum layers.
-        data: what scores look at, and what `finetune` trains on.
+        model: any module whose `forward` takes one tensor.
+        data: what scores look at, what `finetune` trains on, and what the model is run on; without it on random rows of
+            a shape that its modules tell. Where they do not, neurons are left alone.
         amount: the share of the groups to remove, of each kind; or a share for each kind, as in ``{"entangler": 0.5}``.
         by: a key of `SCORES`; or "exact" for what goes without any change of the outputs (`qbp.compression.simplify`),
             to which only `seed` applies.
@@ -75,7 +80,7 @@ def prune(
         The smaller model, of ordinary modules.
 
     Raises:
-        ArgumentError: an argument is unknown or does not fit, or there is nothing to prune.
+        ArgumentError: an argument is unknown or does not fit, or there is nothing that can be pruned.
         CircuitError: a quantum layer is a QNode that runs itself.
 
     Example:
@@ -88,7 +93,7 @@ def prune(
     """
     check_choice("by", by, [*SCORES, "exact"])
     if by == "exact":
-        return _exact(model, seed)
+        return _exact(model, None if data is None else data.x, seed)
     check_choice("schedule", schedule, SCHEDULES)
     shares = _shares(amount, what)
     rounds = 1 if schedule == "one-shot" else 5 if steps is None else steps
@@ -101,16 +106,20 @@ def prune(
         raise ArgumentError(f"Argument `finetune` must hold arguments of qbp.fit, but has {', '.join(sorted(unknown))}")
     if isinstance(finetune, Mapping) and data is None:
         raise ArgumentError("Argument `data` must be a qbp.data.Dataset to fine-tune on, but is None")
-    small = copy.deepcopy(model)
-    start = None if rewind is None else copy.deepcopy(rewind)
-    if start is not None and groups_of(start, tuple(shares)) != groups_of(small, tuple(shares)):
+    small = copied(model)
+    x = None if data is None else data.x
+    start = None if rewind is None else copied(rewind)
+    if start is not None and groups_of(start, tuple(shares), x) != groups_of(small, tuple(shares), x):
         raise ArgumentError("Argument `rewind` must be the same model before training, but its groups differ")
-    before = _by_kind(groups_of(small, tuple(shares)))
+    before = _by_kind(groups_of(small, tuple(shares), x))
     if not before:
-        raise ArgumentError(f"Argument `model` must have groups of kind {', '.join(shares)}, but has none")
+        raise ArgumentError(
+            f"Argument `model` must have groups of kind {', '.join(shares)} that can go, but has none: its layers are "
+            "tied to others, or something else reads what would become narrower"
+        )
     for step in range(1, rounds + 1):
         going: list[Group] = []
-        for kind, groups in _by_kind(groups_of(small, tuple(shares))).items():
+        for kind, groups in _by_kind(groups_of(small, tuple(shares), x)).items():
             target = len(before[kind]) - round(SCHEDULES[schedule](shares[kind], step, rounds) * len(before[kind]))
             scores = score(small, groups, data, by=by, seed=seed + step)
             if backend is not None:
@@ -119,10 +128,12 @@ def prune(
                 scores = scores / saved_gates(small, groups, backend).clamp(min=1e-9)
             order = torch.argsort(scores, stable=True).tolist()
             going += _spare([groups[g] for g in order], len(groups) - target, groups)
-        remove(small, going)
+        expected = masked(small, going)
+        remove(small, going, x)
+        check_same(expected, small, x, sorted({group.owner for group in going}))
         if start is not None:
-            remove(start, going)
-            small = copy.deepcopy(start)
+            remove(start, going, x)
+            small = copied(start)
         if isinstance(finetune, Mapping):
             assert data is not None
             fit(small, data, **{"seed": seed, **finetune})
@@ -131,23 +142,30 @@ def prune(
     return small
 
 
-def _exact(model: nn.Module, seed: int) -> nn.Module:
+def _exact(model: nn.Module, x: Tensor | None, seed: int) -> nn.Module:
     """A copy without gates, weights and neurons that its outputs do not need."""
     from qbp.compression.simplify import (
         simplify_layer,  # it needs the native engine, which `import qbp` does not wait for
     )
 
-    small = copy.deepcopy(model)
-    for module in small.modules():
-        if isinstance(module, QuantumLayer):
+    small = copied(model)
+    changed: list[str] = []
+    for name, module in small.named_modules():
+        if isinstance(module, QuantumLayer) and (module.executor is None or name in prunable(model, x)[1]):
+            before = copied(module)
             simplify_layer(module, seed=seed)
+            check_same(before, module, None, [name])
+            changed.append(name)
     for _ in range(1 + sum(isinstance(module, nn.Linear) for module in small.modules())):  # one may kill another
-        chains = neuron_chains(small)
-        dead = [g for g in groups_of(small, "neuron") if _is_dead(small.get_submodule(g.owner), chains[g.owner], g)]
-        going = _spare(dead, len(dead), groups_of(small, "neuron"))
+        chains = neuron_chains(small, x)
+        neurons = groups_of(small, "neuron", x)
+        dead = [g for g in neurons if _is_dead(small.get_submodule(g.owner), chains[g.owner], g)]
+        going = _spare(dead, len(dead), neurons)
         if not going:
             break
-        remove(small, going)
+        remove(small, going, x)
+        changed += [group.owner for group in going]
+    check_same(model, small, x, sorted(set(changed)))
     return small
 
 
@@ -194,12 +212,13 @@ def _spare(ranked: Sequence[Group], count: int, groups: Sequence[Group]) -> list
     return going
 
 
-def remove(model: nn.Module, groups: Sequence[Group]) -> None:
+def remove(model: nn.Module, groups: Sequence[Group], x: Tensor | None = None) -> None:
     """Remove groups from a model, in place; its outputs are then those of `masked`.
 
     Args:
         model: the model.
         groups: of `groups_of` of the same model, as it is now.
+        x: rows to run it on, as of `groups_of`.
 
     Raises:
         ArgumentError: a group is not one of this model.
@@ -209,7 +228,7 @@ def remove(model: nn.Module, groups: Sequence[Group]) -> None:
     for group in groups:
         check_choice("groups", group.kind, KINDS)
         (neurons if group.kind == "neuron" else gates)[group.owner].update(group.index)
-    chains = neuron_chains(model)
+    chains = neuron_chains(model, x) if neurons else {}
     for owner, positions in gates.items():
         layer = model.get_submodule(owner)
         if not isinstance(layer, QuantumLayer):
@@ -258,7 +277,7 @@ def masked(model: nn.Module, groups: Sequence[Group]) -> nn.Module:
     Returns:
         The copy, in which a quantum layer with masked gates runs exactly, on the native engine.
     """
-    copied = copy.deepcopy(model)
+    masking = copied(model)
     rows: dict[str, list[int]] = defaultdict(list)
     gates: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
@@ -267,20 +286,17 @@ def masked(model: nn.Module, groups: Sequence[Group]) -> nn.Module:
         else:
             gates[group.owner].append(group)
     for owner, own in rows.items():
-        linear = copied.get_submodule(owner)
+        linear = masking.get_submodule(owner)
         for name in ("weight", "bias"):
             parameter = getattr(linear, name)
             if parameter is not None:
                 mask = torch.ones_like(parameter)
                 mask[own] = 0
                 torch_prune.custom_from_mask(linear, name, mask)
+    layers: dict[int, Any] = {}
     for owner, off in gates.items():
-        layer = copied.get_submodule(owner)
+        layer = masking.get_submodule(owner)
         assert isinstance(layer, QuantumLayer)
-        gated = Gated(layer, [group.index for group in off])
+        layers[id(layer)] = gated = Gated(layer, [group.index for group in off])
         gated.gates = torch.zeros_like(gated.gates)
-        if owner == "":
-            return gated
-        parent, _, name = owner.rpartition(".")
-        setattr(copied.get_submodule(parent), name, gated)
-    return copied
+    return copied(masking, layers) if layers else masking  # wherever the layers are used

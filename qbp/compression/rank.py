@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qbp.analysis.fisher import jacobian
 from qbp.circuit.edit import affine_angles
+from qbp.circuit.program import Expval
 from qbp.executors import backend
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import flat_values, shrink
@@ -24,6 +25,9 @@ __all__ = ["drop_redundant", "live_parameters"]
 
 RANK = 1e-9
 """Singular values below this share of the largest are 0: far above rounding, far below what weights do."""
+
+ROUNDING = 1e-13
+"""Derivatives below this share of what a rotation by one radian can change the outputs are rounding errors."""
 
 EXACT = 1e-12
 """Largest difference of the outputs, on the inputs that weights are solved for."""
@@ -48,7 +52,7 @@ def live_parameters(layer: QuantumLayer, *, seed: int = 0) -> int:
         >>> live_parameters(QuantumLayer("strongly_entangling", n_qubits=4, n_layers=3))
         28
     """
-    return max(_rank(task) for task in _task_jacobians(layer, seed, {}))
+    return max(_rank(task, _floor(layer, task)) for task in _task_jacobians(layer, seed, {}))
 
 
 def _inputs(layer: QuantumLayer, seed: int) -> Tensor:
@@ -71,11 +75,20 @@ def _task_jacobians(layer: QuantumLayer, seed: int, fixed: Mapping[int, float]) 
     return [jacobian(layer, x, weights).flatten(0, 1) for weights in sets]
 
 
-def _rank(task: Tensor) -> int:
+def _rank(task: Tensor, floor: float) -> int:
     if not task.numel():
         return 0
     values = torch.linalg.svdvals(task)
-    return int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
+    return int((values > max(floor, RANK * float(values[0]))).sum())
+
+
+def _floor(layer: QuantumLayer, task: Tensor) -> float:
+    """Singular values of a Jacobian (B M, P) below it come of rounding."""
+    program = layer.circuit.program
+    measured = [sum(abs(c) for c, _, _ in m.terms) if isinstance(m, Expval) else 1.0 for m in program.measurements]
+    _, slopes, _ = affine_angles(layer.circuit.angle_map)
+    steepest = max(1.0, float(slopes.abs().max())) if slopes.numel() else 1.0
+    return ROUNDING * max(measured) * steepest * (1 + len(program.ops)) * math.sqrt(task.numel())
 
 
 def drop_redundant(layer: QuantumLayer, *, seed: int = 0) -> None:
@@ -116,8 +129,8 @@ def _redundant(layer: QuantumLayer, live: Sequence[int], gone: Mapping[int, floa
     """The weights of which any one can be spared, for all that the others can do."""
     if not live:
         return []
-    task = max((task[:, live] for task in _task_jacobians(layer, seed, gone)), key=_rank)
-    rank = _rank(task)
+    tasks = [task[:, live] for task in _task_jacobians(layer, seed, gone)]
+    rank, task = max(((_rank(task, _floor(layer, task)), task) for task in tasks), key=lambda pair: pair[0])
     if rank == len(live):
         return []
     _, _, directions = torch.linalg.svd(task, full_matrices=True)

@@ -7,12 +7,12 @@ loss with respect to it.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice
 from qbp.executors import backend
 from qbp.gradients.autograd import ErrorBars, Expectation, Task
+from qbp.nn.flow import copied, exact_copy
 from qbp.nn.layer import QuantumLayer
 from qbp.training.metrics import check_data, objective, place
 
@@ -75,42 +76,61 @@ class Gated(nn.Module):
         return padded[:, self._source] * self._scale + self._offset
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (B, M) of inputs (B, I)."""
-        turns = self.turns(x)
+        """Outputs (*, M) of inputs (*, I)."""
+        *lead, n_inputs = x.shape
+        rows = x.reshape(-1, n_inputs).double()
+        turns = self.turns(rows)
         if self.gates.shape[1]:
-            gated = nearest(turns) * self.gates.to(turns)[:, self._owner.clamp(min=0)]
+            gates = _for_rows(self.gates.to(turns), x)
+            gated = nearest(turns) * gates[:, self._owner.clamp(min=0)]
             turns = torch.where(self._owner >= 0, gated, turns)
-        start = self.layer.circuit.angle_map.amplitudes(x, self.layer.flat_weights(x))
+        start = self.layer.circuit.angle_map.amplitudes(rows, self.layer.flat_weights(rows))
         task = Task(self._program, self._executor, "adjoint", (True,) * turns.shape[1], None, ErrorBars())
         outputs = Expectation.apply(turns, turns.new_empty(0), start, task)
-        return outputs.squeeze(1) if self.layer.circuit.is_scalar else outputs
+        outputs = outputs.reshape(lead if self.layer.circuit.is_scalar else (*lead, outputs.shape[1]))
+        return outputs.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+
+
+class _OtherRows(Exception):
+    """A layer gets other rows than the model, so that it is not known which row of the model each belongs to."""
+
+
+def _for_rows(gates: Tensor, x: Tensor) -> Tensor:
+    """Gate variables (B or 1, G) for each row of x (B, ..., I) without its last axis."""
+    if len(gates) == 1:
+        return gates
+    if x.ndim < 2 or len(x) != len(gates):
+        raise _OtherRows
+    return gates.repeat_interleave(math.prod(x.shape[1:-1]), 0)
 
 
 def with_gates(model: nn.Module, groups: Sequence[Group], gates: Tensor) -> nn.Module:
-    """A copy of a model, in float64 on the CPU and in evaluation mode, with gate variables (B or 1, G)."""
-    gated = copy.deepcopy(model).double().cpu().eval()
+    """A copy of a model, in float64 on the CPU and in evaluation mode, with gate variables (B or 1, G).
+
+    Its circuits run exactly, on the native engine.
+    """
+    gated = exact_copy(model).double().cpu()
     columns: dict[str, list[int]] = defaultdict(list)
     for g, group in enumerate(groups):
         columns[group.owner].append(g)
+    layers: dict[int, Any] = {}
     for owner, own in columns.items():
         module = gated.get_submodule(owner)
         if isinstance(module, QuantumLayer):
-            layer = Gated(module, [groups[g].index for g in own])
+            layers[id(module)] = layer = Gated(module, [groups[g].index for g in own])
             layer.gates = gates[:, own]
-            if owner == "":
-                return layer
-            parent, _, name = owner.rpartition(".")
-            setattr(gated.get_submodule(parent), name, layer)
-        else:
+    gated = copied(gated, layers)  # wherever the layers are used
+    for owner, own in columns.items():
+        if groups[own[0]].kind == "neuron":
             rows = torch.tensor([groups[g].index[0] for g in own])
             hook = partial(_gate_neurons, rows=rows, gates=gates[:, own])
-            module.register_forward_hook(hook)
+            gated.get_submodule(owner).register_forward_hook(hook)
     return gated
 
 
 def _gate_neurons(module: nn.Module, inputs: object, outputs: Tensor, *, rows: Tensor, gates: Tensor) -> Tensor:
-    factors = outputs.new_ones(len(gates), outputs.shape[1]).index_copy(1, rows, gates)
-    return outputs * factors
+    gates = _for_rows(gates, outputs)
+    return outputs * outputs.new_ones(len(gates), outputs.shape[1]).index_copy(1, rows, gates)
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -152,11 +172,18 @@ def sensitivities(model: nn.Module, groups: Sequence[Group], data: Dataset | Non
     if data is None:
         raise ArgumentError("Argument `data` must be a qbp.data.Dataset for this score, but is None")
     check_data(model, data)
+    try:
+        return _sensitivities(model, groups, data)
+    except _OtherRows:
+        return torch.cat([_sensitivities(model, groups, data.subset([row])) for row in range(len(data))])
+
+
+def _sensitivities(model: nn.Module, groups: Sequence[Group], data: Dataset) -> Tensor:
     gates = torch.ones(len(data), len(groups), dtype=torch.float64, requires_grad=True)
     gated = with_gates(model, groups, gates)
     x, y = place(gated, data)
     loss = objective(data, None)(gated(x), y) * len(data)  # the sum over the samples
-    (gradient,) = torch.autograd.grad(loss, gates)
+    (gradient,) = torch.autograd.grad(loss + 0 * gates.sum(), gates)  # of an output that no gate changes too
     return gradient
 
 
@@ -220,7 +247,7 @@ def _each(
     of_neuron: Callable[[nn.Linear, int, Chain], Tensor],
 ) -> Tensor:
     """A score that looks at the parameters of one group after the other."""
-    chains = neuron_chains(model)
+    chains = neuron_chains(model, None if data is None else data.x)
     scores = []
     inputs = _layer_inputs(model, data)
     for group in groups:
@@ -231,7 +258,7 @@ def _each(
         assert isinstance(module, QuantumLayer)
         x = inputs.get(group.owner)
         if x is None:
-            if _reads_inputs(module, group):
+            if data is None and _reads_inputs(module, group):
                 raise ArgumentError("Argument `data` must be given to score a gate that depends on inputs, but is None")
             x = torch.zeros(1, module.circuit.n_inputs, dtype=torch.float64)
         gated = Gated(module, [group.index])
@@ -249,22 +276,19 @@ def _reads_inputs(layer: QuantumLayer, group: Group) -> bool:
 
 
 def _layer_inputs(model: nn.Module, data: Dataset | None) -> dict[str, Tensor]:
-    """What each quantum layer gets when the model reads the data."""
-    found: dict[str, Tensor] = {}
+    """What each quantum layer gets when the model reads the data, in all its calls, (R, I)."""
+    found: dict[str, list[Tensor]] = defaultdict(list)
     if data is None:
-        return found
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, QuantumLayer)}
-    hooks = [
-        layer.register_forward_pre_hook(lambda module, args, name=name: found.__setitem__(name, args[0].detach()))
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad():
-            model(place(model, data)[0])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+        return {}
+    exact = exact_copy(model).double().cpu()
+    for name, module in exact.named_modules():
+        if isinstance(module, QuantumLayer):
+            module.register_forward_pre_hook(
+                lambda module, args, name=name: found[name].append(args[0].flatten(0, -2))  # type: ignore[misc]
+            )
+    with torch.no_grad():
+        exact(place(exact, data)[0])
+    return {name: torch.cat(calls) for name, calls in found.items()}
 
 
 Score = Callable[[nn.Module, Sequence[Group], Dataset | None, int], Tensor]

@@ -13,7 +13,9 @@ from typing import Any
 from torch import nn
 
 from qbp.circuit.program import Probs
+from qbp.compression.groups import rows_for
 from qbp.errors import ArgumentError, MissingPackageError
+from qbp.nn.flow import flow_of
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import shrink
 
@@ -83,5 +85,9 @@ def torch_pruning_options(model: nn.Module) -> dict[str, Any]:
         def get_out_channels(self, layer: QuantumLayer) -> int | None:
             return layer.n_outputs
 
-    last = [module for module in model.modules() if isinstance(module, nn.Linear | QuantumLayer)][-1:]
+    kinds = (nn.Linear, QuantumLayer)
+    if (x := rows_for(model, None)) is not None:
+        last = [model.get_submodule(name) for name in flow_of(model, x).last(kinds)]
+    else:
+        last = [module for module in model.modules() if isinstance(module, kinds)][-1:]
     return {"customized_pruners": {QuantumLayer: QuantumPruner()}, "ignored_layers": last}

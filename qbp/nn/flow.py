@@ -20,8 +20,21 @@ from torch.overrides import TorchFunctionMode
 from qbp.executors import backend
 from qbp.gradients.autograd import choose_diff_method
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.seeding import seeded
 
-__all__ = ["ROWS", "Flow", "Step", "exact_copy", "flow_of", "guessed_rows", "replaced", "tensors_in", "whole_modules"]
+__all__ = [
+    "ROWS",
+    "Flow",
+    "Step",
+    "copied",
+    "exact_copy",
+    "flow_of",
+    "guessed_rows",
+    "imitated",
+    "replaced",
+    "tensors_in",
+    "whole_modules",
+]
 
 ROWS = 3  # not 1, which BatchNorm refuses in training, nor 2, the commonest width of an output
 
@@ -69,9 +82,21 @@ class Flow:
         """What reads a tensor; a step that reads it twice is there twice."""
         return [step for step in self.steps for read in step.reads if read == number]
 
-    def giver(self, number: int) -> Step | None:
-        """What a tensor comes from."""
-        return next((step for step in self.steps if number in step.gives), None)
+    def last(self, kinds: tuple[type, ...]) -> dict[str, nn.Module]:
+        """The modules of some kinds that the outputs come from by way of no other one of them."""
+        found: dict[str, nn.Module] = {}
+        givers = {number: step for step in self.steps for number in step.gives}
+        left, seen = list(self.outputs), set[int]()
+        while left:
+            number = left.pop()
+            if number in seen or (step := givers.get(number)) is None:
+                continue
+            seen.add(number)
+            if step.name is not None and isinstance(step.what, kinds):
+                found[step.name] = step.what  # type: ignore[assignment]
+            else:
+                left += step.reads
+        return found
 
 
 def flow_of(model: nn.Module, x: Tensor, *, training: bool = False) -> Flow:
@@ -93,17 +118,17 @@ def flow_of(model: nn.Module, x: Tensor, *, training: bool = False) -> Flow:
         >>> [step.name for step in flow.readers(flow.calls("0")[0].gives[0])]
         ['1']
     """
-    copied = _imitated(model).train(training)
-    owners = {id(p): name for name, m in copied.named_modules() for p in m._parameters.values() if p is not None}
+    observed = imitated(model).train(training)
+    owners = {id(p): name for name, m in observed.named_modules() for p in m._parameters.values() if p is not None}
     recorder = _Recorder(owners)
-    for name, module in copied.named_modules():
+    for name, module in observed.named_modules():
         if _is_leaf(module):
             module.register_forward_pre_hook(partial(recorder.enter, name), with_kwargs=True)
             module.register_forward_hook(partial(recorder.leave, name), with_kwargs=True)
     x = x.clone()
     inputs = (recorder.give(x),)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), recorder:
-        outputs = copied(x)
+    with torch.no_grad(), seeded(0, observed), recorder:
+        outputs = observed(x)
     given = tuple(recorder.number(t) for t in tensors_in(outputs))
     return Flow(tuple(recorder.steps), inputs, given, recorder.shapes, frozenset(recorder.read_outside))
 
@@ -189,12 +214,13 @@ def guessed_rows(model: nn.Module) -> Tensor | None:
     """Random rows (B, ...) that a model can be run on; None where no shape is found that suits it."""
     first = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     draws = torch.Generator().manual_seed(0)
-    copied = _imitated(model).eval()
+    model = imitated(model).eval()
     for shape in dict.fromkeys(_shapes(model)):
-        x = torch.randn(ROWS, *shape, generator=draws).to(first)
+        x = torch.randn(ROWS, *shape, generator=draws, dtype=torch.float64)
+        x = nn.functional.normalize(x.flatten(1)).reshape(x.shape).to(first)  # amplitudes must have norm 1
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                outputs = tensors_in(copied(x.clone()))
+            with torch.no_grad(), seeded(0, model):
+                outputs = tensors_in(model(x.clone()))
         except Exception:  # whatever a model raises of rows that do not suit it
             continue
         if any(t.ndim and len(t) == ROWS for t in outputs):
@@ -206,7 +232,7 @@ def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     """Shapes of a row, the likeliest first."""
     for module in model.modules():
         if isinstance(module, QuantumLayer):
-            yield from ((n,) for n in {module.n_inputs, *module._circuits} if n)
+            yield from ((n,) for n in (module.n_inputs, *module._circuits) if n is not None)
         for name in ("in_features", "num_features"):
             if isinstance(width := getattr(module, name, None), int) and width > 0:
                 yield (width,)
@@ -220,18 +246,30 @@ def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
 # ---- copies ----------------------------------------------------------------------------------------------------------
 
 
-def replaced(model: nn.Module, make: Callable[[QuantumLayer], nn.Module]) -> nn.Module:
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> Any:
+    """A deep copy, also of a model with weights that a hook computes (`torch.nn.utils.prune`, `weight_norm`), which
+    `copy.deepcopy` refuses once it has run."""
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        computed = [value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf]
+        memo |= {id(value): value.detach().clone() for value in computed}
+    return copy.deepcopy(model, memo)
+
+
+def replaced(
+    model: nn.Module, make: Callable[[QuantumLayer], nn.Module], memo: dict[int, Any] | None = None
+) -> nn.Module:
     """A copy of a model in which something else stands in the place of each quantum layer, wherever that is used.
 
     Args:
         model: the model.
         make: called once for each layer, with a copy of it; what other modules share with it, its stand-in may keep.
+        memo: as of `copy.deepcopy`: what is in there is not copied.
     """
-    layers = _layers(model)
-    memo = _keeping_executors(layers)
-    for layer in layers:
-        memo[id(layer)] = make(copy.deepcopy(layer, memo))
-    return copy.deepcopy(model, memo)
+    memo = {} if memo is None else memo
+    for layer in _layers(model):
+        memo[id(layer)] = make(copied(layer, memo))
+    return copied(model, memo)
 
 
 def exact_copy(model: nn.Module) -> nn.Module:
@@ -246,18 +284,18 @@ def exact_copy(model: nn.Module) -> nn.Module:
             layer._diff_method = choose_diff_method(layer._executor, "best", layer.circuit.program)
         return layer
 
-    return replaced(model, exact).eval()
+    return replaced(model, exact, _executors(model)).eval()
 
 
-def _imitated(model: nn.Module) -> nn.Module:
-    """A copy whose quantum layers give something of the right shape at once."""
+def imitated(model: nn.Module) -> nn.Module:
+    """A copy whose quantum layers give something of the right shape at once, whatever they would run on."""
 
-    def imitated(layer: QuantumLayer) -> QuantumLayer:
+    def imitate(layer: QuantumLayer) -> QuantumLayer:
         if layer.executor is not None:
             layer.forward = partial(_imitate, layer.circuit.is_scalar, layer.n_outputs or 0)  # type: ignore[method-assign]
         return layer
 
-    return replaced(model, imitated)
+    return replaced(model, imitate, _executors(model))
 
 
 def _imitate(is_scalar: bool, n_outputs: int, x: Tensor) -> Tensor:
@@ -270,9 +308,9 @@ def _layers(model: nn.Module) -> list[QuantumLayer]:
     return [module for module in model.modules() if isinstance(module, QuantumLayer)]
 
 
-def _keeping_executors(layers: list[QuantumLayer]) -> dict[int, Any]:
-    """A memo for `copy.deepcopy` that shares what circuits run on, which may be connected to a service."""
-    return {id(layer.executor): layer.executor for layer in layers if layer.executor is not None}
+def _executors(model: nn.Module) -> dict[int, Any]:
+    """A memo for `replaced` that leaves alone what circuits run on, which may be connected to a service."""
+    return {id(layer.executor): layer.executor for layer in _layers(model) if layer.executor is not None}
 
 
 # ---- modules that can be changed -------------------------------------------------------------------------------------

@@ -171,7 +171,9 @@ def matched_mlp(
     """Build the classical twin of `model`: an MLP with nearly the same number of parameters.
 
     Of the MLPs within the tolerance it takes those with the fewest hidden layers (one to three), of these the
-    one whose narrowest layer is widest (a bottleneck would make a weak twin), of these the nearest in size.
+    one whose narrowest layer is widest (a bottleneck would make a weak twin), of these the nearest in size. Where all
+    of them squeeze everything through one neuron, it takes the next larger MLP with one hidden layer instead, if that
+    has at most half as many parameters again: a twin that is too strong proves more than one that is too weak.
 
     Args:
         model: the model to match.
@@ -197,14 +199,22 @@ def matched_mlp(
     check_share("tolerance", tolerance, zero=True)
     target = n_parameters(model)
     nearest = _size(n_inputs, 1, n_outputs)
+    squeezed: tuple[int, ...] | None = None
     for depth in (1, 2, 3):
         choices = _hidden(target, n_inputs, n_outputs, depth)
         sizes = {widths: _size(n_inputs, *widths, n_outputs) for widths in choices}
         fits = [w for w, size in sizes.items() if abs(size - target) <= tolerance * target]
         if fits:
             hidden = min(fits, key=lambda widths: (-min(widths), abs(sizes[widths] - target), widths))
-            return mlp(n_inputs, *hidden, n_outputs, activation=activation, seed=seed)
+            if min(hidden) > 1:
+                return mlp(n_inputs, *hidden, n_outputs, activation=activation, seed=seed)
+            squeezed = squeezed or hidden
         nearest = min([nearest, *sizes.values()], key=lambda size: abs(size - target))
+    wider = max(2, math.ceil((target - n_outputs) / (n_inputs + 1 + n_outputs)))
+    if squeezed is not None and _size(n_inputs, wider, n_outputs) <= 1.5 * target:
+        squeezed = (wider,)
+    if squeezed is not None:
+        return mlp(n_inputs, *squeezed, n_outputs, activation=activation, seed=seed)
     raise ArgumentError(
         f"Argument `model` has {target} parameters, and no MLP from {n_inputs} inputs to {n_outputs} outputs "
         f"comes within {tolerance:.0%} of that (the nearest: {nearest}): take fewer inputs or a larger model"

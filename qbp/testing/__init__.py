@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 from qbp.testing.checks import check_executor, check_rule, gradcheck
+from qbp.testing.models import random_model
 from qbp.testing.programs import NASTY, random_amplitudes, random_angles, random_program
 from qbp.testing.reference import reference_outputs, reference_vjp
 
@@ -22,6 +23,7 @@ __all__ = [
     "gradcheck",
     "random_amplitudes",
     "random_angles",
+    "random_model",
     "random_program",
     "reference_outputs",
     "reference_vjp",

@@ -99,6 +99,16 @@ def test_twin_prefers_shallow_and_exact() -> None:
         matched_mlp(exact, 8, 2, tolerance=5)
 
 
+def test_twin_is_not_squeezed_through_one_neuron() -> None:
+    """16 parameters from 3 inputs to 2 outputs: within 5 % there are only bottlenecks of one neuron."""
+    for target, n_inputs, n_outputs in ((16, 3, 2), (30, 4, 3), (25, 2, 2)):
+        twin = matched_mlp(nn.Linear(target - 1, 1), n_inputs, n_outputs)
+        hidden = [layer.out_features for layer in twin if isinstance(layer, nn.Linear)][:-1]
+        assert min(hidden) > 1 and 0.95 * target <= n_parameters(twin) <= 1.5 * target
+    tiny = matched_mlp(mlp(8, 1, 2), 8, 2)  # nothing wider is near it
+    assert n_parameters(tiny) == n_parameters(mlp(8, 1, 2))
+
+
 def test_hybrid_is_dressed() -> None:
     model = hybrid(8, 3, n_qubits=3, n_layers=2, scale=1.0, seed=0)
     encoder, bound, layer, head = model

@@ -1,0 +1,67 @@
+"""Every smaller model runs once beside the model that it must agree with, before it is handed back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from qbp.compression.groups import rows_for
+from qbp.errors import ArgumentError
+from qbp.nn.flow import exact_copy, imitated, tensors_in
+from qbp.nn.layer import QuantumLayer
+from qbp.nn.seeding import seeded
+
+__all__ = ["check_same"]
+
+LARGEST = 18  # qubits of a circuit that is run for it; of larger ones only the shapes are compared
+CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4}
+"""Largest difference of outputs, as a share of the largest output (at least 1), by the dtype of the weights."""
+
+
+def check_same(expected: nn.Module, small: nn.Module, x: Tensor | None, changed: Sequence[str]) -> None:
+    """Raise unless two models give the same, run exactly, in float64 and in evaluation mode.
+
+    Args:
+        expected: the model before, or one in which what was removed does nothing.
+        small: the smaller model.
+        x: rows to run them on; None for random ones, where their shape is known.
+        changed: names of the modules that were made smaller.
+
+    Raises:
+        ArgumentError: outputs or their shapes differ, or the smaller model cannot run.
+    """
+    rows = rows_for(expected, x)
+    if rows is None:
+        return
+    layers = [module for module in expected.modules() if isinstance(module, QuantumLayer) and module.executor]
+    too_large = any(layer.circuit.n_qubits > LARGEST for layer in layers)
+    try:
+        wanted = _outputs(expected, rows, too_large)
+    except Exception:  # whatever a model raises of rows that do not suit it, or of float64
+        return
+    try:
+        got = _outputs(small, rows, too_large)
+    except Exception as error:
+        raise _fault(changed, f"does not run: {error}") from error
+    if [t.shape for t in wanted] != [t.shape for t in got]:
+        shapes = [[tuple(t.shape) for t in each] for each in (got, wanted)]
+        raise _fault(changed, f"gives shapes {shapes[0]} instead of {shapes[1]}")
+    dtypes = {p.dtype for p in expected.parameters()} or {torch.float64}
+    close = max(CLOSE.get(dtype, 0.05) for dtype in dtypes)
+    for a, b in zip(wanted, got, strict=True):
+        scale = max(1.0, float(a.abs().max())) if a.numel() else 1.0
+        if not too_large and not torch.allclose(a, b, rtol=0, atol=close * scale, equal_nan=True):
+            raise _fault(changed, f"gives outputs that differ by {float((a - b).abs().max()):.2g}")
+
+
+def _fault(changed: Sequence[str], what: str) -> ArgumentError:
+    names = ", ".join(map(repr, changed)) or "any module"
+    return ArgumentError(f"Argument `model` cannot be pruned at {names}: the smaller model {what}")
+
+
+def _outputs(model: nn.Module, x: Tensor, too_large: bool) -> list[Tensor]:
+    exact = (imitated(model) if too_large else exact_copy(model)).double().cpu().eval()
+    with torch.no_grad(), seeded(0):  # of a model that draws random numbers
+        return tensors_in(exact(x.double().cpu()))
