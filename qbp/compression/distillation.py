@@ -135,7 +135,6 @@ def distill(
     return student
 
 
-<<<<<<< HEAD
 def _terms(
     weights: Mapping[str, float],
     own: Mapping[str, str],
@@ -161,13 +160,13 @@ def _terms(
             terms.append((term, regressor_of(term, probe[own[name]]).to(probe[""])))
             start += term.width
     return terms, torch.cat(columns, 1)
-=======
+
+
 def _is_bounded(model: nn.Module, x: Tensor) -> bool:
     """Whether what the model gives comes straight from a module with bounded outputs."""
     flow = flow_of(model, x)
     last = [step for step in flow.steps if not {*step.gives}.isdisjoint(flow.outputs)]
     return any(isinstance(step.what, BOUNDED) for step in last)
->>>>>>> af5053d (Pruned models are run beside the model they must agree with; shared modules, ties and skips are seen)
 
 
 def _weights(method: str | Mapping[str, float], data: Dataset) -> dict[str, float]:

@@ -113,9 +113,11 @@ def prune(
         raise ArgumentError("Argument `rewind` must be the same model before training, but its groups differ")
     before = _by_kind(groups_of(small, tuple(shares), x))
     if not before:
+        layers = [repr(name) for name, module in model.named_modules() if isinstance(module, nn.Linear | QuantumLayer)]
         raise ArgumentError(
-            f"Argument `model` must have groups of kind {', '.join(shares)} that can go, but has none: its layers are "
-            "tied to others, or something else reads what would become narrower"
+            f"Argument `model` must have groups of kind {', '.join(shares)} that can go, but has none in its layers "
+            f"({', '.join(layers)}): they have no such groups, or weights that are tied, parametrized, hooked or read "
+            "elsewhere, or neurons that more than one other layer reads"
         )
     for step in range(1, rounds + 1):
         going: list[Group] = []

@@ -283,9 +283,7 @@ def _layer_inputs(model: nn.Module, data: Dataset | None) -> dict[str, Tensor]:
     exact = exact_copy(model).double().cpu()
     for name, module in exact.named_modules():
         if isinstance(module, QuantumLayer):
-            module.register_forward_pre_hook(
-                lambda module, args, name=name: found[name].append(args[0].flatten(0, -2))  # type: ignore[misc]
-            )
+            module.register_forward_pre_hook(lambda module, args, name=name: found[name].append(args[0].flatten(0, -2)))
     with torch.no_grad():
         exact(place(exact, data)[0])
     return {name: torch.cat(calls) for name, calls in found.items()}

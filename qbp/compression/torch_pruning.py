@@ -85,7 +85,7 @@ def torch_pruning_options(model: nn.Module) -> dict[str, Any]:
         def get_out_channels(self, layer: QuantumLayer) -> int | None:
             return layer.n_outputs
 
-    kinds = (nn.Linear, QuantumLayer)
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, QuantumLayer)
     if (x := rows_for(model, None)) is not None:
         last = [model.get_submodule(name) for name in flow_of(model, x).last(kinds)]
     else:

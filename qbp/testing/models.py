@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -113,7 +113,7 @@ def _tie(pool: list[nn.Module]) -> None:
 
 
 def _wired(
-    draws: random.Random, first: nn.Module, pool: list[nn.Module], order: list[int], heads: list[nn.Module]
+    draws: random.Random, first: nn.Module, pool: list[nn.Module], order: list[int], heads: Sequence[nn.Module]
 ) -> Wired:
     wiring = [Wiring(0, 0)]
     for k in order:

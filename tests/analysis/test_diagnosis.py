@@ -139,6 +139,17 @@ def test_healthy_circuits_give_no_warning(circuit: str) -> None:
     assert warnings(qbp.hybrid(2, 2, circuit=circuit, n_qubits=4, seed=0), MOONS) == set()
 
 
+def test_a_model_that_does_not_train() -> None:
+    """Frozen as a whole, or in all that its outputs depend on: no gradient, and no error."""
+    data = qbp.data.load("moons")[0]
+    frozen = qbp.hybrid(2, 2, n_qubits=2, seed=0).requires_grad_(False)
+    codes = {finding.code for finding in qbp.diagnose(frozen, data)}
+    assert "BARREN_PLATEAU" in codes and "FLAT_FISHER" not in codes
+    frozen.register_module("unused", nn.Identity())
+    frozen.unused.weight = nn.Parameter(torch.zeros(2))
+    assert {finding.code for finding in qbp.diagnose(frozen, data)} > codes  # its parameters do nothing
+
+
 def test_a_classical_model_and_a_regression() -> None:
     assert warnings(qbp.mlp(2, 8, 2, seed=0), MOONS) == set()
     train, _ = qbp.data.load("diabetes", features=4)

@@ -153,3 +153,41 @@ def test_a_model_without_a_circuit_has_no_controls_in_its_place():
 def test_all_classifiers_try_equally_many_configurations():
     assert {len(grid) for grid in CLASSIFIERS.values()} == {12}
     assert all(len({repr(options) for options in grid}) == 12 for grid in CLASSIFIERS.values())
+
+
+def test_controls_stand_wherever_a_circuit_is_used():
+    """The same layer in two places, and read by name: one stand-in for both."""
+    layer, head = qbp.QuantumLayer("basic_entangler", n_qubits=3, n_layers=1, seed=0), nn.Linear(3, 2)
+    model = nn.Sequential(nn.Linear(6, 3), layer, nn.Tanh(), nn.Sequential(layer), head)
+    model.kept = [layer]
+    for name in LAYER_CONTROLS:
+        control = controls_of(model, 6, 2)[name]
+        assert control[1] is control[3][0] is control.kept[0], name
+        assert isinstance(control[1], qbp.QuantumLayer) == (name in ("frozen", "separable"))
+        assert renew(control, 1)(X).shape == (5, 2)
+
+
+def test_weights_that_two_circuits_share_stay_shared():
+    a, b = (qbp.QuantumLayer("basic_entangler", n_qubits=3, n_layers=1) for _ in range(2))
+    b.weights = a.weights
+    for name in ("frozen", "separable"):
+        control = CONTROLS[name](nn.Sequential(a, b), 3, 3)
+        assert control[0].weights is control[1].weights and control[0].weights is not a.weights
+
+
+def test_controls_of_a_bare_expectation_value_have_its_shape():
+    def circuit(inputs, weights):
+        qml.AngleEmbedding(inputs, wires=range(2))
+        qml.BasicEntanglerLayers(weights, wires=range(2))
+        return qml.expval(qml.Z(0))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = qbp.QuantumLayer(circuit, {"weights": (1, 2)}, n_inputs=2)
+
+        def forward(self, x):
+            return torch.stack([self.layer(x[:, :2]), self.layer(x[:, 2:4])], 1)
+
+    for name in LAYER_CONTROLS:
+        assert CONTROLS[name](Model(), 6, 2)(X).shape == (5, 2), name

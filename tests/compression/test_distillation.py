@@ -376,3 +376,33 @@ def test_kd_of_a_regression_is_refused() -> None:
     train, _ = qbp.data.load("diabetes", features=4)
     with pytest.raises(ArgumentError, match="another than 'kd' for a regression"):
         distill(qbp.mlp(4, 1), qbp.mlp(4, 1), train)
+
+
+def test_shared_modules_teach_and_learn_and_hints_name_one_call() -> None:
+    data, act = blobs(40), nn.Tanh()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), act, nn.Linear(5, 5), act, nn.Linear(5, 3))
+    student = distill(model, model, data, method={"kd": 1.0, "hints": 1.0}, layers={"hints": ("2", "2")}, epochs=1)
+    assert student[1] is student[3] and student(data.x).shape == (40, 3)
+    for path in ("1", "3"):  # the same module, whichever of its places is named
+        with pytest.raises(ArgumentError, match=f"Module '{path}' is called 2 times for a batch"):
+            distill(model, model, data, method="hints", layers=(path, "2"), epochs=1)
+
+
+def test_bounded_is_what_the_outputs_come_from_not_what_was_registered_last() -> None:
+    class Model(nn.Module):
+        def __init__(self, ends_bounded: bool) -> None:
+            super().__init__()
+            self.ends_bounded, self.head, self.act = ends_bounded, nn.Linear(4, 3), nn.Tanh()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.act(self.head(x)) if self.ends_bounded else self.head(self.act(x))
+
+    data, teacher = blobs(20), qbp.mlp(4, 3, seed=0)
+    with torch.no_grad():
+        teacher[0].weight *= 100
+    with pytest.warns(UserWarning, match="student's logits"):
+        distill(teacher, Model(True), data, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distill(teacher, Model(False), data, epochs=1)

@@ -264,3 +264,157 @@ def test_what_cannot_be_pruned_is_refused():
 
     with pytest.raises(CircuitError, match="runs itself"):
         prune(qbp.QuantumLayer(noisy, {"weights": (1,)}, n_inputs=1), by="random")
+
+
+# ---- modules that stand in several places, and forwards that are no chain --------------------------------------------
+
+
+class Inner(nn.Module):
+    """The inner layer of a Sequential is read by a skip connection too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 2), nn.Tanh(), nn.Linear(2, 2))
+        self.layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, seed=0)
+        with torch.no_grad():
+            self.net[2].weight[:, 0] = 0  # the next layer does not read neuron 0, the skip does
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.net[:2](x)
+        return self.layer(self.net[2](inner)) + inner
+
+
+class Written(nn.Module):
+    """A chain that no `Sequential` tells, of functions of torch; two heads read the circuit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 4), nn.Linear(4, 3)  # registered in another order than called
+        self.heads = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)])
+        self.layer = qbp.QuantumLayer("strongly_entangling", n_qubits=3, n_layers=1, seed=0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = 0.5 + torch.sigmoid(self.first(x))
+        angles = nn.functional.dropout(torch.pi * torch.tanh(self.second(hidden)), 0.2, self.training)
+        outputs = self.layer(angles)
+        return self.heads[0](outputs) + torch.tanh(self.heads[1](outputs))
+
+
+def shared_models() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    linear, block = nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    layer, act = qbp.QuantumLayer("strongly_entangling", n_qubits=3, n_layers=1, seed=0), nn.Tanh()
+    first, last = nn.Linear(8, 3), nn.Linear(3, 2)
+    tied = nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 2))
+    tied[3].weight = tied[1].weight
+    return {
+        "activation": nn.Sequential(first, act, linear, act, layer, last),
+        "linear": nn.Sequential(first, nn.Tanh(), linear, act, linear, layer, last),
+        "layer": nn.Sequential(first, layer, act, layer, last),
+        "block": nn.Sequential(first, block, block, layer, last),
+        "tied": nn.Sequential(*tied[:4], layer, tied[4]),
+        "inner": Inner(),
+        "written": Written(),
+    }
+
+
+@pytest.mark.parametrize("name", shared_models())
+@pytest.mark.parametrize("by", ["taylor", "fisher", "l1", "exact"])
+def test_shared_modules_and_other_forwards(name, by):
+    model = shared_models()[name].double()
+    small = prune(model, TRAIN, amount=0.5, by=by)
+    assert small(X).shape == model(X).shape
+    assert sum(p.numel() for p in small.parameters()) <= sum(p.numel() for p in model.parameters())
+    if by == "exact":
+        assert (small.eval()(X) - model.eval()(X)).abs().max() < 1e-9
+    else:
+        assert qbp.nn.n_parameters(small) < qbp.nn.n_parameters(model)
+
+
+def test_removed_is_masked_wherever_a_layer_is_used():
+    for name, model in shared_models().items():
+        model = model.double().eval()
+        groups = groups_of(model)
+        for group in groups[:: max(1, len(groups) // 4)]:
+            small = copy.deepcopy(model)
+            remove(small, [group])
+            assert (small(X) - masked(model, [group])(X)).abs().max() < 1e-12, (name, group)
+
+
+def test_neurons_of_a_forward_that_is_written_out():
+    model = Written().double().eval()
+    groups = groups_of(model, "neurons")
+    assert {group.owner for group in groups} == {"first", "second"}
+    small = prune(model, TRAIN, amount=0.5, what="neurons", by="l2")
+    assert small.first.out_features + small.second.out_features == 7 - round(3.5)
+    assert small.layer.n_inputs == small.second.out_features
+
+
+def test_what_others_read_or_share_is_left_alone():
+    owners = {name: {group.owner for group in groups_of(model)} for name, model in shared_models().items()}
+    assert owners["inner"] == {"layer", "net.2"} and "1" not in owners["tied"] and "3" not in owners["tied"]
+    assert "2" not in owners["linear"] and "0" not in owners["linear"] and "0" not in owners["layer"]
+    a, b = (qbp.QuantumLayer("basic_entangler", n_qubits=3, n_layers=1) for _ in range(2))
+    b.weights = a.weights
+    both = nn.Sequential(a, b)
+    with pytest.raises(ArgumentError, match=r"none in its layers \('0', '1'\): .* tied"):
+        prune(both, by="random")
+    small = prune(both, by="exact")
+    assert small[0].weights is small[1].weights
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masked_in_every_dtype(dtype):
+    model = qbp.hybrid(8, 2, seed=0).to(dtype)
+    for group in groups_of(model, ("neuron", "rotation", "entangler", "encoding")):
+        small = copy.deepcopy(model)
+        remove(small, [group])
+        outputs = masked(model, [group])(X.to(dtype))
+        assert outputs.dtype is dtype and (outputs - small(X.to(dtype))).abs().max() < 1e-5
+
+
+def test_rows_of_several_calls_are_scored_one_by_one():
+    """A layer that gets other rows than the model: the sum of its two calls' derivatives."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = qbp.QuantumLayer("basic_entangler", n_qubits=4, n_layers=1, seed=0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left, right = self.layer(torch.cat([x[:, :4], x[:, 4:]])).chunk(2)
+            return left[:, :2] * right[:, 2:]
+
+    model = Twice().double()
+    groups = groups_of(model, "rotation")
+    found = score(model, groups, TRAIN, by="taylor")
+    with torch.no_grad():
+        model.layer.weights -= 2 * torch.pi * torch.round(model.layer.weights / (2 * torch.pi))
+    nn.functional.cross_entropy(model(TRAIN.x.double()), TRAIN.y).backward()
+    assert torch.allclose(found, (model.layer.weights.grad * model.layer.weights).abs().flatten(), atol=1e-12)
+    assert score(model, groups, TRAIN, by="fisher").shape == found.shape
+
+
+def test_a_wrong_removal_is_noticed(monkeypatch):
+    def wrong(linear, chain, rows):
+        with torch.no_grad():
+            linear.weight[sorted(rows)] += 1
+
+    from qbp.compression import pruning
+
+    monkeypatch.setattr(pruning, "_remove_neurons", wrong)
+    with pytest.raises(ArgumentError, match="cannot be pruned at '0': the smaller model gives outputs that differ"):
+        prune(qbp.mlp(8, 6, 2, seed=0), by="random", what="neurons")
+
+
+def test_a_model_on_a_device_is_not_run_there():
+    class Never(Dense):
+        name = "never"
+
+        def __call__(self, program, angles, amplitudes=None):
+            raise AssertionError("a circuit ran")
+
+    model = qbp.hybrid(8, 2, backend=Never(), diff_method="parameter-shift", seed=0)
+    for by in ("taylor", "l2", "exact"):
+        small = prune(model, TRAIN, what=("neuron", "encoding"), by=by)
+        assert small[2].backend == "never"

@@ -322,3 +322,36 @@ def test_a_neuron_whose_angle_nothing_sees_goes():
     model = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), layer, nn.Linear(2, 2)).double()
     small = prune(model, by="exact")
     assert small[0].out_features == small[2].n_inputs == 2 and difference(model, small, 5) < 1e-12
+
+
+def test_constant_outputs_have_no_live_weights():
+    """Outputs that are 0 or 1/2 whatever comes in: what their Jacobian holds is rounding."""
+
+    def zero(inputs, weights):
+        qml.RX(weights[0] * inputs[0], 0)
+        qml.RY(-math.pi / 2, 0)
+        qml.CNOT([0, 1])
+        qml.RY(weights[1], 1)
+        qml.CNOT([0, 1])
+        return [qml.expval(qml.Z(0))]
+
+    def half(inputs, weights):
+        qml.RX(weights[0] * inputs[0], 1)
+        qml.RY(-math.pi / 2, 1)
+        qml.RX(0.5 * weights[1], 0)
+        qml.CY([1, 0])
+        qml.RZ(weights[2], 1)
+        return qml.probs(wires=[0])
+
+    def faint(inputs, weights):
+        qml.RX(1e-4 * weights[0] + inputs[0], 0)
+        qml.RY(weights[1], 0)
+        return [qml.expval(1e-3 * qml.Z(0))]
+
+    for function, shape, live in ((zero, 2, 0), (half, 3, 0), (faint, 2, 2)):
+        layer = qbp.QuantumLayer(function, {"weights": (shape,)}, n_inputs=1, seed=0).double()
+        assert live_parameters(layer) == live
+        small = qbp.prune(layer, by="exact")
+        assert sum(p.numel() for p in small.parameters()) == live
+        x = torch.randn(9, 1, dtype=torch.float64)
+        assert (small(x) - layer(x)).abs().max() < 1e-12
