@@ -36,11 +36,9 @@ def compare(
 ) -> None:
     """Compare models with all their controls over seeds. Stopped or killed, it goes on where it was."""
     from qbp.comparison.comparing import compare as compare_models
-    from qbp.runs import config as configs
+    from qbp.runs.config import Compare, load
 
-    chosen = configs.load(
-        config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=configs.Compare
-    )
+    chosen = load(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=Compare)
     folder = runs_dir / chosen.name
     options = chosen.model_dump(exclude={"name", "data", "models", "train"})
     try:

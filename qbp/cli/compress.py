@@ -29,10 +29,10 @@ def run(
 ) -> None:
     """Train, prune and distil as the config says, and print how large and how good the model of each stage is."""
     chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
-    from qbp.runs import stages as pipeline
+    from qbp.runs.stages import run as run_stages
 
     folder = runs_dir / chosen.name
-    _show("stages", folder, lambda: pipeline.run(chosen, folder, resume=resume, progress=not quiet))
+    _show("stages", folder, lambda: run_stages(chosen, folder, resume=resume, progress=not quiet))
 
 
 def prune(
@@ -52,25 +52,24 @@ def prune(
     """
     from dataclasses import replace
 
-    from qbp.compression import experiment as compress
+    from qbp.compression.experiment import cost_of, quality_of
     from qbp.compression.pruning import prune as pruned_by
     from qbp.nn.layer import QuantumLayer
     from qbp.nn.saving import save_model
-    from qbp.report.plots import compression as pictures
-    from qbp.runs import run as runs
+    from qbp.report.plots.compression import circuits
+    from qbp.runs.run import restore, threads
     from qbp.storage.atomic import write_table
 
-    config, model, (train, test) = runs.restore(run)
+    config, model, (train, test) = restore(run)
     options: dict[str, Any] = {"amount": amount, "what": what, "schedule": schedule, "steps": steps, "seed": seed}
     if epochs:
         options["finetune"] = replace(config.train, epochs=epochs, early_stopping=None, validation=None)
-    with runs.threads(config.threads):
+    with threads(config.threads):
         models = {"full": model, "pruned": pruned_by(model, train, by=by, backend=backend, **options)}
         if by not in ("random", "exact"):
             models["random"] = pruned_by(model, train, by="random", **options)
         found = {
-            name: compress.cost_of(each, backend=backend) | compress.quality_of(each, test, shots=None)
-            for name, each in models.items()
+            name: cost_of(each, backend=backend) | quality_of(each, test, shots=None) for name, each in models.items()
         }
     save_model(models["pruned"], run / "pruned.safetensors")
     written = [{"model": name, **row} for name, row in found.items()]
@@ -78,7 +77,7 @@ def prune(
     layers = {name: [m for m in each.modules() if isinstance(m, QuantumLayer)] for name, each in models.items()}
     if layers["pruned"]:
         drawn = {name: layers[name][0].circuit.program for name in ("full", "pruned")}
-        pictures.circuits(drawn, run / "pruned.png")
+        circuits(drawn, run / "pruned.png")
     device = {"device_two_qubit": f"2-qubit on {backend}"} if backend is not None else {}
     counts = {"parameters": "weights", "live": "live", "rotations": "rotations", "two_qubit": "2-qubit", **device}
     counts |= {"circuits": "circuits a step", "ideal": "accuracy" if test.n_classes else "r2"}
@@ -100,10 +99,10 @@ def distill(
 ) -> None:
     """Train the config's model on what finished models say; settings as in --set distill.temperature=2."""
     chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
-    from qbp.runs import stages as pipeline
+    from qbp.runs.stages import teach
 
     folder = runs_dir / chosen.name
-    _show("models", folder, lambda: pipeline.teach(chosen, teacher, folder, resume=resume, progress=not quiet))
+    _show("models", folder, lambda: teach(chosen, teacher, folder, resume=resume, progress=not quiet))
 
 
 def _show(what: str, folder: Path, work: Callable[[], dict[str, Any]]) -> None:

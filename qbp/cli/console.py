@@ -26,9 +26,9 @@ SetOption = Annotated[
 
 def load_config(config: str, overrides: Sequence[str]) -> Config:
     """The config of a command's arguments."""
-    from qbp.runs import config as configs
+    from qbp.runs.config import load
 
-    return configs.load(config, overrides)
+    return load(config, overrides)
 
 
 def table(title: str | None, *columns: str) -> Table:

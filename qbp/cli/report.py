@@ -18,18 +18,21 @@ def report(
     format: Annotated[str, typer.Option(help="html (everything), md or tex (words and tables, for papers).")] = "html",
 ) -> None:
     """Write the page of a run or of a comparison: one file, verdict first, that needs no network."""
-    from qbp import report as page
+    from qbp.report import write
 
-    out().print(f"Written: {page.write(directory, output, format=format)}", markup=False)
+    out().print(f"Written: {write(directory, output, format=format)}", markup=False)
 
 
 def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
 ) -> None:
     """Say why a model does not learn: each number with its threshold, advice and a picture."""
-    from qbp.runs import run as runs
+    from qbp.report.plots.run import draw_diagnosis
+    from qbp.runs.run import DIAGNOSIS
+    from qbp.runs.run import diagnose as diagnose_run
 
-    findings = runs.diagnose(run)
+    findings = diagnose_run(run)
+    draw_diagnosis(run)
     rows = table(str(run), "finding", "what", "value", "threshold", "")
     for finding in findings:
         numbers = f"{finding.value:.3g}", f"{finding.threshold:.3g}", "warns" if finding.warns else "fine"
@@ -41,4 +44,4 @@ def diagnose(
         console.print(f"{finding.code}: {finding.says}", markup=False)
     if not warnings:
         console.print("Nothing is wrong that this diagnosis knows of.")
-    console.print(f"Saved in {run}: {runs.DIAGNOSIS}, diagnosis.png", markup=False)
+    console.print(f"Saved in {run}: {DIAGNOSIS}, diagnosis.png", markup=False)

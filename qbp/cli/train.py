@@ -24,20 +24,23 @@ def train(
     """Train a model and its classical twin, and print how both do on held-out data."""
     chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
     folder = runs_dir / chosen.name
-    from qbp.runs import run as runs
+    from qbp.report.plots.run import draw_run
     from qbp.runs.folder import CONFIG
+    from qbp.runs.run import train as train_run
+    from qbp.runs.run import verdict
 
     try:
-        result = runs.train(chosen, folder, resume=resume, progress=not quiet)
+        result = train_run(chosen, folder, resume=resume, progress=not quiet)
     except KeyboardInterrupt:
         again = f"qbp train {folder / CONFIG} --resume"
         if runs_dir != Path("runs"):
             again += f" --runs-dir {runs_dir}"
         err().print(f"Interrupted. Go on with: {again}", markup=False)
         raise typer.Exit(130) from None
+    draw_run(folder)
     console = out()
     console.print(_scores(result))
-    if (said := runs.verdict(result)) is not None:
+    if (said := verdict(result)) is not None:
         console.print(said, markup=False)
     for model, score in result["models"].items():
         for sentence in score.get("diagnosis", ()):
@@ -51,10 +54,10 @@ def evaluate(
     shots: Annotated[int | None, typer.Option(min=1, help="Sample each circuit so many times.")] = None,
 ) -> None:
     """Evaluate the model of a run on its held-out data, on any backend."""
-    from qbp.runs import run as runs
+    from qbp.runs.run import evaluate as evaluate_run
     from qbp.training.metrics import metrics_of
 
-    result = runs.evaluate(run, backend=backend, shots=shots)
+    result = evaluate_run(run, backend=backend, shots=shots)
     elsewhere = [f"backend {backend}"] * (backend is not None) + [f"{shots} shots"] * (shots is not None)
     title = ", ".join([str(run), *elsewhere])
     metrics = metrics_of(result)
@@ -73,11 +76,11 @@ def noise(
     The table is kept in the run, where `qbp report` finds it.
     """
     from qbp.hardware.noise_tables import noise_table
-    from qbp.runs import run as runs
+    from qbp.runs.run import restore, threads
     from qbp.storage.atomic import write_table
 
-    config, model, (_, test) = runs.restore(run)
-    with runs.threads(config.threads):
+    config, model, (_, test) = restore(run)
+    with threads(config.threads):
         found = noise_table(model, test, device=device, shots=shots, seed=config.seed)
     rows = found.to_rows()
     write_table(run / "noise.csv", rows[0], rows)
@@ -91,17 +94,17 @@ def lr(
 ) -> None:
     """Find a learning rate: raise it step by step, and see where the loss falls fastest."""
     chosen = load_config(config, overrides or [])
-    from qbp.report.plots import training as report
-    from qbp.runs import run as runs
+    from qbp.report.plots.training import learning_rate
+    from qbp.runs.run import build, load_data, threads
     from qbp.training.learning_rate import lr_range_test
 
-    with runs.threads(chosen.threads):
-        train_data, _ = runs.load_data(chosen)
-        name, model = next(iter(runs.build(chosen, train_data).items()))
+    with threads(chosen.threads):
+        train_data, _ = load_data(chosen)
+        name, model = next(iter(build(chosen, train_data).items()))
         how = chosen.train
         options: dict[str, Any] = {"optimizer": how.optimizer, "batch_size": how.batch_size, "loss": how.loss}
         found = lr_range_test(model, train_data, seed=chosen.seed, **options)
-    path = report.learning_rate(found, output or Path(f"{chosen.name}-lr.png"))
+    path = learning_rate(found, output or Path(f"{chosen.name}-lr.png"))
     out().print(f"Suggested for the {name} model: train.lr={found.suggestion:.2g} (curve in {path})", markup=False)
 
 

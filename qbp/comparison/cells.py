@@ -24,7 +24,7 @@ from qbp.storage.atomic import write_atomic
 
 __all__ = ["sweep"]
 
-LOG, LOCK = "log.jsonl", "lock"
+LOG, LOCKS = "log.jsonl", "locks"
 
 Cell = dict[str, Any]
 Run = Callable[[Any], Cell]
@@ -135,17 +135,14 @@ def _log(folder: Path, path: Path, event: str) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path, path: Path) -> Iterator[None]:
-    """Hold a cell's lock, which the system releases when a process dies. Without record locks there is none."""
-    try:
-        import fcntl
-    except ImportError:
+    """Hold a cell's lock, which the system releases when a process dies."""
+    from filelock import FileLock
+
+    (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+    file = folder / LOCKS / f"{hashlib.sha256(path.as_posix().encode()).hexdigest()[:20]}.lock"
+    with FileLock(file):
         yield
-        return
-    place = int.from_bytes(hashlib.sha256(path.as_posix().encode()).digest()[:5], "big")
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "ab") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
-        yield
+        file.unlink(missing_ok=True)  # the cell is there: whoever waits, or comes later, finds it
 
 
 # ---- in other processes --------------------------------------------------------------------------------------------

@@ -32,12 +32,13 @@ from qbp.comparison.verdicts import METRICS, judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, check_choice
 from qbp.storage.atomic import write_atomic, write_table
+from qbp.storage.folder import VERSIONS, RunFolder
 from qbp.storage.provenance import versions
 from qbp.training.options import Training, training_of
 
 __all__ = ["COLUMNS", "Comparison", "compare", "load_comparison", "save_tables"]
 
-CONFIG, VERSIONS, SPLITS = "comparison.yaml", "versions.json", "splits.json"
+CONFIG, SPLITS = "comparison.yaml", "splits.json"
 TABLE, VERDICTS = "rows", "verdicts.json"
 FEWEST_SEEDS = 5
 
@@ -308,7 +309,7 @@ def compare(
         **(about or {}),
     }
     if folder is not None:
-        _open(folder, config, splits)
+        _claim(folder, config, splits)
     cells = [
         Cell(name, model, seed, size)
         for seed in numbers
@@ -367,22 +368,14 @@ def _plain(source: Source) -> Any:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in source.recipe.items() if key != "seed"}
 
 
-def _open(folder: Path, config: Mapping[str, Any], splits: Mapping[str, Mapping[int, str]]) -> None:
+def _claim(path: Path, config: Mapping[str, Any], splits: Mapping[str, Mapping[int, str]]) -> None:
     """Claim the directory for a new comparison, or check that it holds this one, on the same splits."""
-    known = json.loads(json.dumps({"config": config, "splits": splits}))
-    if (folder / CONFIG).is_file():
-        there = {
-            "config": yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")),
-            "splits": _json(folder / SPLITS, known["splits"]),
-        }
-        for part in ("config", "splits"):
-            keys = {**there[part], **known[part]}
-            if changed := [key for key in keys if there[part].get(key) != known[part].get(key)]:
-                raise ConfigError(
-                    f"{folder} holds a comparison with another {part[:-1] if part == 'splits' else part}: "
-                    f"{', '.join(changed)} differ(s). Take another directory"
-                )
-    write_atomic(folder / SPLITS, (json.dumps(known["splits"], indent=1) + "\n").encode())
-    write_atomic(folder / VERSIONS, (json.dumps(versions(), indent=1) + "\n").encode())
-    text = yaml.safe_dump(known["config"], sort_keys=False, allow_unicode=True)
-    write_atomic(folder / CONFIG, text.encode())
+    folder = RunFolder(path, CONFIG, "comparison")
+    folder.claim(config, resume=True)
+    frozen = json.loads(json.dumps(splits))
+    kept = folder.load(SPLITS, missing=frozen)
+    if changed := [name for name in {**kept, **frozen} if kept.get(name) != frozen.get(name)]:
+        raise ConfigError(
+            f"{path} holds a comparison with another split of {', '.join(changed)}: take another directory"
+        )
+    folder.write(SPLITS, frozen)

@@ -33,10 +33,10 @@ def read(directory: str | Path) -> Document:
         from qbp.report.comparison import comparison_document
 
         return comparison_document(directory)
-    from qbp.runs.folder import read_config, read_result
+    from qbp.runs.folder import read_config, run_folder
 
     read_config(Path(directory))  # says so where there is no run
-    if "stages" in read_result(Path(directory)):
+    if "stages" in run_folder(Path(directory)).result():
         from qbp.report.stages import stages_document
 
         return stages_document(directory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qbp.analysis.diagnosis import Picture
 from qbp.report.document import FIGURE, Figure
-from qbp.report.plots import training as report
+from qbp.report.plots.training import COLOURS, GRID, INK, draw_curves, draw_picture, label
 from qbp.report.templating import render
 from qbp.training.checkpoint import History
 
@@ -24,9 +24,9 @@ FONT, SMALLEST = 10.5, 9.5
 
 # The colours that figures are drawn in, and what the style sheet calls them.
 THEME = {
-    **{colour.lower(): f"var(--series-{k})" for k, colour in enumerate(report.COLOURS)},
-    report.INK: "var(--quiet)",
-    report.GRID: "var(--grid)",
+    **{colour.lower(): f"var(--series-{k})" for k, colour in enumerate(COLOURS)},
+    INK: "var(--quiet)",
+    GRID: "var(--grid)",
     "#000000": "var(--ink)",
     "#ffffff": "var(--surface)",
 }
@@ -37,12 +37,12 @@ def curves(histories: Mapping[str, History], metric: str, caption: str) -> Figur
     ends = [f"{name} {history.column(metric)[-1]:.3g}" for name, history in histories.items()]
     n_epochs = max(len(history.rows) for history in histories.values())
     alt = f"{metric} over {n_epochs} epochs; at the end, on the train data: {', '.join(ends)}."
-    return _figure(lambda axes: report.draw_curves(axes, histories, metric), caption, alt)
+    return _figure(lambda axes: draw_curves(axes, histories, metric), caption, alt)
 
 
 def finding(picture: Picture, caption: str, alt: str) -> Figure:
     """Draw the numbers of a finding."""
-    return _figure(lambda axes: report.draw_picture(axes, picture), caption, alt, (4.2, 2.4))
+    return _figure(lambda axes: draw_picture(axes, picture), caption, alt, (4.2, 2.4))
 
 
 Points = Mapping[str, Sequence[tuple[float, float, float, float]]]  # name -> (x, y, low, high) of points
@@ -55,7 +55,7 @@ def scatter(points: Points, named: Sequence[str], x: str, y: str, caption: str, 
     def draw(axes: Axes) -> None:
         for name, (at, value, low, high) in places.items():
             shown = name in named
-            colour = report.COLOURS[0] if name == named[0] else report.INK
+            colour = COLOURS[0] if name == named[0] else INK
             if shown:
                 axes.plot([at, at], [low, high], color=colour, linewidth=1.2)
             axes.plot([at], [value], "o", color=colour, markersize=6 if shown else 4, alpha=1 if shown else 0.45)
@@ -63,7 +63,7 @@ def scatter(points: Points, named: Sequence[str], x: str, y: str, caption: str, 
         axes.margins(x=0.12)
         _name_points(axes, {name: places[name][:2] for name in named}, named[0])
         _plain(axes, [p[0] for p in places.values()])
-        report.label(axes, x, y)
+        label(axes, x, y)
 
     return _figure(draw, caption, alt)
 
@@ -81,7 +81,7 @@ def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]], first: s
             (x / aside if before else x * aside, last),
             ha="right" if before else "left",
             va="center",
-            color=report.COLOURS[0] if name == first else report.INK,
+            color=COLOURS[0] if name == first else INK,
             annotation_clip=False,
         )
 
@@ -103,7 +103,7 @@ def learning(points: Points, x: str, y: str, caption: str, alt: str, *, ticks: S
 
     def draw(axes: Axes) -> None:
         for k, (name, rows) in enumerate(points.items()):
-            colour = report.COLOURS[k % len(report.COLOURS)]
+            colour = COLOURS[k % len(COLOURS)]
             at, value, low, high = zip(*rows, strict=True)
             axes.fill_between(at, low, high, color=colour, alpha=0.1, linewidth=0)
             line = "o-" if len(rows) < 10 else "-"
@@ -112,8 +112,8 @@ def learning(points: Points, x: str, y: str, caption: str, alt: str, *, ticks: S
             axes.set_xscale("log")
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
-        report.label(axes, x, y)
-        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=report.INK)
+        label(axes, x, y)
+        axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK)
 
     return _figure(draw, caption, alt, (SIZE[0], SIZE[1] + 0.2 * -(-len(points) // 2)))
 
@@ -125,22 +125,22 @@ def ranks(models: Sequence[str], mean_ranks: Sequence[float], distance: float, c
         n = len(models)
         half = -(-n // 2)
         low, high = 1.0, float(max(n, 2))
-        axes.plot([low, high], [0, 0], color=report.INK, linewidth=1)
+        axes.plot([low, high], [0, 0], color=INK, linewidth=1)
         for tick in range(1, n + 1):
-            axes.plot([tick, tick], [0, 0.12], color=report.INK, linewidth=1)
-            axes.text(tick, 0.2, str(tick), ha="center", va="bottom", color=report.INK, fontsize=8)
+            axes.plot([tick, tick], [0, 0.12], color=INK, linewidth=1)
+            axes.text(tick, 0.2, str(tick), ha="center", va="bottom", color=INK, fontsize=8)
         for k, (name, at) in enumerate(zip(models, mean_ranks, strict=True)):
             left = k < half
             level = -0.9 - 0.42 * (k if left else n - 1 - k)
             end = low - 0.05 * (high - low) if left else high + 0.05 * (high - low)
-            axes.plot([at, at, end], [0, level, level], color=report.INK, linewidth=0.9)
+            axes.plot([at, at, end], [0, level, level], color=INK, linewidth=0.9)
             side = "right" if left else "left"
             pad = -0.02 * (high - low) if left else 0.02 * (high - low)
-            axes.text(end + pad, level, f"{name} ({at:.2f})", ha=side, va="center", color=report.INK, fontsize=8.5)
+            axes.text(end + pad, level, f"{name} ({at:.2f})", ha=side, va="center", color=INK, fontsize=8.5)
         for row, (first, last) in enumerate(cliques(mean_ranks, distance)):
             y = -0.22 - 0.16 * row
-            axes.plot([first - 0.04, last + 0.04], [y, y], color=report.COLOURS[0], linewidth=4, solid_capstyle="round")
-        axes.plot([low, low + distance], [0.95, 0.95], color=report.COLOURS[1], linewidth=2)
+            axes.plot([first - 0.04, last + 0.04], [y, y], color=COLOURS[0], linewidth=4, solid_capstyle="round")
+        axes.plot([low, low + distance], [0.95, 0.95], color=COLOURS[1], linewidth=2)
         axes.text(low + distance / 2, 1.05, f"critical difference {distance:.2f}", ha="center", va="bottom", fontsize=8)
         axes.set_ylim(-1.2 - 0.42 * half, 1.5)
         axes.set_axis_off()
@@ -174,7 +174,7 @@ def _figure(
         "svg.fonttype": "none",
         "svg.hashsalt": caption,
         "font.size": FONT,
-        "axes.edgecolor": report.INK,
+        "axes.edgecolor": INK,
     }
     with mpl.rc_context(settings):
         canvas = Canvas(figsize=size, layout="constrained")

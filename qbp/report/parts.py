@@ -32,9 +32,9 @@ from qbp.report.document import (
     Table,
     number,
 )
-from qbp.runs import config as configs
-from qbp.runs.config import Config
-from qbp.runs.folder import CONFIG, VERSIONS
+from qbp.runs.config import Config, dump
+from qbp.runs.folder import CONFIG
+from qbp.storage.folder import VERSIONS
 
 __all__ = [
     "circuit_blocks",
@@ -142,7 +142,7 @@ def provenance(folder: Path, command: str, config: Config, split: tuple[Dataset,
     versions = json.loads((folder / VERSIONS).read_text(encoding="utf-8"))
     hashes = {"train rows, SHA-256": split[0].hash(), "test rows, SHA-256": split[1].hash()}
     table = pairs("Versions, machine, data", {**versions, **hashes})
-    yield Grid((Code(CONFIG, configs.dump(config).rstrip()), table))
+    yield Grid((Code(CONFIG, dump(config).rstrip()), table))
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

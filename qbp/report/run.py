@@ -13,8 +13,9 @@ from qbp.analysis.diagnosis import Finding
 from qbp.data import Dataset
 from qbp.report import charts, parts
 from qbp.report.document import Block, Column, Document, Dot, Grid, Section, Strong, Table, Verdict, number, percent
-from qbp.runs import run as runs
-from qbp.runs.folder import TWIN, read_config, read_result
+from qbp.report.plots.run import draw_diagnosis
+from qbp.runs.folder import TWIN, read_config, run_folder
+from qbp.runs.run import DIAGNOSIS, build, diagnose, load_data, threads, verdict
 from qbp.training.checkpoint import METRICS, History
 from qbp.training.fitting import load_checkpoint
 from qbp.training.metrics import main_metric
@@ -36,10 +37,10 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         ConfigError: there is no finished run.
     """
     folder = Path(directory)
-    config, result = read_config(folder), read_result(folder)
-    with runs.threads(config.threads):
-        split = runs.load_data(config)
-        model = next(iter(runs.build(config, split[0]).values()))
+    config, result = read_config(folder), run_folder(folder).result()
+    with threads(config.threads):
+        split = load_data(config)
+        model = next(iter(build(config, split[0]).values()))
         load_checkpoint(model, folder, best=config.train.early_stopping is not None)
     found = _findings(folder) if findings is None else findings
     about = result["data"]
@@ -63,9 +64,11 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
 
 def _findings(folder: Path) -> tuple[Finding, ...]:
     try:
-        kept = json.loads((folder / runs.DIAGNOSIS).read_text(encoding="utf-8"))
+        kept = json.loads((folder / DIAGNOSIS).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return runs.diagnose(folder)
+        findings = diagnose(folder)
+        draw_diagnosis(folder)
+        return findings
     return tuple(Finding.from_json(finding) for finding in kept["findings"])
 
 
@@ -74,7 +77,7 @@ def _metric(result: dict[str, Any]) -> str:
 
 
 def _verdict(result: dict[str, Any]) -> tuple[Verdict, ...]:
-    said = runs.verdict(result)
+    said = verdict(result)
     if said is None:
         return ()
     metric, scores = _metric(result), result["models"]

@@ -22,9 +22,9 @@ from qbp.report.document import (
     number,
     percent,
 )
-from qbp.runs import run as runs
-from qbp.runs import stages as pipeline
-from qbp.runs.folder import read_config, read_result
+from qbp.runs.folder import read_config, run_folder
+from qbp.runs.run import load_data, threads
+from qbp.runs.stages import MODEL
 from qbp.training.metrics import main_metric
 
 __all__ = ["stages_document"]
@@ -51,13 +51,13 @@ def stages_document(directory: str | Path) -> Document:
         ConfigError: there is no finished run.
     """
     folder = Path(directory)
-    config, result = read_config(folder), read_result(folder)
-    with runs.threads(config.threads):
-        split = runs.load_data(config)
+    config, result = read_config(folder), run_folder(folder).result()
+    with threads(config.threads):
+        split = load_data(config)
     about = result["data"]
     circuits: list[Block] = []
     for name in result["stages"]:
-        for layer in parts.quantum_layers(load_model(folder / name / pipeline.MODEL)):
+        for layer in parts.quantum_layers(load_model(folder / name / MODEL)):
             circuits += [Heading(_title(name)), *parts.circuit_blocks(layer)]
     sections = (
         Section("stages", "Size and score", tuple(_stages(result))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -21,7 +21,6 @@ __all__ = [
     "Hybrid",
     "Mlp",
     "Prune",
-    "differences",
     "dump",
     "load",
     "packaged",
@@ -83,21 +82,6 @@ def dump(config: Config) -> str:
     """Return a config as YAML, every key spelled out; `load` of it gives an equal config."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
-
-
-def differences(one: Config, other: Config) -> list[str]:
-    """Return what two configs do not have in common, as in "train.lr: 0.01 / 0.02"."""
-    flat_one, flat_other = (dict(_flat(config.model_dump())) for config in (one, other))
-    keys = [key for key in {**flat_one, **flat_other} if flat_one.get(key) != flat_other.get(key)]
-    return [f"{key}: {flat_one.get(key)} / {flat_other.get(key)}" for key in keys]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 Key = tuple[str, ...]

@@ -17,9 +17,9 @@ from qbp.analysis.diagnosis import diagnose as diagnose_model
 from qbp.data import Dataset
 from qbp.errors import ConfigError
 from qbp.nn import models
-from qbp.report.plots import training as report
 from qbp.runs.config import Config, Hybrid
-from qbp.runs.folder import RESULT, TWIN, claim, read_config, read_result, write_json
+from qbp.runs.folder import TWIN, plain, read_config, run_folder
+from qbp.storage.folder import RunFolder
 from qbp.training.checkpoint import METRICS
 from qbp.training.fitting import History, fit, load_checkpoint
 from qbp.training.fitting import evaluate as evaluate_model
@@ -69,7 +69,7 @@ def build(config: Config, train: Dataset) -> dict[str, nn.Module]:
 def train(config: Config, directory: str | Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
     """Train what a config says, and its twin, and evaluate both on held-out data.
 
-    The directory then holds `config.yaml`, `versions.json`, `metrics.jsonl` (a row per epoch), pictures,
+    The directory then holds `config.yaml`, `versions.json`, `metrics.jsonl` (a row per epoch),
     `checkpoint.safetensors` and `result.json`, and `twin/` the same of the twin. Whatever a kill leaves there,
     resuming ends with the bits of a run that was not killed. A model that learnt nothing is diagnosed.
 
@@ -80,9 +80,9 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
         progress: draw a bar with the time left.
 
     Returns:
-        What `result.json` holds: `name`, `seed`, `data`, and by name of the model its `parameters`, `epochs`,
-        `seconds` of training and the metrics of `qbp.evaluate`; of one that learnt nothing also `diagnosis`,
-        the sentences of what warns.
+        What `result.json` holds: `name`, `seed`, `data`, `classes` (their names), and by name of the model its
+        `parameters`, `epochs`, `seconds` of training and the metrics of `qbp.evaluate`; of one that learnt nothing also
+        `diagnosis`, the sentences of what warns.
 
     Raises:
         ConfigError: the directory is taken, or holds a run of another config.
@@ -94,10 +94,11 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
     with threads(config.threads):
         train_data, test_data = load_data(config)
         built = build(config, train_data)  # what cannot be built claims no directory
-        claim(config, folder, resume)
-        if (folder / RESULT).exists():
-            return read_result(folder)
-        return _train(config, folder, resume, progress, (train_data, test_data), built)
+        run = run_folder(folder)
+        run.claim(plain(config), resume=resume)
+        if not run.is_finished:
+            run.finish(_train(config, folder, resume, progress, (train_data, test_data), built))
+        return run.result()
 
 
 def _train(
@@ -109,22 +110,14 @@ def _train(
     built: dict[str, nn.Module],
 ) -> dict[str, Any]:
     train_data, test_data = split
-    results, histories = {}, {}
+    results = {}
     for name, model in built.items():
         run_dir = folder / TWIN if name == TWIN else folder
         if progress:
             print(f"{name}: {models.n_parameters(model)} parameters", flush=True)
         _warm_up(config, model, train_data)
-        history = fit(
-            model,
-            train_data,
-            config.train,
-            seed=config.seed,
-            run_dir=run_dir,
-            resume=resume,
-            progress=progress,
-        )
-        histories[name] = history
+        where: dict[str, Any] = {"run_dir": run_dir, "resume": resume, "progress": progress}
+        history = fit(model, train_data, config.train, seed=config.seed, **where)
         results[name] = {
             "parameters": models.n_parameters(model),
             "epochs": len(history.rows),
@@ -134,15 +127,9 @@ def _train(
         if stalled(history, train_data, config.train.loss):
             findings = _diagnose(config, model, train_data, history, run_dir)
             results[name]["diagnosis"] = [finding.says for finding in findings if finding.warns]
-    report.training_curves(histories, folder / "training.png")
-    for name, result in results.items():
-        if "confusion" in result:
-            path = (folder / TWIN if name == TWIN else folder) / "confusion.png"
-            report.confusion_matrix(result["confusion"], test_data.classes, path)
     about = {"name": test_data.name, "train": len(train_data), "test": len(test_data)}
-    written = {"name": config.name, "seed": config.seed, "data": about, "models": results}
-    write_json(folder / RESULT, written)  # the last file: it says that the run is finished
-    return written
+    classes = {"classes": list(test_data.classes)} if test_data.n_classes is not None else {}
+    return {"name": config.name, "seed": config.seed, "data": about, **classes, "models": results}
 
 
 def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | None = None) -> dict[str, Any]:
@@ -176,7 +163,7 @@ def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | 
 
 
 def diagnose(directory: str | Path) -> tuple[Finding, ...]:
-    """Diagnose the model of a run, and keep what was found there: `diagnosis.json`, and `diagnosis.png`.
+    """Diagnose the model of a run, and keep what was found there, as `diagnosis.json`.
 
     Args:
         directory: the run's.
@@ -208,8 +195,7 @@ def restore(folder: Path) -> tuple[Config, nn.Module, tuple[Dataset, Dataset]]:
 
 def _diagnose(config: Config, model: nn.Module, train: Dataset, history: History, run_dir: Path) -> tuple[Finding, ...]:
     findings = diagnose_model(model, train, history=history, loss=config.train.loss, seed=config.seed)
-    write_json(run_dir / DIAGNOSIS, {"findings": [finding.to_json() for finding in findings]})
-    report.diagnosis(findings, run_dir / "diagnosis.png")
+    RunFolder(run_dir).write(DIAGNOSIS, {"findings": [finding.to_json() for finding in findings]})
     return findings
 
 

@@ -14,9 +14,10 @@ from qbp.data import Dataset
 from qbp.errors import ConfigError
 from qbp.nn.resources import size
 from qbp.nn.saving import load_model, save_model
-from qbp.runs import run as runs
 from qbp.runs.config import Config, Distill, Hybrid, Mlp
-from qbp.runs.folder import RESULT, claim, read_result, write_json
+from qbp.runs.folder import plain, run_folder
+from qbp.runs.run import build, load_data, restore, threads
+from qbp.storage.folder import RunFolder
 from qbp.training.fitting import evaluate, fit
 
 __all__ = ["MODEL", "run", "teach"]
@@ -53,20 +54,19 @@ def run(config: Config, directory: str | Path, *, resume: bool = False, progress
     if config.prune is None and config.distill is not None and config.distill.student is None:
         raise ConfigError(f"Config {config.name} must have `distill.student`, or `prune`, whose model is then taught")
     folder = Path(directory)
-    with runs.threads(config.threads):
-        train, test = runs.load_data(config)
+    with threads(config.threads):
+        train, test = load_data(config)
         model = _built(config, config.model, train)  # what cannot be built claims no directory
         student = _built(config, config.distill.student, train) if config.distill and config.distill.student else None
-        claim(config, folder, resume)
-        if (folder / RESULT).exists():
-            return read_result(folder)
-        found = {
-            name: _stage(folder / name, make, test, config.train.loss)
-            for name, make in _stages(config, folder, train, model, student, progress).items()
-        }
-        written = _about(config, train, test) | {"stages": found}
-        write_json(folder / RESULT, written)  # the last file: it says that the run is finished
-        return written
+        whole = run_folder(folder)
+        whole.claim(plain(config), resume=resume)
+        if not whole.is_finished:
+            found = {
+                name: _stage(RunFolder(folder / name), make, test, config.train.loss)
+                for name, make in _stages(config, folder, train, model, student, progress).items()
+            }
+            whole.finish(_about(config, train, test) | {"stages": found})
+        return whole.result()
 
 
 def _stages(
@@ -135,30 +135,30 @@ def teach(
     if config.distill is None:
         config = config.model_copy(update={"distill": Distill()})
     folder = Path(directory)
-    with runs.threads(config.threads):
-        train, test = runs.load_data(config)
+    with threads(config.threads):
+        train, test = load_data(config)
         student = _built(config, config.model, train)
-        models = [load_model(each) if Path(each).is_file() else runs.restore(Path(each))[1] for each in teachers]
-        claim(config, folder, resume)
-        if (folder / RESULT).exists():
-            return read_result(folder)
+        models = [load_model(each) if Path(each).is_file() else restore(Path(each))[1] for each in teachers]
+        run = run_folder(folder)
+        run.claim(plain(config), resume=resume)
+        if run.is_finished:
+            return run.result()
         taught = _distilled(config, models, student, train, folder, progress)
         save_model(taught, folder / MODEL)
         named = {"student": taught, **{f"teacher {k}": model for k, model in enumerate(models, 1)}}
         found = {name: size(model) | evaluate(model, test, loss=config.train.loss) for name, model in named.items()}
-        written = _about(config, train, test) | {"models": found}
-        write_json(folder / RESULT, written)
-        return written
+        run.finish(_about(config, train, test) | {"models": found})
+        return run.result()
 
 
-def _stage(folder: Path, make: Stage, test: Dataset, loss: Any) -> dict[str, Any]:
+def _stage(folder: RunFolder, make: Stage, test: Dataset, loss: Any) -> dict[str, Any]:
     """A stage's result; if it is not there yet, the stage is done, or gone on with."""
-    if not (folder / RESULT).exists():
-        folder.mkdir(exist_ok=True)
-        save_model(make(folder), folder / MODEL)
-        model = load_model(folder / MODEL)
-        write_json(folder / RESULT, size(model) | evaluate(model, test, loss=loss))
-    return read_result(folder)
+    if not folder.is_finished:
+        folder.path.mkdir(exist_ok=True)
+        save_model(make(folder.path), folder.path / MODEL)
+        model = load_model(folder.path / MODEL)
+        folder.finish(size(model) | evaluate(model, test, loss=loss))
+    return folder.result()
 
 
 def _distilled(
@@ -172,7 +172,7 @@ def _distilled(
 
 
 def _built(config: Config, model: Hybrid | Mlp, train: Dataset) -> nn.Module:
-    return next(iter(runs.build(config.model_copy(update={"model": model, "twin": False}), train).values()))
+    return next(iter(build(config.model_copy(update={"model": model, "twin": False}), train).values()))
 
 
 def _about(config: Config, train: Dataset, test: Dataset) -> dict[str, Any]:

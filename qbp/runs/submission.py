@@ -20,16 +20,16 @@ from qbp.jobs.retry import Patience
 from qbp.runs import config as configs
 from qbp.runs import run as runs
 from qbp.runs.config import Config, Hybrid
-from qbp.runs.folder import read_config, read_result
-from qbp.storage.atomic import write_atomic
+from qbp.runs.folder import read_config
 from qbp.storage.container import load_state, save_state
+from qbp.storage.folder import RunFolder
 from qbp.training.fitting import fit, load_checkpoint
 from qbp.training.metrics import evaluate
 from qbp.training.options import Training
 
 __all__ = ["SUBMISSION", "Submission", "read", "submission"]
 
-SUBMISSION, WEIGHTS, RESULT = "submission.json", "weights.safetensors", "result.json"
+SUBMISSION, WEIGHTS = "submission.json", "weights.safetensors"
 MODES = ("job", "batch", "session")
 
 
@@ -94,19 +94,11 @@ class Submission:
         """
         about = asdict(self) | {"config": self.config.model_dump(mode="json"), "directory": None}
         about["run"] = None if self.run is None else str(self.run)
-        text = json.dumps(about, indent=2) + "\n"
-        path = self.directory / SUBMISSION
-        if path.exists():
-            if path.read_text(encoding="utf-8") != text:
-                raise ConfigError(
-                    f"{self.directory} holds another submission: collect it (`qbp collect {self.directory}`), or give "
-                    "the new one another name (`--name`)"
-                )
-            return
-        if not (self.directory / WEIGHTS).exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            save_state(self.directory / WEIGHTS, {"model": self.model().state_dict()})
-        write_atomic(path, text.encode())
+        weights = self.directory / WEIGHTS
+        state = None if weights.exists() else {"model": self.model().state_dict()}
+        RunFolder(self.directory, SUBMISSION, "submission").claim(about, resume=True)
+        if state is not None:
+            save_state(weights, state)
 
     def send(self, patience: Patience | None = None) -> int:
         """Send all jobs of an evaluation without waiting for them; how many are not done."""
@@ -121,8 +113,9 @@ class Submission:
             BudgetError: the budget is used up; with a larger one it goes on from there.
             JobError: a job failed or the service cannot be used; the same call goes on from there.
         """
-        if (self.directory / RESULT).exists():
-            return read_result(self.directory)
+        folder = RunFolder(self.directory)
+        if folder.is_finished:
+            return folder.result()
         train, test = runs.load_data(self.config)
         with runs.threads(self.config.threads), ExitStack() as stack:
             model = self._on_chip(wait=True, patience=patience)
@@ -134,9 +127,8 @@ class Submission:
             metrics = evaluate(model, test, loss=self.config.train.loss)
         spent = transfer.spent(model).at(self.rate)
         cost = {name: amount for name, amount in asdict(spent).items() if name != "at_most"}
-        result = {"backend": self.backend, "shots": self.shots, "epochs": self.epochs, **metrics, "cost": cost}
-        write_atomic(self.directory / RESULT, (json.dumps(result, indent=2) + "\n").encode())
-        return result
+        folder.finish({"backend": self.backend, "shots": self.shots, "epochs": self.epochs, **metrics, "cost": cost})
+        return folder.result()
 
     def _training(self) -> Training:
         return replace(self.config.train, epochs=self.epochs)

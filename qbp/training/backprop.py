@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qbp.errors import ArgumentError, check_choice, check_shape
+from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_shape
 
 Array = NDArray[np.float64]
 ByLayer = dict[int, Array]
@@ -135,8 +135,7 @@ class Quantum:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise ArgumentError(f"Argument `function` must be callable, but is {self.function!r}")
-        if not isinstance(self.n_inputs, int) or self.n_inputs < 0:
-            raise ArgumentError(f"Argument `n_inputs` must be an integer >= 0, but is {self.n_inputs!r}")
+        check_count("n_inputs", self.n_inputs, 0)
         object.__setattr__(self, "weights", _array("weights", self.weights, ("P",)))
 
     def parameters(self) -> dict[str, Array]:
@@ -358,10 +357,8 @@ def train(
         array([1., 0., 0.])
     """
     check_choice("optimizer", optimizer, OPTIMIZERS)
-    if not (math.isfinite(lr) and lr > 0):
-        raise ArgumentError(f"Argument `lr` must be finite and > 0, but is {lr!r}")
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ArgumentError(f"Argument `epochs` must be an integer >= 1, but is {epochs!r}")
+    check_positive("lr", lr)
+    check_count("epochs", epochs)
     if isinstance(schedule, str):
         check_choice("schedule", schedule, SCHEDULES)
         schedule = SCHEDULES[schedule]

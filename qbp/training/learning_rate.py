@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, check_count, check_positive
+from qbp.errors import ArgumentError, check_count, check_positive, check_seed
 from qbp.nn.seeding import seeded
 from qbp.training.checkpoint import untouched
 from qbp.training.fitting import DivergenceError, batch_sizes, take_step
@@ -65,6 +65,8 @@ def lr_range_test(
     check_data(model, data)
     check_count("steps", steps)
     check_positive("lr_min", lr_min)
+    check_positive("lr_max", lr_max)
+    check_seed("seed", seed)
     training = Training(lr=lr_min, optimizer=optimizer, batch_size=batch_size, loss=loss)
     if not (lr_min < lr_max < math.inf and 0 <= smoothing < 1 and steps >= 10):
         raise ArgumentError(

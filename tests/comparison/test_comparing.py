@@ -134,9 +134,9 @@ def test_it_goes_on_where_it_was_but_not_with_another(linear):
     rows, began = found.rows, (options["directory"] / "log.jsonl").read_text()
     assert compare({"hybrid": HYBRID}, data=LINEAR, **options).rows == rows
     assert (options["directory"] / "log.jsonl").read_text() == began
-    with pytest.raises(ConfigError, match="another config: rope"):
+    with pytest.raises(ConfigError, match=r"another config \(there / here\): rope"):
         compare({"hybrid": HYBRID}, data=LINEAR, rope=0.02, **options)
-    with pytest.raises(ConfigError, match="another config: models"):
+    with pytest.raises(ConfigError, match=r"another config \(there / here\): models"):
         compare({"hybrid": partial(HYBRID, n_layers=2)}, data=LINEAR, **options)
 
 

@@ -15,7 +15,9 @@ from qbp import data
 from qbp.errors import ConfigError
 from qbp.nn import models
 from qbp.runs import config as configs
+from qbp.runs.folder import plain
 from qbp.runs.schema import TRAIN
+from qbp.storage.folder import differences
 from qbp.training import fitting as train
 from qbp.training.options import Training
 
@@ -209,15 +211,15 @@ def test_a_wrong_override_is_refused(path: Path, override: str, words: str) -> N
 
 
 def test_differences_name_the_keys(path: Path) -> None:
-    one = configs.load(path)
-    assert configs.differences(one, configs.load(path)) == []
-    assert configs.differences(one, configs.load(path, ["train.lr=0.02", "seed=1"])) == [
+    one = plain(configs.load(path))
+    assert differences(one, plain(configs.load(path))) == []
+    assert differences(one, plain(configs.load(path, ["train.lr=0.02", "seed=1"]))) == [
         "seed: 0 / 1",
         "train.lr: 0.01 / 0.02",
     ]
-    other = configs.load(path, ["model={kind: hybrid}"])
-    assert "model.kind: mlp / hybrid" in configs.differences(one, other)
-    assert "model.n_qubits: None / 4" in configs.differences(one, other)
+    other = plain(configs.load(path, ["model={kind: hybrid}"]))
+    assert "model.kind: mlp / hybrid" in differences(one, other)
+    assert "model.n_qubits: None / 4" in differences(one, other)
 
 
 yaml_values = st.recursive(

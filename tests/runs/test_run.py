@@ -14,9 +14,10 @@ import torch
 
 from qbp.errors import ArgumentError, ConfigError
 from qbp.nn.models import n_parameters
+from qbp.report.plots.run import draw_run
 from qbp.runs import config as configs
 from qbp.runs import run as runs
-from qbp.runs.folder import read_result
+from qbp.runs.folder import run_folder
 from qbp.storage.container import load_state
 from qbp.storage.provenance import versions
 from qbp.training.checkpoint import History
@@ -54,6 +55,8 @@ def test_a_hybrid_run_holds_what_it_should(tmp_path: Path) -> None:
     config = config_of(HYBRID, tmp_path)
     result = runs.train(config, tmp_path / "runs" / "small")
     folder = tmp_path / "runs" / "small"
+    assert not [name for name in files(folder) if name.endswith(".png")]
+    draw_run(folder)
     of_each = {"metrics.jsonl", "checkpoint.safetensors", "confusion.png"}
     assert files(folder) == of_each | {f"twin/{name}" for name in of_each} | {
         "config.yaml",
@@ -211,8 +214,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> 
         assert files(folder) == files(whole), folder
         for part in ("", "twin"):
             assert bits(folder / part) == bits(whole / part), folder
-        for model, score in read_result(whole)["models"].items():
-            resumed = read_result(folder)["models"][model]
+        for model, score in run_folder(whole).result()["models"].items():
+            resumed = run_folder(folder).result()["models"][model]
             assert {**resumed, "seconds": 0} == {**score, "seconds": 0}, folder
 
 
@@ -252,8 +255,9 @@ def test_evaluate_refuses_what_is_no_run_or_has_no_circuit(tmp_path: Path) -> No
 
 def test_a_regression_run(tmp_path: Path) -> None:
     result = runs.train(config_of(REGRESSION, tmp_path), tmp_path / "small")
+    draw_run(tmp_path / "small")
     assert {"r2", "mae", "loss"} <= set(result["models"]["mlp"])
-    assert "confusion.png" not in files(tmp_path / "small")
+    assert "confusion.png" not in files(tmp_path / "small") and "training.png" in files(tmp_path / "small")
     assert runs.verdict(result) is None
 
 

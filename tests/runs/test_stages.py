@@ -17,7 +17,7 @@ from qbp.nn.resources import size
 from qbp.runs import config as configs
 from qbp.runs import run as runs
 from qbp.runs import stages as pipeline
-from qbp.runs.folder import read_result
+from qbp.runs.folder import run_folder
 from qbp.runs.stages import MODEL
 
 SMALL = """\
@@ -47,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_leaves_its_model_and_is_measured(finished: Path) -> None:
-    result = read_result(finished)
+    result = run_folder(finished).result()
     _, test = runs.load_data(configs.load(finished / "config.yaml"))
     assert list(result["stages"]) == STAGES
     for name, found in result["stages"].items():
@@ -81,7 +81,7 @@ def test_stages_are_those_of_the_functions(finished: Path) -> None:
 def test_a_finished_run_is_not_done_again_and_not_overwritten(finished: Path, tmp_path: Path) -> None:
     config = configs.load(finished / "config.yaml")
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
-    assert pipeline.run(config, finished, resume=True) == read_result(finished)
+    assert pipeline.run(config, finished, resume=True) == run_folder(finished).result()
     with pytest.raises(ConfigError, match="already there"):
         pipeline.run(config, finished)
     with pytest.raises(ConfigError, match=r"another config .*distill.temperature: 2.0 / 3.0"):
@@ -154,7 +154,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path: Path) -> Non
     whole, *killed = sorted((tmp_path / "runs").iterdir(), reverse=True)
     assert whole.name == "whole" and len(killed) > 6
     for folder in killed:
-        assert read_result(folder) == read_result(whole), folder
+        assert run_folder(folder).result() == run_folder(whole).result(), folder
         for stage in STAGES:
             assert (folder / stage / MODEL).read_bytes() == (whole / stage / MODEL).read_bytes(), folder
 
@@ -170,7 +170,7 @@ def test_finished_models_teach(finished: Path, tmp_path: Path) -> None:
     result = pipeline.teach(config, teachers, tmp_path / "taught")
     assert list(result["models"]) == ["student", "teacher 1", "teacher 2"]
     assert result["models"]["teacher 1"]["loss"] == runs.evaluate(tmp_path / "mlp")["loss"]
-    assert result["models"]["teacher 2"] == read_result(finished)["stages"]["2-prune"]
+    assert result["models"]["teacher 2"] == run_folder(finished).result()["stages"]["2-prune"]
     assert runs.evaluate(tmp_path / "taught")["loss"] == result["models"]["student"]["loss"]
     assert pipeline.teach(config, teachers, tmp_path / "taught", resume=True) == result
     with pytest.raises(ConfigError, match="no run of `qbp train`"):

@@ -262,7 +262,7 @@ def test_what_costs_nothing_asks_nothing(tmp_path, run, capsys):
     assert qbp("submit", run, "--backend", "aer", "--shots", 50) == 0
     assert "test accuracy" in capsys.readouterr().out
     assert qbp("submit", run, "--backend", "aer", "--shots", 60) == 2
-    assert "holds another submission" in capsys.readouterr().err.replace("\n", " ")
+    assert "holds a submission of another config" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_token_is_never_written_or_said(ibm, run, capsys, caplog):

@@ -471,7 +471,7 @@ WRONG = {
     "Argument `b` must hold finite numbers": lambda: Dense([[1.0]], [math.nan]),
     "Argument `activation` must be one of 'identity', 'relu'": lambda: Dense([[1.0]], [0.0], "gelu"),
     "Argument `function` must be callable": lambda: Quantum(None, [0.0], 1),
-    "Argument `n_inputs` must be an integer >= 0, but is -1": lambda: Quantum(two_qubit_circuit, [0.0], -1),
+    "Argument `n_inputs` must be an integer of at least 0, but is -1": lambda: Quantum(two_qubit_circuit, [0.0], -1),
     "Argument `weights` must have shape (P,), but has (1, 1)": lambda: Quantum(two_qubit_circuit, [[0.0]], 1),
     "Argument `function(angles)` must have shape (3, M), but has (3,)": lambda: Quantum(
         lambda t: t[:, 0], [0.0], 1
@@ -490,9 +490,9 @@ WRONG = {
         [Dense([[1.0]], [0.0]), Dense([[1.0, 1.0, 1.0]], [0.0])], "squared_error"
     ).forward([[1.0]]),
     "Argument `optimizer` must be one of 'sgd'": lambda: xor_run(optimizer="lbfgs"),
-    "Argument `lr` must be finite and > 0, but is -0.1": lambda: xor_run(lr=-0.1),
-    "Argument `lr` must be finite and > 0, but is nan": lambda: xor_run(lr=math.nan),
-    "Argument `epochs` must be an integer >= 1, but is 0": lambda: xor_run(epochs=0),
+    "Argument `lr` must be a positive number, but is -0.1": lambda: xor_run(lr=-0.1),
+    "Argument `lr` must be a positive number, but is nan": lambda: xor_run(lr=math.nan),
+    "Argument `epochs` must be a positive integer, but is 0": lambda: xor_run(epochs=0),
     "Argument `schedule` must be one of 'step'": lambda: xor_run(schedule="linear"),
 }
 
