@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,15 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-def execute(path: Path, work: Path) -> None:
-    """Run a notebook in a directory of its own; raises CellExecutionError, with the cell and its traceback."""
-    work.mkdir()
-    notebook, resources = nbformat.read(path, as_version=4), {"metadata": {"path": str(work)}}
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
-
-
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """All of them, each begun as soon as a processor is free, on this checkout whether or not qbp is installed."""
-    folder, before = tmp_path_factory.mktemp("notebooks"), os.environ.get("PYTHONPATH")
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        patch.setenv("PYTHONPATH", str(ROOT) if not before else os.pathsep.join([str(ROOT), before]))
-        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
-        yield {path: pool.submit(execute, path, folder / path.stem) for path in NOTEBOOKS}
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, executed):
-    executed[path].result()
+def test_notebook_runs(path, tmp_path, monkeypatch):
+    """In a directory of its own, on this checkout whether or not qbp is installed."""
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT) if not before else os.pathsep.join([str(ROOT), before]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    (tmp_path / "work").mkdir()
+    notebook, resources = nbformat.read(path, as_version=4), {"metadata": {"path": str(tmp_path / "work")}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -296,7 +296,7 @@ def test_compare_prints_every_control_and_goes_on(qbp: Run) -> None:
     again = qbp("compare", "two.yaml", "--workers", "1", "--aa", "--quiet")
     assert again.out == done.out and Path("runs/two/log.jsonl").read_text() == log
     other = qbp("compare", "two.yaml", "--set", "rope=0.02", "--aa", "-q")
-    assert other.code == 2 and "another config: rope" in other.err
+    assert other.code == 2 and "another config (there / here): rope: 0.01 / 0.02" in other.err
 
 
 @pytest.mark.parametrize(
