@@ -17,7 +17,9 @@ from torch import Tensor
 from qbp.data import families, raw
 from qbp.data.files import SUFFIXES, read
 from qbp.data.raw import Raw, numbered
-from qbp.errors import ArgumentError, check_choice
+from qbp.data.tables import check_rows_of_classes
+from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_seed, check_share
+from qbp.limits import check_memory
 
 __all__ = ["DATASETS", "Dataset", "Raw", "load", "split"]
 
@@ -38,6 +40,7 @@ class Dataset:
         classes: the names of the labels.
         feature_names: the names of the columns of `x`.
         recipe: the arguments of `load` that it was made with, None for other data.
+        target: what the labels or targets are called.
 
     Raises:
         ArgumentError: a shape, a dtype or a label does not fit.
@@ -56,13 +59,13 @@ class Dataset:
     classes: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     recipe: Mapping[str, Any] | None = None
+    target: str = "label"
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
         if x.ndim != 2 or not x.is_floating_point() or not len(x):
             raise ArgumentError(f"Argument `x` must be floating point of shape (n, I), but is {_describe(x)}")
-        if not torch.isfinite(x).all():
-            raise ArgumentError("Argument `x` must be finite, but holds nan or infinity")
+        _check_finite("x", x)
         if y.dtype == torch.int64 and y.shape == (len(x),):
             count = int(y.max()) + 1 if self.n_classes is None else self.n_classes
             if int(y.min()) < 0 or int(y.max()) >= count:
@@ -74,6 +77,8 @@ class Dataset:
                 f"Argument `y` must be int64 labels of shape ({len(x)},), or floating point targets of shape "
                 f"({len(x)}, T) without `n_classes`, but is {_describe(y)}"
             )
+        if y.is_floating_point():
+            _check_finite("y", y)
         object.__setattr__(self, "feature_names", self.feature_names or numbered("x", x.shape[1]))
         for what, have, want in (
             ("classes", len(self.classes), self.n_classes or 0),
@@ -88,7 +93,33 @@ class Dataset:
     def subset(self, indices: Sequence[int] | np.ndarray | Tensor) -> Dataset:
         """Return the rows at `indices`, in that order."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        return Dataset(self.x[rows], self.y[rows], self.name, self.n_classes, self.classes, self.feature_names)
+        return Dataset(
+            self.x[rows],
+            self.y[rows],
+            self.name,
+            self.n_classes,
+            self.classes,
+            self.feature_names,
+            target=self.target,
+        )
+
+    def summary(self) -> str:
+        """Return in a sentence what is to be learned from what.
+
+        Example:
+            >>> Dataset(torch.zeros(3, 2), torch.tensor([0, 1, 1]), "coins", classes=("tail", "head")).summary()
+            'coins: a classification of `label` in 2 classes (tail 1, head 2) by 2 columns (x0, x1), 3 rows'
+        """
+        if self.n_classes is None:
+            task = (
+                f"a regression of `{self.target}` ({self.y.shape[1]} column(s), {self.y.min():.3g}..{self.y.max():.3g})"
+            )
+        else:
+            counts = torch.bincount(self.y, minlength=self.n_classes).tolist()
+            rows = [f"{name} {count}" for name, count in zip(self.classes, counts, strict=True)]
+            task = f"a classification of `{self.target}` in {self.n_classes} classes ({_first(rows, 10)})"
+        columns = f"{self.x.shape[1]} columns ({_first(self.feature_names, 6)})"
+        return f"{self.name}: {task} by {columns}, {len(self)} rows"
 
     def hash(self) -> str:
         """Return the SHA-256 of the features and targets (values, shapes and dtypes; not the names)."""
@@ -173,13 +204,13 @@ def load(
         check_choice("name", name, DATASETS)
     check_choice("reduce", reduce, REDUCTIONS)
     check_choice("scale", scale, SCALES)
-    if not 0 < test_size < 1:
-        raise ArgumentError(f"Argument `test_size` must be above 0 and below 1, but is {test_size}")
-    if not 0 <= seed < 2**32:
-        raise ArgumentError(f"Argument `seed` must be in 0..2**32-1, but is {seed}")
+    check_share("test_size", test_size)
+    check_seed("seed", seed)
     for option, count in (("features", features), ("n_samples", n_samples)):
-        if count is not None and count < 1:
-            raise ArgumentError(f"Argument `{option}` must be at least 1, but is {count}")
+        if count is not None:
+            check_count(option, count)
+    if noise is not None:
+        check_positive("noise", noise, zero=True)
 
     # A function of DATASETS takes what it can make by itself; the rest is done here.
     takes = () if own else inspect.signature(DATASETS[name]).parameters
@@ -191,12 +222,16 @@ def load(
         raise ArgumentError(f"Argument `noise` must be None for data set {name!r}, but is {noise}")
     if target is not None and not own:
         raise ArgumentError(f"Argument `target` must be None for data set {name!r}, but is {target!r}")
+    if not own:
+        _check_size({**made_of, **(options or {})})
     raw = read(name, target) if own else DATASETS[name](**made_of, **(options or {}))
     classes = None if classes is None else tuple(classes)
     raw = raw if classes is None else _choose(raw, classes)
     if n_samples is not None and "n_samples" not in takes:
         raw = _draw(raw, n_samples, seed)
 
+    if own and raw.classes:
+        check_rows_of_classes(raw)
     if raw.table:
         rows = np.arange(len(raw.x))
         train, test = rows, rows
@@ -231,7 +266,7 @@ def load(
         "seed": seed,
     }
     label = name if not own else Path(name).stem if isinstance(name, (str, Path)) else "data"
-    about = (label, len(raw.classes) or None, raw.classes, columns, recipe)
+    about = (label, len(raw.classes) or None, raw.classes, columns, recipe, raw.target)
     kind = torch.int64 if raw.classes else torch.float32
     return (
         Dataset(torch.tensor(x_train, dtype=torch.float32), torch.tensor(y_train, dtype=kind), *about),
@@ -257,8 +292,8 @@ def split(data: Dataset, test_size: float, *, seed: int = 0) -> tuple[Dataset, D
     Raises:
         ArgumentError: too few rows for that share.
     """
-    if not 0 < test_size < 1:
-        raise ArgumentError(f"Argument `test_size` must be above 0 and below 1, but is {test_size}")
+    check_share("test_size", test_size)
+    check_seed("seed", seed)
     first, second = _split(data.y.cpu().numpy(), test_size, seed, "test_size")
     return data.subset(first), data.subset(second)
 
@@ -334,6 +369,28 @@ def _angle(train: np.ndarray, test: np.ndarray, together: bool = False) -> _Pair
     low, span = train.min(axis), np.ptp(train, axis)
     span = np.where(span > 0, span, 1.0)
     return math.pi * np.clip((train - low) / span, 0, 1), math.pi * np.clip((test - low) / span, 0, 1)
+
+
+def _check_size(options: Mapping[str, Any]) -> None:
+    """Refuse sizes of data that are made, where they do not fit, with room for what is at work."""
+    n, columns = options.get("n_samples", 300), options.get("features", 20)
+    check_memory(f"{n:.4g} rows of {columns:.4g} columns", 64 * n * columns)
+    for key in ("degree", "dimension", "planes"):
+        if key in options:
+            value = int(options[key]) if isinstance(options[key], float) and options[key].is_integer() else options[key]
+            check_count(key, value)
+            check_memory(f"Data of `{key}` {value:.4g}", 64 * value * max(n, columns, value))
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        row, column = (~torch.isfinite(values)).nonzero()[0].tolist()
+        value, place = values[row, column].item(), f"row {row + 1}, column {column + 1}"
+        raise ArgumentError(f"Argument `{name}` must be finite, but holds {value} in {place}")
+
+
+def _first(words: Sequence[str], most: int) -> str:
+    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")
 
 
 def _describe(tensor: Any) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,15 @@ from typing import Any
 import numpy as np
 
 from qbp.data.raw import Raw, numbered
+from qbp.data.tables import MISSING, as_arrays, check_names, is_number, read_table
 from qbp.errors import ArgumentError, MissingPackageError
+from qbp.limits import check_memory
 
 __all__ = ["SUFFIXES", "read", "read_table"]
+
+_DELIMITERS = (",", ";", "\t", "|")
+_BYTES_A_BYTE = 30
+"""Memory that a byte of a CSV file takes while it is read: a cell of a few letters is a string of 50 bytes."""
 
 
 def read(source: Any, target: str | int | None = None) -> Raw:
@@ -28,7 +37,7 @@ def read(source: Any, target: str | int | None = None) -> Raw:
         column of text becomes a column of 0 and 1 for each of its values.
 
     Raises:
-        ArgumentError: the file is missing or of another kind; a column is not there, or has gaps.
+        ArgumentError: the file is missing, damaged or of another kind; a column is not there, or has gaps.
     """
     if isinstance(source, (str, Path)):
         path = Path(source)
@@ -38,108 +47,130 @@ def read(source: Any, target: str | int | None = None) -> Raw:
             raise ArgumentError(f"Argument `source` must name a file, but there is no {path}")
         return SUFFIXES[path.suffix](path, target)
     if isinstance(source, Mapping) and {"data", "target"} <= set(source):
-        labels = tuple(map(str, source.get("target_names", ())))
-        raw = _arrays(np.asarray(source["data"]), np.asarray(source["target"]))
-        raw = raw._replace(feature_names=tuple(map(str, source.get("feature_names", ()))))
-        return raw._replace(classes=labels) if len(labels) == len(raw.classes) else raw
+        return _bunch(source)
     if isinstance(source, tuple) and len(source) == 2:
-        return _arrays(np.asarray(source[0]), np.asarray(source[1]))
+        return as_arrays(np.asarray(source[0]), np.asarray(source[1]))
     raise ArgumentError(
         "Argument `source` must be the path of a table, a pair of arrays (x, y) or a scikit-learn Bunch, but is a "
         f"{type(source).__name__}"
     )
 
 
-def read_table(columns: Mapping[str, list[Any]], target: str | int | None = None) -> Raw:
-    """Make rows of named columns, text or numbers."""
-    names = list(columns)
-    if len(names) < 2:
-        raise ArgumentError(f"A table must have two columns or more, but has {len(names)}")
-    position = -1 if target is None else target
-    chosen = names[position] if isinstance(position, int) and -len(names) <= position < len(names) else str(target)
-    if chosen not in columns:
-        raise ArgumentError(f"Argument `target` must be one of {', '.join(names)}, but is {target!r}")
-    for name, values in columns.items():
-        gaps = [k for k, value in enumerate(values) if value is None or value == "" or value != value]
-        if gaps:
-            raise ArgumentError(
-                f"Column {name!r} must have a value in each row, but {len(gaps)} of {len(values)} have none (row "
-                f"{gaps[0] + 1} first)"
-            )
-    made: list[tuple[str, np.ndarray]] = []
-    for name in names:
-        if name != chosen:
-            made += _feature(name, columns[name])
-    x = np.stack([column for _, column in made], axis=1)
-    return _labelled(x, np.asarray(columns[chosen]), tuple(name for name, _ in made))
+def _bunch(source: Mapping[str, Any]) -> Raw:
+    raw = as_arrays(np.asarray(source["data"]), np.asarray(source["target"]))
+    names = tuple(map(str, source.get("feature_names", ())))
+    labels = tuple(map(str, source.get("target_names", ())))
+    raw = raw._replace(feature_names=names or raw.feature_names)
+    if not raw.classes or not labels:
+        return raw
+    if len(labels) > len(raw.classes):
+        absent = [label for k, label in enumerate(labels) if str(k) not in raw.classes and label not in raw.classes]
+        raise ArgumentError(f"Every class must have rows, but {', '.join(absent)} of `target_names` has none")
+    return raw._replace(classes=labels) if len(labels) == len(raw.classes) else raw
 
 
-def _feature(name: str, values: list[Any]) -> list[tuple[str, np.ndarray]]:
-    column = np.asarray(values)
-    if column.dtype.kind in "biuf":
-        return [(name, column.astype(np.float64))]
-    levels = sorted(set(map(str, values)))
-    if len(levels) > 50:
-        raise ArgumentError(
-            f"Column {name!r} must be numbers or have at most 50 different words, but has {len(levels)}: leave it out"
-        )
-    kept = levels[:1] if len(levels) == 2 else levels  # of two values one column says it all
-    return [(f"{name}={level}", (column.astype(str) == level).astype(np.float64)) for level in kept]
-
-
-def _labelled(x: np.ndarray, y: np.ndarray, names: tuple[str, ...] = ()) -> Raw:
-    """Rows with classes where `y` is text or whole numbers, with one target for a regression elsewhere."""
-    names = names or numbered("x", x.shape[1])
-    if y.dtype.kind == "f" and not np.array_equal(y, np.round(y)):
-        return Raw(x, y.reshape(len(y), -1).astype(np.float64), (), names)
-    values, labels = np.unique(y.astype(np.int64) if y.dtype.kind == "f" else y, return_inverse=True)
-    return Raw(x, labels.reshape(-1).astype(np.int64), tuple(map(str, values)), names)
-
-
-def _arrays(x: np.ndarray, y: np.ndarray) -> Raw:
-    if x.ndim != 2 or x.dtype.kind not in "biuf" or len(y) != len(x):
-        raise ArgumentError(
-            f"Arrays must be numbers (n, I) and labels or targets (n,), but are {x.dtype} {x.shape} and {y.shape}"
-        )
-    if y.ndim == 2 and y.shape[1] > 1:
-        return Raw(x, y.astype(np.float64), (), numbered("x", x.shape[1]))
-    return _labelled(x.astype(np.float64), y.reshape(-1))
+# ---- CSV -----------------------------------------------------------------------------------------------------------
 
 
 def _csv(path: Path, target: str | int | None) -> Raw:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        text = file.read()
-    try:
-        dialect: Any = csv.Sniffer().sniff(text[:65536], ",;\t")
-    except csv.Error:
-        dialect = csv.excel
-    rows = [row for row in csv.reader(text.splitlines(), dialect) if row]
+    check_memory(f"The columns of {path}", _BYTES_A_BYTE * path.stat().st_size)
+    rows = _rows(path, _decoded(path))
     if len(rows) < 2:
         raise ArgumentError(f"{path} must have rows, but is empty")
-    header = numbered("x", len(rows[0])) if all(map(_is_number, rows[0])) else tuple(map(str.strip, rows.pop(0)))
-    short = [k for k, row in enumerate(rows) if len(row) != len(header)]
-    if short:
-        raise ArgumentError(f"{path}: row {short[0] + 1} has {len(rows[short[0]])} columns, not {len(header)}")
-    columns: dict[str, list[Any]] = {}
-    for name, values in zip(header, zip(*rows, strict=True), strict=True):
-        stripped = [value.strip() for value in values]
-        words = [value for value in stripped if value]
-        columns[name] = [float(v) if v else None for v in stripped] if all(map(_is_number, words)) else stripped
-    return read_table(columns, target)
+    width = len(rows[0])
+    for k, row in enumerate(rows[1:]):
+        if len(row) != width:
+            raise ArgumentError(f"{path}: row {k + 1} has {len(row)} columns, not {width}")
+    header = tuple(rows.pop(0)) if _has_header(path, rows) else numbered("x", width)
+    check_names(header)
+    return read_table(dict(zip(header, zip(*rows, strict=True), strict=True)), target)
+
+
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ArgumentError(
+            f"{path} must be UTF-8 text, but line {line} holds the byte 0x{data[error.start]:02x}: save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ArgumentError(f"{path} must be UTF-8 text, but line {line} holds a zero byte: save it as UTF-8")
+    return text
+
+
+def _rows(path: Path, text: str) -> list[list[str]]:
+    """The cells of every line that has any, by the delimiter that makes the first lines a table of numbers."""
+    beginning = text[: 2**16].splitlines()[:20]
+    delimiter = max(_DELIMITERS, key=lambda each: _fit(beginning, each))
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+        return [[cell.strip() for cell in row] for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise ArgumentError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _fit(lines: list[str], delimiter: str) -> tuple[bool, bool, float, int]:
+    """How well a delimiter makes a table: as many columns in each line, more than one, more numbers, more columns."""
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
+    except csv.Error:
+        return False, False, 0.0, 0
+    widths = {len(row) for row in rows}
+    cells = [cell for row in rows for cell in row]
+    numbers = sum(map(is_number, cells)) / max(1, len(cells))
+    widest = max(widths, default=0)
+    return len(widths) == 1 and widest > 1, widest > 1, numbers, widest
+
+
+def _has_header(path: Path, rows: list[list[str]]) -> bool:
+    """Whether the first row names the columns: it has no number above a column of numbers."""
+    first, rest = rows[0], rows[1:101]
+    numeric = [all(is_number(row[k]) or row[k].casefold() in MISSING for row in rest) for k in range(len(first))]
+    above = [is_number(cell) for cell, is_numeric in zip(first, numeric, strict=True) if is_numeric]
+    if not any(above):
+        return True
+    words = [k for k, is_numeric in enumerate(numeric) if not is_numeric and not is_number(first[k])]
+    if all(above) and all(any(row[k] == first[k] for row in rows[1:]) for k in words):
+        return False
+    raise ArgumentError(
+        f"{path}: the first row must name the columns or be data, but looks like neither ({', '.join(first)[:60]}): "
+        "write a name above each column"
+    )
+
+
+# ---- other files ---------------------------------------------------------------------------------------------------
 
 
 def _parquet(path: Path, target: str | int | None) -> Raw:
     try:
+        import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
         raise MissingPackageError("Parquet files need pyarrow: pip install 'qbp[compare]'") from error
-    return read_table(parquet.read_table(path).to_pydict(), target)
+    try:
+        with parquet.ParquetFile(path) as file:
+            check_names(file.schema_arrow.names)
+            cells = file.metadata.num_rows * file.metadata.num_columns
+            check_memory(f"The {cells} cells of {path}", 64 * cells)
+            columns = file.read().to_pydict()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"Cannot read {path}: {str(error)[:200]}") from None
+    return read_table(columns, target)
 
 
 def _npy(path: Path, target: str | int | None) -> Raw:
-    table = np.load(path, allow_pickle=False)
-    if table.ndim != 2 or table.shape[1] < 2:
-        raise ArgumentError(f"{path} must hold an array (n, I + 1), but holds {table.shape}")
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)  # whose size is checked against the file's
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        raise ArgumentError(f"Cannot read {path}: {str(error)[:200]}") from None
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] < 2 or table.dtype.kind not in "biufUS":
+        about = f"{table.dtype} {table.shape}" if isinstance(table, np.ndarray) else "several arrays"
+        raise ArgumentError(f"{path} must hold an array (n, I + 1) of numbers or words, but holds {about}")
+    check_memory(f"The {table.size} cells of {path}", 64 * table.size)
     names = numbered("x", table.shape[1])
     return read_table({name: table[:, k].tolist() for k, name in enumerate(names)}, target)
 
@@ -147,18 +178,19 @@ def _npy(path: Path, target: str | int | None) -> Raw:
 def _npz(path: Path, target: str | int | None) -> Raw:
     if target is not None:
         raise ArgumentError(f"Argument `target` must be None for {path}, whose labels are `y`, but is {target!r}")
-    with np.load(path, allow_pickle=False) as file:
-        if not {"x", "y"} <= set(file):
-            raise ArgumentError(f"{path} must hold `x` and `y`, but holds {', '.join(file)}")
-        return _arrays(file["x"], file["y"])
-
-
-def _is_number(text: str) -> bool:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        with zipfile.ZipFile(path) as archive:
+            check_memory(f"The arrays of {path}", 3 * sum(member.file_size for member in archive.infolist()))
+        with np.load(path, allow_pickle=False) as file:
+            names = list(file)
+            arrays = {name: file[name] for name in ("x", "y") if name in names}
+    except ArgumentError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for damaged files
+        raise ArgumentError(f"Cannot read {path}: {str(error)[:200]}") from None
+    if len(arrays) < 2:
+        raise ArgumentError(f"{path} must hold `x` and `y`, but holds {', '.join(names)[:200]}")
+    return as_arrays(arrays["x"], arrays["y"])
 
 
 SUFFIXES = {".csv": _csv, ".parquet": _parquet, ".npy": _npy, ".npz": _npz}

@@ -35,6 +35,7 @@ class Raw(NamedTuple):
     feature_names: tuple[str, ...] = ()
     image: tuple[int, int] | None = None  # height and width, when the columns are pixels (in 0..1)
     table: bool = False  # a truth table: train and test are both the whole of it
+    target: str = "label"  # what the labels or targets are called
 
 
 def xor() -> Raw:
