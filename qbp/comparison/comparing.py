@@ -33,6 +33,7 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, check_choice
 from qbp.storage.atomic import write_atomic, write_table
 from qbp.storage.folder import VERSIONS, RunFolder
+from qbp.storage.markup import read_yaml
 from qbp.storage.provenance import versions
 from qbp.training.options import Training, training_of
 
@@ -177,7 +178,7 @@ def load_comparison(path: str | Path) -> Comparison:
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder} is no directory of `qbp compare`: it has no {CONFIG}")
     try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_yaml((folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))[1]
         cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / CELLS).rglob("*.json"))]
         versions = _json(folder / VERSIONS, {})
         found = _json(folder / VERDICTS, {})

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from qbp.errors import ConfigError
 from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section
+from qbp.storage.markup import read_text, read_yaml
 
 __all__ = [
     "Compare",
@@ -89,20 +90,11 @@ Key = tuple[str, ...]
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     """Read a file: its values, and the line of every key (`load` adds 0 for a key that was overridden)."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines: dict[Key, int] = {}
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{path}: a config must be a mapping, as in `data: {{name: mnist}}`")
-        _locate(path, root, (), lines, set())
-        values: dict[str, Any] = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read config {path}: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    root, values = read_yaml(read_text(path), str(path))
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}: a config must be a mapping, as in `data: {{name: mnist}}`")
+    lines: dict[Key, int] = {}
+    _locate(path, root, (), lines, set())
     return values, lines
 
 
@@ -124,9 +116,9 @@ def _override(values: dict[str, Any], override: str) -> Key:
     if not equals or not all(keys):
         raise ConfigError(f"Override {override!r} must look like `train.lr=0.02`")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"Override {override!r} has a value that is not YAML: {text!r}") from error
+        value = read_yaml(text, "Override")[1]
+    except ConfigError as error:
+        raise ConfigError(f"Override {override[:80]!r} has a value that is not YAML: {text[:80]!r}") from error
     *sections, last = keys
     for section in sections:
         inner = values.get(section)

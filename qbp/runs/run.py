@@ -110,6 +110,8 @@ def _train(
     built: dict[str, nn.Module],
 ) -> dict[str, Any]:
     train_data, test_data = split
+    if progress:
+        print(train_data.summary(), flush=True)
     results = {}
     for name, model in built.items():
         run_dir = folder / TWIN if name == TWIN else folder

@@ -12,6 +12,7 @@ import yaml
 
 from qbp.errors import ConfigError
 from qbp.storage.atomic import write_atomic
+from qbp.storage.markup import read_text, read_yaml
 from qbp.storage.provenance import versions
 
 __all__ = ["RESULT", "VERSIONS", "RunFolder", "differences"]
@@ -21,11 +22,8 @@ Plain = dict[str, Any]
 
 
 def _read_yaml(path: Path) -> Plain:
-    try:
-        content: Plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return content
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"Cannot read {path}: {error}") from error
+    content: Plain = read_yaml(read_text(path, "file"), str(path))[1]
+    return content
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def test_a_config_must_be_a_mapping_with_data(path: Path, text: str) -> None:
 
 def test_aliases_that_contain_themselves_end(path: Path) -> None:
     path.write_text(GOOD + "  more: &a\n    again: *a\n")
-    assert "key `train.more` is unknown" in refusal(path)
+    assert "line 9: a value that contains itself" in refusal(path)
 
 
 def test_a_name_that_is_no_config_gets_the_list() -> None:
