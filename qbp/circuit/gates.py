@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 __all__ = ["GATES", "PENNYLANE", "QASM", "Gate", "Step", "qiskit_name"]
 
@@ -52,7 +53,7 @@ class Gate:
     aliases: tuple[str, ...] = field(default=())
     qiskit: str = ""
 
-    @property
+    @cached_property
     def is_clifford(self) -> bool:
         """Whether the gate maps Pauli words to Pauli words."""
         quarter_turns = (step.offset / (PI / 2) for step in self.steps)

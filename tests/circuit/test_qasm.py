@@ -237,10 +237,32 @@ def test_each_gate_that_stdgates_lacks(name):
     assert "1.57" not in text and "3.14" not in text
 
 
-def test_everything_is_bound_in_the_order_of_declarations():
-    text = HEAD + "input float[64] w_b; input float[64] x_10; input float x_2; input float[64] w_a; qubit[1] q;"
+def test_everything_is_bound_by_its_number():
+    names = [f"x_{k}" for k in sorted(range(12), key=str)] + ["w_b", "w_10", "w_9", "x_a", "w_a"]
+    text = HEAD + "".join(f"input float[64] {name};" for name in names) + "qubit[1] q;"
     circuit = qasm.loads(text)
-    assert circuit.inputs == ("x_10", "x_2") and circuit.weights == ("w_b", "w_a")
+    assert circuit.inputs == (*(f"x_{k}" for k in range(12)), "x_a")
+    assert circuit.weights == ("w_b", "w_9", "w_10", "w_a")
+    other = qasm.loads("// order: w_a, x_10, w_b, x_2\n" + HEAD + "".join(
+        f"input float[64] {name};" for name in ("x_2", "x_10", "w_b", "w_a")
+    ) + "qubit[1] q;")  # fmt: skip
+    assert other.inputs == ("x_10", "x_2") and other.weights == ("w_a", "w_b")
+    assert "// order: x_10, x_2, w_a, w_b\n" in qasm.dumps(other) and "order" not in qasm.dumps(circuit)
+    with pytest.raises(CircuitError, match="every input and weight once"):
+        qasm.loads("// order: x_1\n" + HEAD + "input float[64] x_0; qubit[1] q;")
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["x[10]", "x[9]", "θ[1]", "θ[0]"], ["x[9]", "x[10]", "θ[0]", "θ[1]"]),
+        (["_x_10_", "_x_9_", "b", "a"], ["_x_9_", "_x_10_", "b", "a"]),
+        (["x2", "y", "x1", "x"], ["x", "x1", "x2", "y"]),
+        (["x_01", "x_1", "x_0"], ["x_0", "x_01", "x_1"]),
+    ],
+)
+def test_the_order_of_numbers(names, ordered):
+    assert listing.in_order_of_numbers(names) == ordered
 
 
 def test_other_spellings_and_what_is_skipped():

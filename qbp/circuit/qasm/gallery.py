@@ -42,8 +42,9 @@ change `qbp/circuit/ansatz.py` for those; any other file in this folder is found
 A file is flat, so that it means the same to every reader:
 
 - `OPENQASM 3.0;` and `include "stdgates.inc";`;
-- scalars `input float[64] x_0;` and `input float[64] w_0;`. Their *declarations* give the order of the features of a
-  sample and of the flattened weights; their names do not (`x_10` may stand before `x_2`);
+- scalars `input float[64] x_0;` and `input float[64] w_0;`. The *numbers* in their names give the order of the
+  features of a sample and of the flattened weights (`x_2` comes before `x_10`), whatever the order of the
+  declarations, which other tools sort as text;
 - one register `qubit[4] q;`;
 - calls of gates of `stdgates.inc`, each on qubits named one by one: `crz(2 * (pi - x_0)) q[0], q[1];`. A parameter is
   arithmetic (`+ - * / **` and parentheses) of inputs, weights, numbers, `pi`, `tau`, `euler` and of the functions
@@ -51,15 +52,28 @@ A file is flat, so that it means the same to every reader:
   in OpenQASM 3). Qiskit 2 reads `+ - * /` only, and the files here use no more;
 - `barrier`, which has no effect, and comments.
 
-Nothing else: no measurements, classical bits, conditions, loops, gate definitions or modifiers. A file that holds one
-is refused with its line, column and token. Comments may say
+Nothing else: no measurements, classical bits, conditions, loops, gate definitions or modifiers. Comments may say
 
     // title: one line
     // reference: one line
     // observables: Z0, 0.5*Z0 - X1*X2, probs(0, 1)
     // weight_shape: 2, 4, 3
+    // order: x_1, x_0, w_0
 
-where Z0 is Pauli Z on `q[0]`; without them Z is measured on every qubit, and the weights are one vector.
+where Z0 is Pauli Z on `q[0]`; without them Z is measured on every qubit, and the weights are one vector. `order` is for
+names that are to be bound in another order than that of their numbers.
+
+## Files of other tools
+
+OpenQASM 2, and OpenQASM 3 with gate definitions, modifiers and several registers, are read by Qiskit's readers (for
+OpenQASM 3 `pip install qiskit-qasm3-import`, or the extra `qbp[qasm]`): what Qiskit and PennyLane export, for example.
+
+- Parameters whose names start with x (`x_0`, or `_x_0_` as Qiskit writes `x[0]`) are data, all others are weights, both
+  in the order of their numbers; `QuantumLayer("file.qasm", input_params=["a"], weight_params=["b"])` says otherwise.
+- Z is measured on every qubit unless `observables` are given. Measurements at the end are left out; qubits that are
+  used again after a measurement, conditions and `reset` of a qubit in use are refused, with their line.
+- A file may have 40,000 qubits and bits and 6 million characters (150,000 in OpenQASM 3), and include nothing but the
+  gates' own library.
 
 ## How to open a file
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qbp.circuit.gates import GATES
@@ -16,7 +17,7 @@ from qbp.circuit.program import Expval, Measurement, Probs, Program
 from qbp.circuit.qasm.expression import Expression
 from qbp.errors import CircuitError
 
-__all__ = ["Call", "Listing", "format_observables", "parse_observables"]
+__all__ = ["Call", "Listing", "format_observables", "in_order_of_numbers", "parse_observables"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,24 @@ def is_data_name(name: str) -> bool:
     letters = {"Lu", "Ll", "Lt", "Lm", "Lo", "Nl"}
     fits = all(c == "_" or c in "0123456789" or unicodedata.category(c) in letters for c in name)
     return fits and name[:1] in ("x", "w") and name not in ("x", "while")
+
+
+def in_order_of_numbers(names: Iterable[str]) -> list[str]:
+    """Names in the order of the numbers that they end with: x_2 before x_10.
+
+    Names without a number, and those of another stem, keep the place where their stem comes first.
+
+    Example:
+        >>> in_order_of_numbers(["x_0", "x_1", "x_10", "x_2", "w_1", "w_0"])
+        ['x_0', 'x_1', 'x_2', 'x_10', 'w_0', 'w_1']
+    """
+    stems: dict[str, int] = {}
+    keys = {}
+    for name in names:
+        match = re.fullmatch(r"(.*?)([0-9]*)[\]_]*", name)
+        stem, number = (match[1], match[2]) if match else (name, "")
+        keys[name] = stems.setdefault(stem, len(stems)), int(number[:18] or -1)
+    return sorted(keys, key=keys.__getitem__)
 
 
 # ---- observables -----------------------------------------------------------------------------------

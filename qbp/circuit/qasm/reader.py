@@ -1,7 +1,7 @@
 """Reads the flat subset of OpenQASM 3 that `writer` describes; whatever else a file holds is refused by name.
 
 Qiskit's own reader needs further packages, PennyLane's knows neither ``include`` nor functions; neither binds
-inputs by the order of their declarations.
+inputs by the numbers in their names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NoReturn
 from qbp.circuit.gates import QASM, Gate
 from qbp.circuit.program import Expval, Measurement, Program
 from qbp.circuit.qasm.expression import BINARY, CONSTANTS, FUNCTIONS, Expression
-from qbp.circuit.qasm.listing import Call, Listing, check_call, is_data_name, parse_observables
+from qbp.circuit.qasm.listing import Call, Listing, check_call, in_order_of_numbers, is_data_name, parse_observables
 from qbp.errors import ArgumentError, CircuitError
 
 __all__ = ["loads"]
@@ -29,12 +29,13 @@ _SPELLINGS: dict[str, Gate] = QASM | {
     "cphase": QASM["cp"],
 }
 _CONSTANT_NAMES = {name: name for name in CONSTANTS} | {"π": "pi", "τ": "tau", "ℇ": "euler"}
-_HEADER = ("title", "reference", "observables", "weight_shape")
+_HEADER = ("title", "reference", "observables", "weight_shape", "order")
 _KEYWORDS = {"box", "def", "delay", "end", "for", "gphase", "if", "let", "measure", "reset", "switch", "while"}
 _STATEMENTS = "`input float[64] NAME;`, `qubit[N] NAME;`, calls of gates in stdgates.inc and `barrier`"
 _RESERVED = {*_SPELLINGS, *_CONSTANT_NAMES, *FUNCTIONS, "pow", "input", "qubit", "float", "barrier", "include"}
 _MAX_OPERATORS = 150  # deeper trees would meet Python's limit of recursion
 _MAX_QUBITS = 1000
+_MAX_CHARACTERS = 1_500_000  # some 50,000 gates
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*|/\*.*?\*/)
@@ -77,6 +78,8 @@ class _Reader:
 
     def __init__(self, text: str, filename: str):
         self.filename = filename
+        if len(text) > _MAX_CHARACTERS:
+            raise CircuitError(f"{filename} has {len(text)} characters; at most {_MAX_CHARACTERS} are read")
         self.header: dict[str, tuple[str, _Token]] = {}
         self.tokens = list(self._scan(text))
         self.position = 0
@@ -139,9 +142,20 @@ class _Reader:
         if not self.n_qubits:
             self.fail("a file must declare its qubits: `qubit[N] NAME;`")
         title, reference = (self.header[key][0] if key in self.header else "" for key in ("title", "reference"))
-        inputs, weights = tuple(self.names["x"]), tuple(self.names["w"])
+        inputs, weights = self._order()
         measurements, shape = self._measurements(), self._weight_shape(len(weights))
         return Listing(self.n_qubits, inputs, weights, tuple(calls), measurements, title, reference, shape)
+
+    def _order(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names of inputs and weights in the order in which they are bound."""
+        inputs, weights = (in_order_of_numbers(self.names[letter]) for letter in "xw")
+        if "order" in self.header:
+            text, token = self.header["order"]
+            order = [name.strip() for name in text.split(",")]
+            if sorted(order) != sorted(inputs + weights):
+                self.fail("`order:` must name every input and weight once, separated by commas", token)
+            inputs, weights = ([name for name in order if name[0] == letter] for letter in "xw")
+        return tuple(inputs), tuple(weights)
 
     def _measurements(self) -> tuple[Measurement, ...]:
         if "observables" not in self.header:

@@ -2,9 +2,9 @@
 
 A file holds the version, ``include "stdgates.inc";``, scalars ``input float[64] x_0;`` (data: the name starts
 with x) and ``w_0`` (weights: with w), one ``qubit[n] q;`` and gate calls whose parameters are arithmetic of
-inputs, weights, numbers and pi. Inputs and weights are bound by the order of their declarations, never by their
-names. Comments may say ``title:``, ``reference:``, ``observables:`` (Z on every wire where that is missing) and
-``weight_shape:``.
+inputs, weights, numbers and pi. Inputs and weights are bound in the order of the numbers in their names (x_2 before
+x_10), whatever the order of their declarations. Comments may say ``title:``, ``reference:``, ``observables:`` (Z on
+every wire where that is missing), ``weight_shape:`` and ``order:`` (of names that are to be bound otherwise).
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from pathlib import Path
 
 from qbp.circuit.gates import GATES, Step
 from qbp.circuit.qasm.expression import PI, Expression
-from qbp.circuit.qasm.listing import Call, Listing, format_observables
+from qbp.circuit.qasm.listing import Call, Listing, format_observables, in_order_of_numbers
 from qbp.circuit.qasm.reader import loads
 from qbp.errors import ArgumentError, CircuitError
 
-__all__ = ["Call", "Expression", "Listing", "available", "circuits_dir", "dumps", "find", "load", "loads"]
+__all__ = ["Call", "Expression", "Listing", "available", "circuits_dir", "dumps", "find", "load", "loads", "text_of"]
+
+_MAX_BYTES = 8_000_000
 
 
 # ---- writing ---------------------------------------------------------------------------------------
@@ -39,6 +41,7 @@ def dumps(listing: Listing) -> str:
         "reference": listing.reference,
         "observables": format_observables(listing.measurements),
         "weight_shape": ", ".join(map(str, listing.weight_shape)) if len(listing.weight_shape) > 1 else "",
+        "order": "" if _is_in_order(listing) else ", ".join(listing.inputs + listing.weights),
     }
     lines = [f"// {key}: {text}" for key, text in header.items() if text]
     lines += ["OPENQASM 3.0;", 'include "stdgates.inc";', ""]
@@ -48,6 +51,10 @@ def dumps(listing: Listing) -> str:
         params = f"({', '.join(map(str, call.params))})" if call.params else ""
         lines.append(f"{GATES[call.name].qasm}{params} {', '.join(f'q[{w}]' for w in call.wires)};")
     return "\n".join(lines) + "\n"
+
+
+def _is_in_order(listing: Listing) -> bool:
+    return all(tuple(in_order_of_numbers(names)) == names for names in (listing.inputs, listing.weights))
 
 
 # Gates before and after a rotation about Z that make it one about another letter.
@@ -134,8 +141,19 @@ def load(path: str | Path) -> Listing:
         ('x_0', 'x_1')
     """
     file = find(path)
+    return loads(text_of(file), filename=str(file))
+
+
+def text_of(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        CircuitError: if it is too large, or no text in UTF-8.
+    """
+    size = file.stat().st_size
+    if size > _MAX_BYTES:
+        raise CircuitError(f"{file} has {size} bytes; at most {_MAX_BYTES} are read")
     try:
-        text = file.read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise CircuitError(f"{file} is not a text file in UTF-8") from error
-    return loads(text, filename=str(file))

@@ -13,13 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from qbp.circuit.gates import GATES
 from qbp.circuit.lock import LOCK
 from qbp.circuit.program import Expval, Measurement, Probs
-from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
+from qbp.circuit.tracing.circuit import Circuit, sparse_word
 from qbp.circuit.tracing.pennylane import expval, measurement, n_inputs_of, trace_pennylane, weight_shapes_of
+from qbp.circuit.tracing.qasm_files import trace_qasm
 from qbp.circuit.tracing.qiskit import is_qiskit, operators, trace_qiskit
 from qbp.errors import ArgumentError
 
@@ -43,7 +41,7 @@ def trace(
     Args:
         source: a PennyLane QNode or quantum function with an argument `inputs`, written for one sample (``inputs[i]``)
             or for a batch (``inputs[..., i]``); a PennyLane template class with ``shape(n_layers, n_wires)``, put
-            behind an angle embedding; a Qiskit `QuantumCircuit`; the name or path of an OpenQASM 3 file of
+            behind an angle embedding; a Qiskit `QuantumCircuit`; the path of an OpenQASM file, or the name of one of
             ``circuits/``; the name of a family of `qbp.circuit.ansatz`; or a `Circuit`.
         weight_shapes: for a PennyLane function the shape of each weight by the name of its argument.
         n_inputs: I, features of a sample. Found out by trying where a PennyLane function allows several.
@@ -51,7 +49,9 @@ def trace(
         observables: what to measure instead of the source's own: Pauli words such as "ZIX" (letter k is wire k), a
             `qbp.circuit.program.Expval` or `Probs`, PennyLane observables, Qiskit `SparsePauliOp`, or a list of these.
             Default for a Qiskit circuit or a template: Z on every wire.
-        input_params, weight_params: for a Qiskit circuit which parameters are data and which are weights, in order.
+        input_params, weight_params: for a Qiskit circuit which parameters are data and which are weights, in order; for
+            a file their names (default: names that start with x are data, all others weights, in the order of their
+            numbers).
         input_arg: name of the data argument of a PennyLane function.
 
     Returns:
@@ -66,7 +66,7 @@ def trace(
         if isinstance(source, Circuit):
             circuit = source
         elif isinstance(source, (str, Path)) or type(source).__name__ == "Listing":
-            circuit = _trace_listing(_listing(source, n_qubits, n_layers))
+            circuit = trace_qasm(source, n_qubits, n_layers, input_params, weight_params)
         elif is_qiskit(source):
             circuit = trace_qiskit(source, input_params, weight_params)
         elif callable(source):
@@ -111,32 +111,3 @@ def _observable(observable: Any, n_qubits: int) -> list[Measurement]:
         takes_obs = hasattr(observable, "pauli_rep")
         return [expval(observable, wires) if takes_obs else measurement(observable, wires, n_qubits)]
     raise ArgumentError(f"Argument `observables` cannot hold {observable!r}")
-
-
-def _listing(source: Any, n_qubits: int | None, n_layers: int | None) -> Any:
-    from qbp.circuit import ansatz, qasm
-
-    if not isinstance(source, (str, Path)):
-        return source
-    if str(source) in ansatz.ANSATZE:
-        if n_qubits is None or n_layers is None:
-            raise ArgumentError(f"Circuit family {source!r} needs `n_qubits` and `n_layers`")
-        return ansatz.ANSATZE[str(source)](n_qubits, n_layers)
-    if str(source).endswith(".qasm") or str(source) in qasm.available():
-        return qasm.load(qasm.find(source))
-    raise ArgumentError(
-        f"Argument `source` must be the path of a .qasm file, a file of circuits/ ({', '.join(qasm.available())}) or a "
-        f"family ({', '.join(ansatz.ANSATZE)}), but is {str(source)!r}"
-    )
-
-
-def _trace_listing(listing: Any) -> Circuit:
-    def record(recorder: Recorder, x: Tensor, w: dict[str, Tensor]) -> tuple[int, tuple[Measurement, ...], bool]:
-        flat = w["weights"].reshape(-1) if listing.weights else ()
-        values = dict(zip(listing.inputs, x, strict=True)) | dict(zip(listing.weights, flat, strict=True))
-        for call in listing.calls:
-            recorder.gate(GATES[call.name], call.wires, [p.evaluate(values) for p in call.params])
-        return listing.n_qubits, listing.measurements, False
-
-    shape = tuple(listing.weight_shape or (len(listing.weights),))
-    return build(record, len(listing.inputs), {"weights": shape} if listing.weights else {})

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qbp.circuit.gates import GATES, Gate, qiskit_name
 from qbp.circuit.program import Expval, Measurement
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word, z_on_every_wire
+from qbp.circuit.tracing.exponentials import Term, record_exponential
+from qbp.circuit.tracing.qiskit_angles import QiskitAngles
 from qbp.errors import ArgumentError, CircuitError
 
-__all__ = ["is_qiskit", "operators", "trace_qiskit"]
+__all__ = ["InstructionError", "is_qiskit", "operators", "record_circuit", "trace_qiskit"]
+
+_MAX_STEPS = 500_000
+_MAX_DEPTH = 100
 
 
 def is_qiskit(source: Any) -> bool:
@@ -61,15 +64,14 @@ def operators(observable: Any, n_qubits: int) -> list[Expval]:
 
 def trace_qiskit(circuit: Any, input_params: Any, weight_params: Any) -> Circuit:
     """The circuit of a Qiskit circuit with its parameters named as data or weights; see `qbp.trace`."""
-    circuit = circuit.remove_final_measurements(inplace=False)
     inputs = [] if input_params is None else list(input_params)
     weights = [] if weight_params is None else list(weight_params)
     _check_parameters(circuit, inputs, weights)
 
     def record(recorder: Recorder, x: Tensor, w: dict[str, Tensor]) -> tuple[int, tuple[Measurement, ...], bool]:
-        values = dict(zip([p.name for p in inputs], x, strict=True))
-        values |= dict(zip([p.name for p in weights], w["weight"] if weights else (), strict=True))
-        _record(recorder, circuit, tuple(range(circuit.num_qubits)), values)
+        values = dict(zip(inputs, x, strict=True))
+        values |= dict(zip(weights, w["weight"] if weights else (), strict=True))
+        _Walk(recorder, QiskitAngles(values)).whole(circuit)
         return circuit.num_qubits, z_on_every_wire(circuit.num_qubits), False
 
     return build(record, len(inputs), {"weight": (len(weights),)} if weights else {})
@@ -89,69 +91,147 @@ def _check_parameters(circuit: Any, inputs: list[Any], weights: list[Any]) -> No
             raise ArgumentError(f"Arguments `input_params` and `weight_params` {fault}: {names}")
 
 
-def _record(recorder: Recorder, circuit: Any, wires: tuple[int, ...], values: Mapping[str, Tensor]) -> None:
-    for instruction in circuit.data:
-        operation = instruction.operation
-        on = tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits)
+def record_circuit(recorder: Recorder, circuit: Any, wires: tuple[int, ...]) -> None:
+    """Record a circuit of Qiskit that has no parameters; its qubit k is ``wires[k]``."""
+    _Walk(recorder, QiskitAngles({})).circuit(circuit, wires)
+
+
+class InstructionError(CircuitError):
+    """The instruction `index` of a circuit cannot be expressed."""
+
+    def __init__(self, message: str, index: int):
+        super().__init__(message)
+        self.index = index
+
+
+class _Walk:
+    """Goes through a circuit, and through the definitions of what is no gate of the table."""
+
+    def __init__(self, recorder: Recorder, angle: QiskitAngles):
+        self.recorder, self.angle = recorder, angle
+        self.steps = self.depth = 0
+        self.touched: set[int] = set()
+        self.measured: set[int] = set()
+
+    def whole(self, circuit: Any) -> None:
+        """Record a circuit on wires of the same numbers."""
+        for index, instruction in enumerate(circuit.data):
+            try:
+                self.instruction(circuit, instruction, range(circuit.num_qubits))
+            except CircuitError as error:
+                raise InstructionError(str(error), index) from error
+
+    def circuit(self, circuit: Any, wires: Sequence[int]) -> None:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise CircuitError(f"The circuit's gates are defined by one another more than {_MAX_DEPTH} floors deep")
+        for instruction in circuit.data:
+            self.instruction(circuit, instruction, wires)
+        self.depth -= 1
+
+    def instruction(self, circuit: Any, instruction: Any, wires: Sequence[int]) -> None:
+        self.steps += 1
+        if self.steps > _MAX_STEPS:
+            raise CircuitError(f"The circuit has more than {_MAX_STEPS} gates")
+        self.operation(instruction.operation, tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits))
+
+    def operation(self, operation: Any, wires: tuple[int, ...]) -> None:
         if operation.name in ("barrier", "global_phase", "delay"):
-            continue
+            return
+        if operation.name == "measure":  # left out at the end
+            self.measured.update(wires)
+            return
+        if not self.measured.isdisjoint(wires):
+            raise CircuitError(f"The circuit measures qubit {min(self.measured & {*wires})} and then goes on to use it")
+        if operation.name == "reset" and self.touched.isdisjoint(wires):
+            return  # in |0> already
         row = _row(operation)
         if row is not None:
-            recorder.gate(row, on, [_value(p, values) for p in operation.params])
+            self.touched.update(wires)
+            self.recorder.gate(row, wires, [self.angle(p) for p in operation.params])
+        elif _is_exact_evolution(operation):
+            self.touched.update(wires)
+            terms, time = _evolution_terms(operation, wires), self.angle(operation.time)
+            record_exponential(self.recorder, terms, time, name="Qiskit's PauliEvolutionGate")
         else:
-            _record(recorder, _definition(operation), on, values)
+            self.circuit(_definition(operation), wires)
 
 
 def _row(operation: Any) -> Gate | None:
     """The gate's row in qbp's table. Names alone decide nothing: a user's gate may be called "rx" too."""
-    standard = operation.base_class.__module__.startswith("qiskit.circuit.library.standard_gates.")
+    kind = getattr(operation, "base_class", type(operation))
+    standard = kind.__module__.startswith("qiskit.circuit.library.standard_gates.")
     ones = 2 ** getattr(operation, "num_ctrl_qubits", 0) - 1
     return _QISKIT.get(operation.name) if standard and getattr(operation, "ctrl_state", ones) == ones else None
+
+
+def _is_exact_evolution(operation: Any) -> bool:
+    """Whether it is a `PauliEvolutionGate` for which no product formula but Qiskit's default was chosen: then it is
+    ``exp(-i t H)``, as Qiskit's `Statevector` and `StatevectorEstimator` have it."""
+    from qiskit.circuit.library import PauliEvolutionGate
+    from qiskit.synthesis import LieTrotter, MatrixExponential
+
+    if not isinstance(operation, PauliEvolutionGate):
+        return False
+    synthesis = operation.synthesis
+    return isinstance(synthesis, MatrixExponential) or (type(synthesis) is LieTrotter and synthesis.reps == 1)
+
+
+def _evolution_terms(evolution: Any, wires: tuple[int, ...]) -> list[Term]:
+    """The Pauli words of its operator, or of the sum of its operators."""
+    operator = evolution.operator
+    terms: dict[tuple[str, tuple[int, ...]], float] = {}
+    for part in operator if isinstance(operator, list) else [operator]:
+        (expval,) = operators(part, len(wires))
+        for coefficient, word, on in expval.terms:
+            key = sparse_word(dict(zip([wires[w] for w in on], word, strict=True)))
+            terms[key] = terms.get(key, 0.0) + coefficient
+    return [(word, on, coefficient) for (word, on), coefficient in terms.items()]
 
 
 def _definition(operation: Any) -> Any:
     """The circuit that an operation stands for."""
     if operation.name not in ("measure", "reset") and not hasattr(operation, "blocks"):
+        if hasattr(operation, "modifiers"):
+            return _annotated(operation)
+        if hasattr(operation, "to_circuit"):  # a Clifford
+            return operation.to_circuit()
         if operation.definition is not None:
             return operation.definition
-        if hasattr(operation, "to_matrix"):
+        matrix = _matrix(operation)
+        if matrix is not None:
             from qiskit.circuit.library import UnitaryGate
 
-            return UnitaryGate(operation.to_matrix()).definition
+            return UnitaryGate(matrix).definition
     raise CircuitError(f"Qiskit's {operation.name!r} is not a unitary gate with a definition")
 
 
-def _value(parameter: Any, values: Mapping[str, Tensor]) -> Any:
-    if not hasattr(parameter, "parameters") or not parameter.parameters:
-        return float(parameter)
-    expression = parameter.sympify()
-    if expression is NotImplemented:  # Qiskit's answer to 2**x
-        raise CircuitError(f"Qiskit cannot take the angle {parameter} apart")
-    return _evaluate(expression, values)
+def _matrix(operation: Any) -> Any:
+    """The matrix of an operation without definition, None where it has none (as an opaque gate)."""
+    from qiskit.exceptions import QiskitError
+
+    try:
+        return operation.to_matrix()
+    except (AttributeError, QiskitError):
+        return None
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(torch, name) for name in ("sin", "cos", "tan", "asin", "acos", "atan", "exp", "log", "sign")},
-    **{"Abs": torch.abs, "conjugate": lambda value: value},
-}
+def _annotated(operation: Any) -> Any:
+    """The circuit of an `AnnotatedOperation`, one modifier after the other."""
+    from qiskit import QuantumCircuit
 
-
-def _evaluate(expression: Any, values: Mapping[str, Tensor]) -> Any:
-    """A sympy expression on tensors."""
-    if expression.is_Symbol:
-        if expression.name not in values:  # Qiskit loses an assignment when it inverts a controlled gate
-            raise CircuitError(f"A gate inside of the circuit has the parameter {expression.name!r}, the circuit not")
-        return values[expression.name]
-    if expression.is_number:
-        return float(expression)
-    parts = [_evaluate(arg, values) for arg in expression.args]
-    kind = type(expression).__name__
-    if kind == "Add":
-        return sum(parts[1:], start=parts[0])
-    if kind == "Mul":
-        return math.prod(parts[1:], start=parts[0])
-    if kind == "Pow":
-        return parts[0] ** parts[1]
-    if kind in _FUNCTIONS:
-        return _FUNCTIONS[kind](*parts)
-    raise CircuitError(f"Function {kind} in the angle {expression} is not known to qbp")
+    gate = operation.base_op
+    if hasattr(gate, "modifiers"):
+        gate = _annotated(gate).to_gate()
+    elif hasattr(gate, "to_circuit"):
+        gate = gate.to_circuit().to_gate()
+    for modifier in operation.modifiers:
+        if hasattr(modifier, "num_ctrl_qubits"):
+            gate = gate.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state, annotated=False)
+        elif hasattr(modifier, "power"):
+            gate = gate.power(modifier.power)
+        else:
+            gate = gate.inverse()
+    circuit = QuantumCircuit(gate.num_qubits)
+    circuit.append(gate, range(gate.num_qubits))
+    return circuit
