@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from qbp.circuit.gates import Step
-from qbp.circuit.program import pauli_mask
+from qbp.circuit.pauli import Word
 from qbp.circuit.tracing.circuit import Recorder
 from qbp.circuit.tracing.controlled import controlled
 from qbp.errors import CircuitError
@@ -87,10 +87,10 @@ def _rotation(recorder: Recorder, word: str, wires: tuple[int, ...], angle: Any,
 def _groups(terms: Sequence[Term]) -> list[list[Term]]:
     """The terms in groups: words of different groups commute."""
     n_wires = 1 + max((w for _, wires, _ in terms for w in wires), default=0)
-    masks = [pauli_mask(word, wires, n_wires) for word, wires, _ in terms]
+    masks = [Word.of(word, wires, n_wires) for word, wires, _ in terms]
     groups: list[list[int]] = []
     for k in range(len(terms)):
-        touching = [group for group in groups if any(not masks[k].commutes(masks[j]) for j in group)]
+        touching = [group for group in groups if any(masks[k].anticommutes(masks[j]) for j in group)]
         groups = [group for group in groups if group not in touching] + [[*(j for g in touching for j in g), k]]
     return [[terms[k] for k in sorted(group)] for group in sorted(groups, key=min)]
 
