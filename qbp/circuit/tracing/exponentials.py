@@ -13,6 +13,7 @@ from qbp.circuit.gates import Step
 from qbp.circuit.pauli import Word
 from qbp.circuit.tracing.circuit import Recorder
 from qbp.circuit.tracing.controlled import controlled
+from qbp.circuit.tracing.qiskit_gates import record_constant
 from qbp.errors import CircuitError
 
 __all__ = ["MAX_MATRIX_WIRES", "Term", "record_exponential", "record_unitary"]
@@ -131,7 +132,5 @@ def record_unitary(recorder: Recorder, matrix: np.ndarray, wires: Sequence[int],
         raise CircuitError(f"{name or 'A matrix'} is not unitary")
     from qiskit.circuit.library import UnitaryGate
 
-    from qbp.circuit.tracing.qiskit import record_circuit
-
     left, _, right = np.linalg.svd(matrix)  # the nearest unitary: float32 is too coarse for Qiskit
-    record_circuit(recorder, UnitaryGate(left @ right).definition, tuple(wires)[::-1])
+    record_constant(recorder, UnitaryGate(left @ right).definition, tuple(wires)[::-1])

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from qbp.circuit.gates import GATES, Gate, qiskit_name
 from qbp.circuit.program import Expval, Measurement
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word, z_on_every_wire
 from qbp.circuit.tracing.exponentials import Term, record_exponential
 from qbp.circuit.tracing.qiskit_angles import QiskitAngles
+from qbp.circuit.tracing.qiskit_gates import definition_of, row_of
 from qbp.errors import ArgumentError, CircuitError
 
-__all__ = ["InstructionError", "is_qiskit", "operators", "record_circuit", "trace_qiskit"]
+__all__ = ["InstructionError", "is_qiskit", "operators", "trace_qiskit"]
 
 _MAX_STEPS = 500_000
 _MAX_DEPTH = 100
@@ -23,15 +23,6 @@ _MAX_DEPTH = 100
 def is_qiskit(source: Any) -> bool:
     """Whether the source is a Qiskit circuit, without importing Qiskit."""
     return any(c.__module__.startswith("qiskit.") and c.__name__ == "QuantumCircuit" for c in type(source).__mro__)
-
-
-_QISKIT: dict[str, Gate] = {qiskit_name(row): row for row in GATES.values() if qiskit_name(row)}
-_QISKIT |= {
-    "u1": GATES["PhaseShift"],
-    "cu1": GATES["ControlledPhaseShift"],
-    "u3": GATES["U3"],
-    "cnot": GATES["CNOT"],
-}
 
 
 def operators(observable: Any, n_qubits: int) -> list[Expval]:
@@ -91,11 +82,6 @@ def _check_parameters(circuit: Any, inputs: list[Any], weights: list[Any]) -> No
             raise ArgumentError(f"Arguments `input_params` and `weight_params` {fault}: {names}")
 
 
-def record_circuit(recorder: Recorder, circuit: Any, wires: tuple[int, ...]) -> None:
-    """Record a circuit of Qiskit that has no parameters; its qubit k is ``wires[k]``."""
-    _Walk(recorder, QiskitAngles({})).circuit(circuit, wires)
-
-
 class InstructionError(CircuitError):
     """The instruction `index` of a circuit cannot be expressed."""
 
@@ -145,7 +131,7 @@ class _Walk:
             raise CircuitError(f"The circuit measures qubit {min(self.measured & {*wires})} and then goes on to use it")
         if operation.name == "reset" and self.touched.isdisjoint(wires):
             return  # in |0> already
-        row = _row(operation)
+        row = row_of(operation)
         if row is not None:
             self.touched.update(wires)
             self.recorder.gate(row, wires, [self.angle(p) for p in operation.params])
@@ -154,15 +140,7 @@ class _Walk:
             terms, time = _evolution_terms(operation, wires), self.angle(operation.time)
             record_exponential(self.recorder, terms, time, name="Qiskit's PauliEvolutionGate")
         else:
-            self.circuit(_definition(operation), wires)
-
-
-def _row(operation: Any) -> Gate | None:
-    """The gate's row in qbp's table. Names alone decide nothing: a user's gate may be called "rx" too."""
-    kind = getattr(operation, "base_class", type(operation))
-    standard = kind.__module__.startswith("qiskit.circuit.library.standard_gates.")
-    ones = 2 ** getattr(operation, "num_ctrl_qubits", 0) - 1
-    return _QISKIT.get(operation.name) if standard and getattr(operation, "ctrl_state", ones) == ones else None
+            self.circuit(definition_of(operation), wires)
 
 
 def _is_exact_evolution(operation: Any) -> bool:
@@ -187,51 +165,3 @@ def _evolution_terms(evolution: Any, wires: tuple[int, ...]) -> list[Term]:
             key = sparse_word(dict(zip([wires[w] for w in on], word, strict=True)))
             terms[key] = terms.get(key, 0.0) + coefficient
     return [(word, on, coefficient) for (word, on), coefficient in terms.items()]
-
-
-def _definition(operation: Any) -> Any:
-    """The circuit that an operation stands for."""
-    if operation.name not in ("measure", "reset") and not hasattr(operation, "blocks"):
-        if hasattr(operation, "modifiers"):
-            return _annotated(operation)
-        if hasattr(operation, "to_circuit"):  # a Clifford
-            return operation.to_circuit()
-        if operation.definition is not None:
-            return operation.definition
-        matrix = _matrix(operation)
-        if matrix is not None:
-            from qiskit.circuit.library import UnitaryGate
-
-            return UnitaryGate(matrix).definition
-    raise CircuitError(f"Qiskit's {operation.name!r} is not a unitary gate with a definition")
-
-
-def _matrix(operation: Any) -> Any:
-    """The matrix of an operation without definition, None where it has none (as an opaque gate)."""
-    from qiskit.exceptions import QiskitError
-
-    try:
-        return operation.to_matrix()
-    except (AttributeError, QiskitError):
-        return None
-
-
-def _annotated(operation: Any) -> Any:
-    """The circuit of an `AnnotatedOperation`, one modifier after the other."""
-    from qiskit import QuantumCircuit
-
-    gate = operation.base_op
-    if hasattr(gate, "modifiers"):
-        gate = _annotated(gate).to_gate()
-    elif hasattr(gate, "to_circuit"):
-        gate = gate.to_circuit().to_gate()
-    for modifier in operation.modifiers:
-        if hasattr(modifier, "num_ctrl_qubits"):
-            gate = gate.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state, annotated=False)
-        elif hasattr(modifier, "power"):
-            gate = gate.power(modifier.power)
-        else:
-            gate = gate.inverse()
-    circuit = QuantumCircuit(gate.num_qubits)
-    circuit.append(gate, range(gate.num_qubits))
-    return circuit

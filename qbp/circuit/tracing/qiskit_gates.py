@@ -1,0 +1,87 @@
+"""Qiskit's gates: the row of a gate in qbp's table, or else the circuit that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qbp.circuit.gates import GATES, Gate, qiskit_name
+from qbp.circuit.tracing.circuit import Recorder
+from qbp.errors import CircuitError
+
+__all__ = ["definition_of", "record_constant", "row_of"]
+
+_QISKIT: dict[str, Gate] = {qiskit_name(row): row for row in GATES.values() if qiskit_name(row)}
+_QISKIT |= {
+    "u1": GATES["PhaseShift"],
+    "cu1": GATES["ControlledPhaseShift"],
+    "u3": GATES["U3"],
+    "cnot": GATES["CNOT"],
+}
+
+
+def record_constant(recorder: Recorder, circuit: Any, wires: Sequence[int]) -> None:
+    """Record a circuit without parameters; its qubit k is ``wires[k]``."""
+    for instruction in circuit.data:
+        on = tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits)
+        row = row_of(instruction.operation)
+        if row is not None:
+            recorder.gate(row, on, [float(p) for p in instruction.operation.params])
+        else:
+            record_constant(recorder, definition_of(instruction.operation), on)
+
+
+def row_of(operation: Any) -> Gate | None:
+    """The gate's row in qbp's table. Names alone decide nothing: a user's gate may be called "rx" too."""
+    kind = getattr(operation, "base_class", type(operation))
+    standard = kind.__module__.startswith("qiskit.circuit.library.standard_gates.")
+    ones = 2 ** getattr(operation, "num_ctrl_qubits", 0) - 1
+    return _QISKIT.get(operation.name) if standard and getattr(operation, "ctrl_state", ones) == ones else None
+
+
+def definition_of(operation: Any) -> Any:
+    """The circuit that an operation stands for."""
+    if operation.name not in ("measure", "reset") and not hasattr(operation, "blocks"):
+        if hasattr(operation, "modifiers"):
+            return _annotated(operation)
+        if hasattr(operation, "to_circuit"):  # a Clifford
+            return operation.to_circuit()
+        if operation.definition is not None:
+            return operation.definition
+        matrix = _matrix(operation)
+        if matrix is not None:
+            from qiskit.circuit.library import UnitaryGate
+
+            return UnitaryGate(matrix).definition
+    raise CircuitError(f"Qiskit's {operation.name!r} is not a unitary gate with a definition")
+
+
+def _matrix(operation: Any) -> Any:
+    """The matrix of an operation without definition, None where it has none (as an opaque gate)."""
+    from qiskit.exceptions import QiskitError
+
+    try:
+        return operation.to_matrix()
+    except (AttributeError, QiskitError):
+        return None
+
+
+def _annotated(operation: Any) -> Any:
+    """The circuit of an `AnnotatedOperation`, one modifier after the other."""
+    from qiskit import QuantumCircuit
+
+    gate = operation.base_op
+    if hasattr(gate, "modifiers"):
+        gate = _annotated(gate).to_gate()
+    elif hasattr(gate, "to_circuit"):
+        gate = gate.to_circuit().to_gate()
+    for modifier in operation.modifiers:
+        if hasattr(modifier, "num_ctrl_qubits"):
+            gate = gate.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state, annotated=False)
+        elif hasattr(modifier, "power"):
+            gate = gate.power(modifier.power)
+        else:
+            gate = gate.inverse()
+    circuit = QuantumCircuit(gate.num_qubits)
+    circuit.append(gate, range(gate.num_qubits))
+    return circuit
