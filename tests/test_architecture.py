@@ -42,7 +42,10 @@ FLOOR = {name: i for i, line in enumerate(WINGS) for name in line.split()}
 CONFINED = {
     "numba": {"executors/native"},
     "pennylane": {"circuit/tracing/pennylane", "executors/pennylane_device", "nn/qnode", "cli"},
-    "qiskit": {"circuit/tracing/qiskit", "circuit/qasm", "executors/qiskit_primitive", "cli"},
+    "qiskit": {
+        *("circuit/tracing/qiskit", "circuit/tracing/qiskit_gates", "circuit/qasm"),
+        *("executors/qiskit_primitive", "cli"),
+    },
     "matplotlib": {"report"},
 }
 LAZY_ONLY = (

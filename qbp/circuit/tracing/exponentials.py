@@ -1,4 +1,4 @@
-"""``exp(-i t H)`` of weighted sums of Pauli words, and constant unitary matrices, as gates."""
+"""``exp(-i t H)`` of weighted sums of Pauli words, as gates."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from qbp.circuit.gates import Step
 from qbp.circuit.pauli import Word
 from qbp.circuit.tracing.circuit import Recorder
 from qbp.circuit.tracing.controlled import controlled
-from qbp.circuit.tracing.qiskit_gates import record_constant
+from qbp.circuit.tracing.qiskit_gates import MAX_MATRIX_WIRES, record_unitary
 from qbp.errors import CircuitError
 
-__all__ = ["MAX_MATRIX_WIRES", "Term", "record_exponential", "record_unitary"]
-
-MAX_MATRIX_WIRES = 5
-"""Matrices on more wires would become thousands of gates."""
+__all__ = ["Term", "record_exponential"]
 
 Term = tuple[str, tuple[int, ...], Any]
 """A Pauli word, its wires, and its coefficient (a number or a traced tensor)."""
@@ -115,22 +112,3 @@ def _diagonal_terms(energies: np.ndarray, wires: tuple[int, ...]) -> list[Term]:
         if abs(coefficient) > 1e-14:
             terms.append(("Z" * len(on), on, coefficient))
     return terms
-
-
-def record_unitary(recorder: Recorder, matrix: np.ndarray, wires: Sequence[int], name: str = "") -> None:
-    """Record a constant unitary matrix, up to a global phase, by Qiskit's decomposition; the first of `wires` is the
-    most significant bit of its index.
-
-    Raises:
-        CircuitError: if it is not unitary, or acts on more than `MAX_MATRIX_WIRES` wires.
-    """
-    if len(wires) > MAX_MATRIX_WIRES:
-        raise CircuitError(
-            f"{name or 'A matrix'} acts on {len(wires)} wires: matrices on at most {MAX_MATRIX_WIRES} are taken apart"
-        )
-    if not np.allclose(matrix @ matrix.conj().T, np.eye(len(matrix)), atol=1e-6):
-        raise CircuitError(f"{name or 'A matrix'} is not unitary")
-    from qiskit.circuit.library import UnitaryGate
-
-    left, _, right = np.linalg.svd(matrix)  # the nearest unitary: float32 is too coarse for Qiskit
-    record_constant(recorder, UnitaryGate(left @ right).definition, tuple(wires)[::-1])

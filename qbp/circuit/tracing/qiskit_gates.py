@@ -1,15 +1,20 @@
-"""Qiskit's gates: the row of a gate in qbp's table, or else the circuit that it stands for."""
+"""Qiskit's gates, and constant matrices: rows of qbp's table, or else the circuits that they stand for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from qbp.circuit.gates import GATES, Gate, qiskit_name
 from qbp.circuit.tracing.circuit import Recorder
 from qbp.errors import CircuitError
 
-__all__ = ["definition_of", "record_constant", "row_of"]
+__all__ = ["MAX_MATRIX_WIRES", "definition_of", "record_constant", "record_unitary", "row_of"]
+
+MAX_MATRIX_WIRES = 5
+"""Matrices on more wires would become thousands of gates."""
 
 _QISKIT: dict[str, Gate] = {qiskit_name(row): row for row in GATES.values() if qiskit_name(row)}
 _QISKIT |= {
@@ -29,6 +34,25 @@ def record_constant(recorder: Recorder, circuit: Any, wires: Sequence[int]) -> N
             recorder.gate(row, on, [float(p) for p in instruction.operation.params])
         else:
             record_constant(recorder, definition_of(instruction.operation), on)
+
+
+def record_unitary(recorder: Recorder, matrix: np.ndarray, wires: Sequence[int], name: str = "") -> None:
+    """Record a constant unitary matrix, up to a global phase, by Qiskit's decomposition; the first of `wires` is the
+    most significant bit of its index.
+
+    Raises:
+        CircuitError: if it is not unitary, or acts on more than `MAX_MATRIX_WIRES` wires.
+    """
+    if len(wires) > MAX_MATRIX_WIRES:
+        raise CircuitError(
+            f"{name or 'A matrix'} acts on {len(wires)} wires: matrices on at most {MAX_MATRIX_WIRES} are taken apart"
+        )
+    if not np.allclose(matrix @ matrix.conj().T, np.eye(len(matrix)), atol=1e-6):
+        raise CircuitError(f"{name or 'A matrix'} is not unitary")
+    from qiskit.circuit.library import UnitaryGate
+
+    left, _, right = np.linalg.svd(matrix)  # the nearest unitary: float32 is too coarse for Qiskit
+    record_constant(recorder, UnitaryGate(left @ right).definition, tuple(wires)[::-1])
 
 
 def row_of(operation: Any) -> Gate | None:
