@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, check_count
 from qbp.storage.atomic import write_atomic
 
 __all__ = ["sweep"]
@@ -62,8 +62,7 @@ def sweep(
         >>> sweep({Path("a.json"): 2, Path("b.json"): 3}, lambda x: {"square": x * x})
         [{'square': 4}, {'square': 9}]
     """
-    if not isinstance(workers, int) or workers < 1:
-        raise ArgumentError(f"Argument `workers` must be a positive integer, but is {workers!r}")
+    check_count("workers", workers)
     folder = None if directory is None else Path(directory)
     done = {path: cell for path in cells if folder is not None and (cell := _read(folder / path)) is not None}
     waiting = [path for path in cells if path not in done]

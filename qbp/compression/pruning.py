@@ -16,7 +16,7 @@ from qbp.compression.checking import check_same
 from qbp.compression.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains, prunable
 from qbp.compression.scores import SCORES, Gated, score
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, check_choice, check_count
 from qbp.executors import Executor
 from qbp.nn.flow import copied
 from qbp.nn.layer import QuantumLayer
@@ -96,9 +96,11 @@ def prune(
         return _exact(model, None if data is None else data.x, seed)
     check_choice("schedule", schedule, SCHEDULES)
     shares = _shares(amount, what)
-    rounds = 1 if schedule == "one-shot" else 5 if steps is None else steps
-    if not isinstance(rounds, int) or rounds < 1 or (schedule == "one-shot" and steps not in (None, 1)):
-        raise ArgumentError(f"Argument `steps` must be a positive integer, and 1 for 'one-shot', but is {steps!r}")
+    if steps is not None:
+        check_count("steps", steps)
+    if schedule == "one-shot" and steps not in (None, 1):
+        raise ArgumentError(f"Argument `steps` must be 1 for 'one-shot', but is {steps!r}")
+    rounds = 1 if schedule == "one-shot" else steps or 5
     if isinstance(finetune, Training):
         finetune = {"training": finetune}
     unknown = set(finetune) - set(signature(fit).parameters) if isinstance(finetune, Mapping) else set()

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Expval, Program
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, check_choice, check_count
 from qbp.executors import Gradients
 from qbp.gradients.rules import Needs, Run, combine, parameter_shift, perturb, refuse_amplitudes, shift_terms, split
 
@@ -376,5 +376,4 @@ def _largest_outputs(program: Program) -> Tensor:
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ArgumentError(f"Argument `{name}` must be a positive integer, but is {count!r}")
+        check_count(name, count)

@@ -287,7 +287,15 @@ def take_step(
 ) -> tuple[Tensor, Tensor]:
     """Take one step; outputs and loss before it."""
     optimizer.zero_grad(set_to_none=True)
-    outputs = model(x)
+    try:
+        outputs = model(x)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # as torch says it
+            raise
+        raise ArgumentError(
+            "Argument `batch_size` must let each step have two rows or more, as batch normalisation needs, but one "
+            f"has {len(x)}"
+        ) from error
     value = target(outputs, y)
     value.backward()
     if clip_grad_norm is not None:

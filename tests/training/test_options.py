@@ -200,6 +200,12 @@ def test_a_row_left_alone_joins_the_step_before_batch_normalisation(n: int) -> N
     assert history.last["loss"] == pytest.approx(sum(losses) / n, rel=1e-5)
 
 
+@pytest.mark.parametrize("change", [{"batch_size": 1}, {"train": blobs(33).subset([0])}])
+def test_a_row_alone_before_batch_normalisation_is_told(change: dict) -> None:
+    with pytest.raises(ArgumentError, match=r"`batch_size` must let each step have two rows or more, .* but one has 1"):
+        qbp.fit(**{"model": normalised(), "train": blobs(33), "epochs": 1} | change)
+
+
 def test_everything_that_trains_does_so() -> None:
     data, training = blobs(33), Training(epochs=1, batch_size=16)
     qbp.distill(qbp.mlp(3, 2, seed=0), normalised(), data, training, method="logits")
