@@ -178,7 +178,8 @@ def _carry(layer: QuantumLayer, weights: Tensor, live: list[int], p: int, target
     circuit, engine, x = layer.circuit, backend("native"), _inputs(layer, seed + 2)
 
     def outputs(at: Tensor, x: Tensor = x) -> Tensor:
-        return engine(circuit.program, circuit.angle_map(x, at), circuit.angle_map.amplitudes(x, at)).detach()
+        angles, start = circuit.angle_map(x, at), circuit.angle_map.amplitudes(x, at)
+        return engine(circuit.program, angles, start).values.detach()
 
     def slopes(at: Tensor, columns: list[int]) -> Tensor:
         return jacobian(layer, x, at).flatten(0, 1)[:, columns]

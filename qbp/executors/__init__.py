@@ -1,12 +1,13 @@
 """Executors: where a program runs, from angles (B, K) to outputs (B, M).
 
 One file each; the conformance suite of `qbp.testing` is what they are held to.
-An executor is called as ``executor(program, angles, amplitudes=None) -> (B, M)``. One that can give the
-vector-Jacobian product in a single backward pass (the adjoint rule) also has `forward` and `vjp`.
+An executor is called as ``executor(program, angles, amplitudes=None) -> Results`` and says by its `Capabilities` what
+it can do besides.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -20,7 +21,63 @@ from qbp.errors import ArgumentError
 if TYPE_CHECKING:
     from qbp.executors.qiskit_primitive.options import Options
 
-__all__ = ["AdjointExecutor", "Executor", "Gradients", "backend"]
+__all__ = [
+    "AdjointExecutor",
+    "Capabilities",
+    "Executor",
+    "Gradients",
+    "Results",
+    "backend",
+    "capabilities_of",
+    "execute",
+    "has_adjoint",
+]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an executor can do; `qbp.testing.check_executor` proves it.
+
+    Attributes:
+        exact: whether equal angles always give equal, noiseless outputs.
+        shots: how many times each circuit is sampled, or None where expectation values come without sampling.
+        adjoint: whether it has the adjoint rule (`AdjointExecutor`), if not for every program.
+        differentiable: whether it is made of torch's operations, so that torch differentiates its outputs
+            (``diff_method="backprop"``).
+        one_job: whether all executions of a training step, those of its gradients too, are to be one call.
+        standard_errors: whether its results have `stds`.
+        truncation: whether it approximates, and its results say how far.
+        any_shape: whether the Ks shared angles may have any shape, and so has their gradient.
+        with_shots: whether ``executor.with_shots(n)`` is the same executor with n shots.
+    """
+
+    exact: bool = True
+    shots: int | None = None
+    adjoint: bool = False
+    differentiable: bool = False
+    one_job: bool = False
+    standard_errors: bool = False
+    truncation: bool = False
+    any_shape: bool = False
+    with_shots: bool = False
+
+
+class Results(NamedTuple):
+    """What an executor returns.
+
+    Attributes:
+        values: outputs (B, M), of the dtype and device of the angles.
+        stds: their standard errors (B, M): independent, of mean 0, and smaller in a mean; None where there are none.
+        truncation: (B, M), how far an approximation may be off; in sums and means it adds up, and no average makes it
+            smaller. None for none.
+        sources: (B,), which execution each row was read from, where equal rows are executed once and so err alike;
+            None where each row has its own.
+    """
+
+    values: Tensor
+    stds: Tensor | None = None
+    truncation: Tensor | None = None
+    sources: Tensor | None = None
 
 
 class Gradients(NamedTuple):
@@ -39,7 +96,8 @@ class Gradients(NamedTuple):
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs programs."""
+    """Runs programs. One of your own that can no more than that may have the attributes `exact` and `shots` in place of
+    `capabilities`, and return the outputs as they are."""
 
     @property
     def name(self) -> str:
@@ -47,26 +105,25 @@ class Executor(Protocol):
         ...
 
     @property
-    def exact(self) -> bool:
-        """Whether equal angles always give equal, noiseless outputs."""
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
         ...
 
-    @property
-    def shots(self) -> int | None:
-        """How many times each circuit is sampled, or None where expectation values are exact."""
-        ...
-
-    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
         ...
 
 
 @runtime_checkable
 class AdjointExecutor(Executor, Protocol):
-    """An executor that has the adjoint rule."""
+    """An executor that gives the vector-Jacobian product in a single backward pass."""
 
-    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Outputs (B, M), and whatever `vjp` wants to find again."""
+    def has_adjoint(self, program: Program) -> bool:
+        """Whether it does so for this program."""
+        ...
+
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
+        """The results, and whatever `vjp` wants to find again."""
         ...
 
     def vjp(
@@ -86,6 +143,23 @@ class AdjointExecutor(Executor, Protocol):
             needs: which of the three are wanted.
         """
         ...
+
+
+def capabilities_of(executor: Any) -> Capabilities:
+    """What an executor can do; one without `capabilities` says whether it is `exact` and how many `shots` it takes."""
+    said = getattr(executor, "capabilities", None)
+    return Capabilities(executor.exact, executor.shots) if said is None else said
+
+
+def has_adjoint(executor: Any, program: Program) -> bool:
+    """Whether an executor has the adjoint rule for a program."""
+    return capabilities_of(executor).adjoint and bool(executor.has_adjoint(program))
+
+
+def execute(executor: Any, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+    """Run a program; outputs that come alone are results without errors."""
+    results = executor(program, angles, amplitudes)
+    return results if isinstance(results, Results) else Results(results)
 
 
 def backend(
@@ -114,10 +188,11 @@ def backend(
     if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
         raise ArgumentError(f"Argument `shots` must be None or a positive integer, but is {shots!r}")
     if not isinstance(spec, str):
-        if not callable(spec) or not hasattr(spec, "exact"):
+        if not callable(spec) or not (hasattr(spec, "capabilities") or hasattr(spec, "exact")):
             raise ArgumentError(f"Argument `backend` must be a name or an executor, but is {spec!r}")
-        if shots not in (None, spec.shots):
-            raise ArgumentError(f"Argument `shots` must be {spec.shots} as the executor's, or None, but is {shots}")
+        own = capabilities_of(spec).shots
+        if shots not in (None, own):
+            raise ArgumentError(f"Argument `shots` must be {own} as the executor's, or None, but is {shots}")
         return spec
     if spec.split(":")[0] in ("qiskit", "aer", "fake", "ibm"):
         from qbp.executors.qiskit_primitive import qiskit_backend

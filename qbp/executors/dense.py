@@ -12,6 +12,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.pauli import Word
 from qbp.circuit.program import Expval, Program
+from qbp.executors import Capabilities, Results
 from qbp.limits import check_memory
 
 __all__ = ["Dense"]
@@ -22,10 +23,11 @@ class Dense:
     rotation."""
 
     name = "dense"
-    exact = True
     shots = None
+    capabilities = Capabilities(differentiable=True)
 
-    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M), differentiable."""
         psi = self.state(program, angles, amplitudes)
         columns = []
         for measurement in program.measurements:
@@ -37,7 +39,7 @@ class Dense:
                 columns.append(sum(terms[1:], terms[0]).unsqueeze(1))
             else:
                 columns.append(_probs(psi, measurement.wires, program.n_qubits))
-        return torch.cat(columns, dim=1)
+        return Results(torch.cat(columns, dim=1))
 
     def state(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         """The state at the end of the circuit, up to a global phase; (B, 2^N) complex."""

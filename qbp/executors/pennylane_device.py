@@ -13,7 +13,7 @@ from qbp.circuit.angles import Angles
 from qbp.circuit.lock import LOCK
 from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation, wires_of
 from qbp.errors import ArgumentError, CircuitError
-from qbp.executors import Gradients
+from qbp.executors import Capabilities, Gradients, Results
 from qbp.limits import check_memory
 
 __all__ = ["PennyLaneDevice", "measurements", "operation"]
@@ -74,8 +74,9 @@ class PennyLaneDevice:
         return self.device_name
 
     @property
-    def exact(self) -> bool:
-        return self.shots is None
+    def capabilities(self) -> Capabilities:
+        """Which programs a device has the adjoint rule for, `has_adjoint` asks it."""
+        return Capabilities(self.shots is None, self.shots, adjoint=self.shots is None)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_made": {}, "_adjoint_able": {}}
@@ -134,10 +135,11 @@ class PennyLaneDevice:
                 axes * len(wires),
             )
 
-    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M)."""
         if not angles.n_samples:
-            return angles.batched.new_zeros(0, program.n_outputs)
-        return self._execute(program, angles, amplitudes)
+            return Results(angles.batched.new_zeros(0, program.n_outputs))
+        return Results(self._execute(program, angles, amplitudes))
 
     # ---- the adjoint rule, by devices that have it -------------------------------------------------------------------
 
@@ -151,12 +153,13 @@ class PennyLaneDevice:
                 tape = self._tape(program, [0.0] * program.n_angles, None)
                 tape.trainable_params = list(range(len(tape.get_parameters(trainable_only=False))))
                 config = qml.devices.ExecutionConfig(gradient_method="adjoint")
-                able = self.exact and not program.amplitudes and device.supports_derivatives(config, tape)
+                able = self.shots is None and not program.amplitudes and device.supports_derivatives(config, tape)
             able = able and all(isinstance(m, Expval) for m in program.measurements)
             self._adjoint_able[program] = bool(able)
         return self._adjoint_able[program]
 
-    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Any]:
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
+        """Outputs (B, M), and what `vjp` wants to find again."""
         with torch.enable_grad():
             leaves = Angles(*(a.detach().double().cpu().requires_grad_() for a in angles))
             results = []
@@ -165,7 +168,7 @@ class PennyLaneDevice:
                     tape = self._tape(program, (*row.unbind(0), *leaves.shared.unbind(0)), None)
                     results.append(_rows(_differentiable(tape, self._device_for(program)), program, 1))
             outputs = torch.cat(results)
-        return outputs.detach().to(angles.batched), (outputs, leaves)
+        return Results(outputs.detach().to(angles.batched)), (outputs, leaves)
 
     def vjp(
         self,

@@ -6,6 +6,7 @@ each group in the basis of its words. So the outputs of one group are correlated
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Clifford, Expval, Probs, Program, wires_of
-from qbp.executors import Executor
+from qbp.executors import Capabilities, Executor, Results, execute
 
 __all__ = ["Sampled", "measurement_groups"]
 
@@ -96,8 +97,6 @@ class Sampled:
         generator: what the samples are drawn from; None for torch's global random state.
     """
 
-    exact = False
-
     def __init__(self, executor: Executor, shots: int, generator: torch.Generator | None = None):
         self.executor, self.shots, self.generator = executor, shots, generator
 
@@ -105,15 +104,19 @@ class Sampled:
     def name(self) -> str:
         return self.executor.name
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(exact=False, shots=self.shots, standard_errors=True, with_shots=True)
+
     def with_shots(self, shots: int) -> Sampled:
         """The same executor with other shots, and the same generator."""
         return Sampled(self.executor, shots, self.generator)
 
-    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
-        """Outputs (B, M): means of +-1 over the shots, and relative frequencies."""
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M): means of +-1 over the shots, and relative frequencies; and their standard errors."""
         from qbp.executors.native.sampling import draw
 
-        outputs = angles.batched.new_zeros(angles.n_samples, program.n_outputs)
+        outputs, variances = angles.batched.new_zeros(2, angles.n_samples, program.n_outputs)
         identities = [
             sum(c for c, word, _ in m.terms if not word) if isinstance(m, Expval) else 0.0
             for m in program.measurements
@@ -126,20 +129,34 @@ class Sampled:
             for first in range(0, angles.n_samples, per_call):
                 rows = slice(first, first + per_call)
                 start = None if amplitudes is None else amplitudes[rows]
-                exact = self.executor(group.program, Angles(angles.batched[rows], angles.shared), start)
+                some = Angles(angles.batched[rows], angles.shared)
+                exact = execute(self.executor, group.program, some, start).values
                 frequencies = draw(exact, self.shots, seed, first).to(outputs) / self.shots
                 frequencies[~exact.isfinite().all(1)] = torch.nan
-                _read(frequencies, group, outputs[rows])
-        return outputs
+                _read(frequencies, group, outputs[rows], variances[rows])
+        return Results(outputs, (variances / self.shots).clamp_min(0).sqrt())
 
 
-def _read(frequencies: Tensor, group: Group, outputs: Tensor) -> None:
-    """Add what a group says, relative frequencies (B, 2^n) of its wires' outcomes, to the outputs (B, M)."""
+def _read(frequencies: Tensor, group: Group, outputs: Tensor, variances: Tensor) -> None:
+    """Add what a group says, relative frequencies (B, 2^n) of its wires' outcomes, to the outputs (B, M), and to their
+    variances for one shot: words of one output that are read from the same shots vary together."""
     n = len(group.wires)
+    sums: dict[int, Tensor] = {}  # of an output with several words, what each outcome counts
+    several = {column for column, count in Counter(column for column, _, _ in group.words).items() if count > 1}
     for column, coefficient, wires in group.words:
-        outputs[:, column] += coefficient * (frequencies @ _signs(wires, n).to(frequencies))
+        signs = _signs(wires, n).to(frequencies)
+        mean = frequencies @ signs
+        outputs[:, column] += coefficient * mean
+        if column in several:
+            sums[column] = sums.get(column, 0) + coefficient * signs
+        else:
+            variances[:, column] += coefficient**2 * (1 - mean**2)
+    for column, counts in sums.items():
+        variances[:, column] += frequencies @ counts**2 - (frequencies @ counts) ** 2
     for column, wires in group.probs:
-        outputs[:, column : column + 2 ** len(wires)] = _marginal(frequencies, wires, n)
+        p = _marginal(frequencies, wires, n)
+        outputs[:, column : column + 2 ** len(wires)] = p
+        variances[:, column : column + 2 ** len(wires)] = p * (1 - p)
 
 
 @lru_cache(maxsize=1024)

@@ -45,6 +45,8 @@ def executors_for(layers: list[QuantumLayer], backend: str | Executor, shots: in
             made.append(type(made[0])(primitive, shots=shots, options=options, generator=layer._generator))
         else:
             made.append(executors.backend(backend, shots=shots, generator=layer._generator, options=options))
+        if hasattr(made[-1], "one_job"):
+            made[-1].one_job = True  # a rehearsal takes the jobs that a quantum computer would
     return made
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
 from qbp.errors import ArgumentError, CircuitError, check_choice
-from qbp.executors import Executor
+from qbp.executors import Executor, capabilities_of
 from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, choose_diff_method, evaluate
 from qbp.gradients.stateful import rule_of
 from qbp.nn.qnode import (
@@ -182,12 +182,17 @@ class QuantumLayer(nn.Module):
     @property
     def last_stds(self) -> Tensor | None:
         """Standard errors (B, M) of the last outputs, as a quantum computer tells them; None on other backends."""
-        return self._errors.outputs
+        return self._errors.stds
+
+    @property
+    def last_truncation(self) -> Tensor | None:
+        """How far the last outputs (B, M) may be off on a backend that approximates; None on other backends."""
+        return self._errors.truncation
 
     @property
     def last_grad_stds(self) -> Tensor | None:
         """Standard errors (P,) of the last gradients of the weights, all of them flattened one after the other."""
-        return self._errors.of_weights()
+        return self._errors.of_weights("stds")
 
     @property
     def rng_state(self) -> Tensor | None:
@@ -202,7 +207,7 @@ class QuantumLayer(nn.Module):
     def describe(self) -> str:
         """What the layer computes apart from its weights, in full: equal for layers that compute the same."""
         traced = [(circuit.program, *circuit.angle_map.describe()) for circuit in self._circuits.values()][:1]
-        shots = self._executor.shots if self._executor is not None else None
+        shots = capabilities_of(self._executor).shots if self._executor is not None else None
         return repr((traced, self.backend, self._rule or self.diff_method, shots))
 
     def extra_repr(self) -> str:
@@ -247,15 +252,11 @@ class QuantumLayer(nn.Module):
         amplitudes = circuit.angle_map.amplitudes(x, weights)
         if circuit.normalized and amplitudes is not None:
             check_norms(amplitudes)
-        wants = torch.is_grad_enabled() and (
-            angles.batched.requires_grad
-            or angles.shared.requires_grad
-            or (amplitudes is not None and amplitudes.requires_grad)
-        )
+        wanted = any(t is not None and t.requires_grad for t in (angles.batched, angles.shared, amplitudes))
         task = self._task(circuit, x, weights)
-        if not wants or self._diff_method == "backprop":
+        if not (wanted and torch.is_grad_enabled()) or self._diff_method == "backprop":
             return evaluate(task, angles, amplitudes)
-        if hasattr(self._executor, "last_stds"):
+        if capabilities_of(self._executor).standard_errors:
             self._errors.source = circuit.angle_map, x.detach(), weights.detach()
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 
@@ -267,14 +268,14 @@ class QuantumLayer(nn.Module):
         weight = self._parameters.get(names[0])
         if weight is None or weight.dtype is not x.dtype or weight.device != x.device:
             return None
-        takes_it = self._diff_method == "adjoint" and getattr(self._executor, "any_shape", False)
+        takes_it = self._diff_method == "adjoint" and capabilities_of(self._executor).any_shape
         return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
 
     def _task(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Task:
         assert self._executor is not None
         needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
         executor, method = self._executor, self._diff_method
-        return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule)
+        return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule, self.training)
 
     def flat_weights(self, x: Tensor) -> Tensor:
         """All weights (P,), one tensor after the other, of the dtype and device of `x`."""
@@ -377,8 +378,7 @@ class QuantumLayer(nn.Module):
 
     def _evaluate_qnode(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         outputs = self.forward(x)
-        copies = shot_copies(self.qnode) if self._own_qnode else 0
-        return tuple(outputs.unbind(0)) if copies else outputs
+        return tuple(outputs.unbind(0)) if self._own_qnode and shot_copies(self.qnode) else outputs
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -18,6 +18,7 @@ from qbp.circuit.angles import AngleMap, Terms
 from qbp.circuit.program import Clifford, Expval, Op, Probs, Program, Rotation
 from qbp.circuit.tracing import Circuit
 from qbp.errors import ConfigError
+from qbp.executors import capabilities_of
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
 from qbp.storage.container import load_state, save_state
@@ -98,7 +99,8 @@ def _to_data(module: nn.Module, name: str) -> dict[str, Any]:
     if type(module) is nn.Sequential:
         return {"kind": kind, "modules": {key: _to_data(child, key) for key, child in module.named_children()}}
     if isinstance(module, QuantumLayer) and module.executor is not None:
-        about = {"backend": module.backend, "diff_method": module.diff_method, "shots": module.executor.shots}
+        shots = capabilities_of(module.executor).shots
+        about = {"backend": module.backend, "diff_method": module.diff_method, "shots": shots}
         return {"kind": kind, "circuit": circuit_to_data(module.circuit), **about}
     if kind not in MODULES or type(module) is not MODULES[kind][0]:
         known = ", ".join(["Sequential", "QuantumLayer", *MODULES])

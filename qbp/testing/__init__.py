@@ -11,7 +11,8 @@ Example:
 
 from __future__ import annotations
 
-from qbp.testing.checks import check_executor, check_rule, gradcheck
+from qbp.testing.checks import check_rule, gradcheck
+from qbp.testing.conformance import check_executor
 from qbp.testing.models import random_model
 from qbp.testing.programs import NASTY, random_amplitudes, random_angles, random_program
 from qbp.testing.reference import reference_outputs, reference_vjp

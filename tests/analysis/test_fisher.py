@@ -63,7 +63,7 @@ def test_jacobian_is_that_of_autograd(name):
     layer, x, circuit, weights = case(name)
 
     def outputs(w):
-        return Dense()(circuit.program, circuit.angle_map(x, w), circuit.angle_map.amplitudes(x, w))
+        return Dense()(circuit.program, circuit.angle_map(x, w), circuit.angle_map.amplitudes(x, w)).values
 
     found = jacobian(layer, x)
     torch.testing.assert_close(found, torch.func.jacrev(outputs)(weights), rtol=0, atol=1e-12)
@@ -186,7 +186,7 @@ def test_jacobian_of_angles():
 
 
 def one_sample(program, amplitudes, angles):
-    return Dense()(program, Angles.of(angles[None]), amplitudes)[0]
+    return Dense()(program, Angles.of(angles[None]), amplitudes).values[0]
 
 
 def test_errors_come_before_any_work():

@@ -36,7 +36,7 @@ def outputs(circuit: Listing, inputs: torch.Tensor, weights: torch.Tensor) -> to
         ops += gate_ops(GATES[call.name], call.wires, range(len(angles), len(angles) + len(call.params)))
         angles += [torch.as_tensor(p.evaluate(values)).expand(len(inputs)) for p in call.params]
     program = Program(circuit.n_qubits, tuple(ops), circuit.measurements, len(angles))
-    return Dense()(program, Angles.of(torch.stack(angles, dim=1)))
+    return Dense()(program, Angles.of(torch.stack(angles, dim=1))).values
 
 
 def random_point(circuit: Listing, seed: int = 0, batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -37,7 +37,7 @@ def programs(n: int, **options: object) -> list[Program]:
 
 
 def run(program: Program, full: torch.Tensor, amplitudes: torch.Tensor | None = None) -> torch.Tensor:
-    return dense(program, Angles.of(full), amplitudes)
+    return dense(program, Angles.of(full), amplitudes).values
 
 
 # ---- what a program refuses ------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def outputs(circuit: Listing, inputs: np.ndarray, weights: np.ndarray) -> np.nda
         ops += gate_ops(GATES[call.name], call.wires, range(len(angles), len(angles) + len(params)))
         angles += params
     program = Program(circuit.n_qubits, tuple(ops), circuit.measurements, len(angles))
-    return Dense()(program, Angles.of(torch.tensor([angles], dtype=torch.float64)))[0].numpy()
+    return Dense()(program, Angles.of(torch.tensor([angles], dtype=torch.float64))).values[0].numpy()
 
 
 # ---- expressions -------------------------------------------------------------------------------------

@@ -24,7 +24,12 @@ class OutputsOnly:
     """The executor without its adjoint rule, which PennyLane's devices have for some programs only."""
 
     def __init__(self, executor: Executor):
-        self.executor, self.name, self.exact, self.shots = executor, executor.name, executor.exact, executor.shots
+        self.executor, self.name, self.exact, self.shots = (
+            executor,
+            executor.name,
+            executor.shots is None,
+            executor.shots,
+        )
 
     def __call__(self, *arguments):
         return self.executor(*arguments)
@@ -111,7 +116,7 @@ def check_native(number: int) -> None:
     if amplitudes is not None:
         leaves.append(amplitudes.to(torch.complex128))
     leaves = [leaf.requires_grad_() for leaf in leaves]
-    outputs = Dense()(program, Angles.of(torch.cat(leaves[:2], 1)), *leaves[2:])
+    outputs = Dense()(program, Angles.of(torch.cat(leaves[:2], 1)), *leaves[2:]).values
     found = torch.autograd.grad((outputs * grad).sum(), leaves, allow_unused=True, materialize_grads=True)
 
     for dtype, tolerance in TOLERANCE.items():
@@ -140,7 +145,7 @@ def native_results(program, angles, amplitudes, grad, dtype, batch, n_threads=1,
     torch.set_num_threads(n_threads)
     native.THREADS_FROM, native.SAVE_LIMIT = 0, native.SAVE_LIMIT if keep else 0
     try:
-        outputs, saved = executor.forward(program, some, begin)
+        (outputs, *_), saved = executor.forward(program, some, begin)
         gradients = executor.vjp(program, some, begin, saved, grad[:batch].to(dtype))
     finally:
         torch.set_num_threads(before[0])

@@ -70,7 +70,7 @@ def test_agrees_with_pennylane(seed: int):
     angles = random_angles(rng, program, 2, n_batched=program.n_angles // 2)
     amplitudes = random_amplitudes(rng, program, 2)
     want = pennylane(program, angles.full().numpy(), None if amplitudes is None else amplitudes.numpy())
-    np.testing.assert_allclose(dense(program, angles, amplitudes).numpy(), want, atol=1e-10)
+    np.testing.assert_allclose(dense(program, angles, amplitudes).values.numpy(), want, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -80,7 +80,7 @@ def test_gradients_by_torch(name: str, real: bool, rng: np.random.Generator):
     angles = random_angles(rng, program, 3, n_batched=program.n_angles // 2)
     amplitudes = random_amplitudes(rng, program, 3, dtype=torch.float64 if real else torch.complex128)
     leaves = [t.requires_grad_() for t in (angles.batched, angles.shared, amplitudes) if t is not None]
-    outputs = dense(program, angles, amplitudes)
+    outputs = dense(program, angles, amplitudes).values
     if not outputs.requires_grad:
         assert program.n_angles == 0
         return
@@ -104,7 +104,7 @@ def test_second_derivatives(name: str, rng: np.random.Generator):
 
     def run(batched, *rest):
         shared = rest[0] if angles.shared.numel() else angles.shared
-        return dense(program, Angles(batched, shared), rest[-1] if amplitudes is not None else None)
+        return dense(program, Angles(batched, shared), rest[-1] if amplitudes is not None else None).values
 
     assert torch.autograd.gradcheck(run, inputs)
     assert torch.autograd.gradgradcheck(run, inputs)
@@ -130,4 +130,4 @@ def test_state_is_normalised_and_batches_may_be_empty(rng: np.random.Generator):
             angles = random_angles(rng, program, 4, n_batched=program.n_angles)
             norms = dense.state(program, angles).abs().square().sum(1)
             torch.testing.assert_close(norms, torch.ones(4, dtype=torch.float64))
-            assert dense(program, Angles(angles.batched[:0], angles.shared)).shape == (0, program.n_outputs)
+            assert dense(program, Angles(angles.batched[:0], angles.shared)).values.shape == (0, program.n_outputs)

@@ -42,7 +42,7 @@ def truth(program, angles, amplitudes, grad):
     if amplitudes is not None:
         leaves.append(amplitudes.to(torch.complex128 if amplitudes.is_complex() else torch.float64))
     leaves = [leaf.clone().requires_grad_() for leaf in leaves]
-    outputs = Dense()(program, Angles(*leaves[:2]), *leaves[2:])
+    outputs = Dense()(program, Angles(*leaves[:2]), *leaves[2:]).values
     anchor = sum((leaf.real if leaf.is_complex() else leaf).sum() for leaf in leaves)  # some programs use none
     return outputs.detach(), torch.autograd.grad((outputs * grad).sum() + 0 * anchor, leaves)
 
@@ -52,7 +52,7 @@ def run(program, angles, amplitudes=None):
     generator = torch.Generator().manual_seed(1)
     grad = torch.randn(angles.n_samples, program.n_outputs, generator=generator, dtype=angles.batched.dtype)
     executor = Native()
-    outputs, saved = executor.forward(program, angles, amplitudes)
+    (outputs, *_), saved = executor.forward(program, angles, amplitudes)
     return grad, outputs, executor.vjp(program, angles, amplitudes, saved, grad)
 
 
@@ -68,7 +68,7 @@ def assert_equals_dense(program, angles, amplitudes=None, tol=1e-12):
         scale = max(1.0, float(true.abs().max()) if true.numel() else 1.0)
         torch.testing.assert_close(mine.to(true.dtype), true, rtol=0, atol=tol * scale)
     assert outputs.dtype == result.batched.dtype == result.shared.dtype == angles.batched.dtype
-    assert torch.equal(Native()(program, angles, amplitudes), outputs)
+    assert torch.equal(Native()(program, angles, amplitudes).values, outputs)
 
 
 def layers(n_qubits, n_layers, measurements=None, encoding="RX"):
@@ -324,20 +324,20 @@ def test_rows_do_not_depend_on_each_other():
     program = layers(5, 2, (Expval.word("X", 0), Probs((1, 0))))
     rng = np.random.default_rng(0)
     angles = random_angles(rng, program, 2 * W + 3, n_batched=5, dtype=torch.float32)
-    outputs = Native()(program, angles)
+    outputs = Native()(program, angles).values
     rows = torch.tensor(rng.permutation(2 * W + 3))
-    assert torch.equal(Native()(program, Angles(angles.batched[rows], angles.shared)), outputs[rows])
-    assert torch.equal(Native()(program, Angles(angles.batched[-1:], angles.shared)), outputs[-1:])
+    assert torch.equal(Native()(program, Angles(angles.batched[rows], angles.shared)).values, outputs[rows])
+    assert torch.equal(Native()(program, Angles(angles.batched[-1:], angles.shared)).values, outputs[-1:])
     equal = Angles(angles.batched[:1].expand(2 * W + 3, -1), angles.shared)
-    assert torch.equal(Native()(program, equal), outputs[:1].expand(2 * W + 3, -1))
+    assert torch.equal(Native()(program, equal).values, outputs[:1].expand(2 * W + 3, -1))
 
 
 def test_a_bad_row_stays_alone():
     program = layers(3, 1)
     angles = random_angles(np.random.default_rng(0), program, 3, n_batched=3)
-    outputs = Native()(program, angles)
+    outputs = Native()(program, angles).values
     angles.batched[1, 0] = float("nan")
-    got = Native()(program, angles)
+    got = Native()(program, angles).values
     assert got[1].isnan().all() and torch.equal(got[[0, 2]], outputs[[0, 2]])
 
 
@@ -359,7 +359,7 @@ def test_backward_twice_and_needs():
     program = layers(3, 1)
     angles = random_angles(np.random.default_rng(0), program, 4, n_batched=3)
     executor = Native()
-    outputs, saved = executor.forward(program, angles)
+    (outputs, *_), saved = executor.forward(program, angles)
     first = executor.vjp(program, angles, None, saved, torch.ones_like(outputs))
     second = executor.vjp(program, angles, None, saved, torch.ones_like(outputs), (False, True, False))
     assert torch.equal(first.shared, second.shared)
@@ -374,7 +374,7 @@ def test_is_an_adjoint_executor_and_copies():
     assert isinstance(executor, AdjointExecutor)
     program = layers(2, 1)
     angles = random_angles(np.random.default_rng(0), program, 2, n_batched=2)
-    outputs = executor(program, angles)
+    outputs = executor(program, angles).values
     for other in (copy.deepcopy(executor), pickle.loads(pickle.dumps(executor))):
         assert torch.equal(other(pickle.loads(pickle.dumps(program)), angles), outputs)
 
@@ -387,7 +387,7 @@ from qbp.executors.native.kernels import batch as kernels, single as one_state
 from qbp.circuit.program import Expval, Program, Rotation
 program = Program({n_qubits}, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
 angles = Angles(torch.zeros(1, 0), torch.zeros(1))
-y, saved = Native().forward(program, angles)
+(y, *_), saved = Native().forward(program, angles)
 Native().vjp(program, angles, None, saved, y)
 for kernel in ({module}.forward, {module}.backward):
     print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
@@ -451,7 +451,7 @@ def test_bad_arguments():
     with pytest.raises(ArgumentError, match="amplitudes"):
         executor(program, good, torch.ones(1, 4))
     with pytest.raises(ArgumentError, match="grad"):
-        outputs, saved = executor.forward(program, good)
+        (outputs, *_), saved = executor.forward(program, good)
         executor.vjp(program, good, None, saved, outputs[:, :1])
 
 

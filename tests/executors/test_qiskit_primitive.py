@@ -57,7 +57,7 @@ class Recorder:
 
 def recorded(name: str = "qiskit", **options):
     executor = backend(name, **options)
-    executor.runner = Recorder()
+    executor.runner, executor.one_job = Recorder(), True
     return executor, executor.runner.works
 
 
@@ -103,7 +103,7 @@ def test_x_on_a_wire_flips_that_output_only(name: str):
     z = tuple(Expval.word("Z", w) for w in range(5))
     for wire in range(5):
         program = Program(5, (Clifford("PauliX", (wire,)),), (*z, Probs((wire,))), 0)
-        outputs = executor(program, Angles.of(torch.zeros(1, 0, dtype=torch.float64)))[0]
+        outputs = executor(program, Angles.of(torch.zeros(1, 0, dtype=torch.float64))).values[0]
         want = torch.ones(5, dtype=torch.float64)
         want[wire] = -1
         if name == "noisy":
@@ -133,7 +133,7 @@ def test_statevectors_are_those_of_qiskits_estimator(rng):
         pub = (compiled.circuit, [[op] for op in compiled.observables], values if values.size else None)
         want = StatevectorEstimator().run([pub], precision=0).result()[0].data.evs.T
         np.testing.assert_allclose(
-            executor(program, angles).numpy(), np.broadcast_to(want, (3, want.shape[1])), atol=1e-12
+            executor(program, angles).values.numpy(), np.broadcast_to(want, (3, want.shape[1])), atol=1e-12
         )
 
 
@@ -146,8 +146,8 @@ def test_prepared_states(rng, is_complex: bool):
         psi /= np.linalg.norm(psi, axis=1, keepdims=True)
         words = [Expval.word("".join(rng.choice(list("XYZ"), n)), *rng.permutation(n).tolist()) for _ in range(8)]
         program = Program(n, (), (*words, Probs(tuple(range(n)))), 0, amplitudes=True)
-        want = Dense()(program, Angles.of(torch.zeros(4, 0, dtype=torch.float64)), torch.tensor(psi))
-        got = Dense()(prepared(program, is_complex), Angles.of(torch.tensor(preparation_angles(psi))))
+        want = Dense()(program, Angles.of(torch.zeros(4, 0, dtype=torch.float64)), torch.tensor(psi)).values
+        got = Dense()(prepared(program, is_complex), Angles.of(torch.tensor(preparation_angles(psi)))).values
         torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
@@ -271,7 +271,7 @@ def test_equal_sets_run_once():
     assert torch.equal(outputs[0], outputs[2]) and torch.equal(outputs[0], outputs[3])
     program = Program(2, (Rotation("X", (0,), 0), Rotation("X", (1,), 1)), (Expval.word("Z", 0),), 2)
     values = torch.tensor([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]], dtype=torch.float64)
-    torch.testing.assert_close(executor(program, Angles.of(values)), values[:, :1].cos())
+    torch.testing.assert_close(executor(program, Angles.of(values)).values, values[:, :1].cos())
     assert works[1].values.tolist() == [[0.1]], "what no measurement sees is not sent"
 
 
@@ -300,7 +300,7 @@ def test_spsa_replays_its_own_signs():
 def test_nothing_but_identities_is_no_job():
     executor, works = recorded()
     program = Program(1, (Rotation("X", (0,), 0),), (Expval(((2.5, "", ()),)),), 1)
-    assert executor(program, Angles.of(torch.ones(3, 1))).tolist() == [[2.5]] * 3 and not works
+    assert executor(program, Angles.of(torch.ones(3, 1))).values.tolist() == [[2.5]] * 3 and not works
 
 
 @pytest.mark.parametrize("name", ["qiskit", "aer", "fake:manila"])
@@ -320,7 +320,7 @@ def test_splitting_changes_no_bit(name: str):
 def test_parts_do_not_err_alike():
     executor = backend("qiskit", shots=100, options=Options(max_executions=100))
     program = Program(1, (Rotation("X", (0,), 0),), (Expval.word("Z", 0),), 1)
-    outputs = executor(program, Angles.of(torch.linspace(1.5, 1.501, 20, dtype=torch.float64)[:, None]))
+    outputs = executor(program, Angles.of(torch.linspace(1.5, 1.501, 20, dtype=torch.float64)[:, None])).values
     assert len(outputs.unique()) > 8
 
 
@@ -352,7 +352,7 @@ def test_a_run_transpiles_once_and_keeps_its_layout(monkeypatch, tmp_path):
     models = []
     monkeypatch.setattr(local, "_noise_model", lambda *a, real=local._noise_model: models.append(a) or real(*a))
     executor = QiskitPrimitive(local.Aer(local.fake("manila").backend, name="mine"), directory=tmp_path)
-    executor.runner = Recorder()
+    executor.runner, executor.one_job = Recorder(), True
     data = qbp.data.Dataset(X.float(), torch.tensor([0, 1] * 4))
     model = torch.nn.Sequential(family(executor), torch.nn.Linear(4, 2))
     qbp.fit(model, data, epochs=2, batch_size=4)
@@ -393,7 +393,7 @@ def test_noise_is_that_of_the_backend():
     z = (*(Expval.word("Z", w) for w in range(3)), Expval.word("XX", 0, 1), Probs((2, 0)))
     program = Program(3, NASTY["asymmetric"].ops, z, 3)
     angles = Angles.of(torch.tensor([[0.4, 1.1, -0.3]], dtype=torch.float64))
-    got = executor(program, angles)[0]
+    got = executor(program, angles).values[0]
     compiled, shots = executor.compiled(program), 200_000
     simulator = AerSimulator.from_backend(executor.primitive.backend)
     counts = [
@@ -404,18 +404,18 @@ def test_noise_is_that_of_the_backend():
     ]
     values, stds = outputs_of(compiled.groups, [Outcomes.of_counts([c], shots) for c in counts], 1, 8, shots)
     assert (np.abs(got.numpy() - values[0]) < 5 * stds[0]).all()
-    ideal = Dense()(program, angles)[0]
-    assert (got - ideal).abs().max() > 0.02 and not executor.exact
+    ideal = Dense()(program, angles).values[0]
+    assert (got - ideal).abs().max() > 0.02 and not executor.capabilities.exact
 
 
 def test_more_noisy_qubits_than_a_density_matrix_holds(monkeypatch):
-    want = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3)))
+    want = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3))).values
     monkeypatch.setattr(local, "MAX_DENSITY_QUBITS", 2)
     with pytest.raises(ArgumentError, match="`shots` must be given for a circuit on 3 noisy qubits"):
         backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3)))
     executor = backend("fake:manila", shots=20_000, generator=torch.Generator().manual_seed(0))
     got = executor(NASTY["asymmetric"], Angles.of(torch.ones(1, 3)))
-    assert ((got - want).abs() < 5 * executor.last_stds).all() and executor.last_stds.max() < 0.02
+    assert ((got.values - want).abs() < 5 * got.stds).all() and got.stds.max() < 0.02
 
 
 @pytest.mark.parametrize("name", ["qiskit", "aer", "fake:manila"])
@@ -436,11 +436,11 @@ def test_error_bars_count_covariances():
     bell = (Clifford("Hadamard", (0,)), Clifford("CNOT", (0, 1)))
     sums = tuple(Expval(((1.0, "Z", (0,)), (sign, "Z", (1,)))) for sign in (1.0, -1.0))
     executor = backend("qiskit", shots=10_000)
-    executor(
+    results = executor(
         Program(2, bell, (*sums, Expval.word("Z", 0), Expval(((1.0, "Z", (0,)), (1.0, "X", (1,))))), 0),
         Angles.of(torch.zeros(1, 0)),
     )
-    torch.testing.assert_close(executor.last_stds[0], torch.tensor([0.02, 0.0, 0.01, 0.0141]), atol=2e-4, rtol=0)
+    torch.testing.assert_close(results.stds[0], torch.tensor([0.02, 0.0, 0.01, 0.0141]), atol=2e-4, rtol=0)
 
 
 def test_outcomes_of_a_group(rng):

@@ -19,7 +19,7 @@ from qbp.executors import backend, sampled
 from qbp.executors.dense import Dense
 from qbp.executors.native.sampling import draw
 from qbp.executors.sampled import Sampled, measurement_groups
-from qbp.gradients.rules import Needs, parameter_shift
+from qbp.gradients.rules import Needs, parameter_shift, vjp
 from qbp.nn.layer import QuantumLayer
 from qbp.testing import check_executor, random_angles, random_program
 
@@ -87,7 +87,7 @@ def test_means_are_unbiased_with_the_right_spread(inner):
     angles = Angles.of(torch.full((n, 1), 0.9, dtype=torch.float64))
     torch.manual_seed(0)
     y = backend(inner, shots=shots)(program, angles)
-    want = Dense()(program, Angles.of(angles.batched[:1]))[0]
+    want = Dense()(program, Angles.of(angles.batched[:1])).values[0]
     variance = torch.stack(
         [1 - want[0] ** 2, 1 - want[1] ** 2, 0.25 - (want[2] - 2) ** 2, want[3] * want[4], want[3] * want[4]]
     )
@@ -203,7 +203,7 @@ def test_one_circuit_for_each_sample_and_group():
     assert list(counting.circuits.values()) == [7], "probabilities and words of Z are one circuit"
     counting.circuits.clear()
     identity = Program(5, ising(5).ops, (Expval(((2.0, "", ()),)),), 5)
-    assert (Sampled(counting, 10)(identity, angles) == 2).all() and not counting.circuits
+    assert (Sampled(counting, 10)(identity, angles).values == 2).all() and not counting.circuits
 
 
 def test_the_shift_rule_runs_two_circuits_for_each_angle_and_group():
@@ -211,11 +211,11 @@ def test_the_shift_rule_runs_two_circuits_for_each_angle_and_group():
     program, angles = ising(4), Angles.of(torch.rand(3, 4, dtype=torch.float64))
     executor = Sampled(counting, 10)
 
-    def run(at, start):
-        return executor(program, at, start)
+    def run(point):
+        return executor(program, point.angles, point.amplitudes)
 
     grad = torch.ones(3, 1, dtype=torch.float64)
-    parameter_shift(run, program, angles, None, grad, Needs((True, False, True, True)))
+    vjp(parameter_shift, run, program, angles, None, grad, Needs((True, False, True, True)))
     assert list(counting.circuits.values()) == [3 * 2 * 3] * 2
 
 
@@ -241,7 +241,7 @@ def exact_statistics(program, angles, shots):
     """Mean and variance of each output from dense matrices: of the sum of a group's words, one matrix O for each group
     and expectation value, the variance of one shot is <O^2> - <O>^2."""
     psi = Dense().state(program, angles)[0].numpy()
-    mean = Dense()(program, angles)[0].numpy()
+    mean = Dense()(program, angles).values[0].numpy()
     variance = np.zeros_like(mean)
     outputs = np.cumsum([0] + [1 if isinstance(m, Expval) else 2 ** len(m.wires) for m in program.measurements])
     for group in measurement_groups(program):
@@ -271,7 +271,7 @@ def test_outputs_of_random_programs_are_unbiased_with_the_right_variance(seed):
     n, shots = 4000, int(rng.choice([5, 40, 500]))
     mean, variance = exact_statistics(program, angles, shots)
     executor = backend("native", shots=shots, generator=torch.Generator().manual_seed(seed))
-    y = executor(program, Angles.of(angles.batched.expand(n, -1))).numpy()
+    y = executor(program, Angles.of(angles.batched.expand(n, -1))).values.numpy()
     assert (np.abs(y.mean(0) - mean) <= 5 * np.sqrt(variance / n) + 1e-9).all()
     noisy = variance > 1e-9
     spread = np.sqrt((stats.kurtosis(y[:, noisy], axis=0, fisher=False) - 1) / n)  # of the estimated variance, relative
@@ -294,11 +294,17 @@ def test_gradients_by_the_shift_rule_are_unbiased_with_the_right_variance():
     angles = Angles.of(torch.tensor([[0.4, 1.9, -0.8]], dtype=torch.float64))
     grad = torch.tensor([[0.7, -1.1]], dtype=torch.float64)
     needs, n, shots = Needs((True, True, True)), 4000, 50
-    want = parameter_shift(lambda at, _: Dense()(program, at), program, angles, None, grad, needs).batched[0].numpy()
+    want = (
+        vjp(parameter_shift, lambda point: Dense()(program, point.angles), program, angles, None, grad, needs)
+        .batched[0]
+        .numpy()
+    )
     executor = backend("native", shots=shots, generator=torch.Generator().manual_seed(0))
     many = Angles.of(angles.batched.expand(n, -1))
     grads = grad.expand(n, -1)
-    found = parameter_shift(lambda at, _: executor(program, at), program, many, None, grads, needs).batched.numpy()
+    found = vjp(
+        parameter_shift, lambda point: executor(program, point.angles), program, many, None, grads, needs
+    ).batched.numpy()
     variance = np.zeros(3)
     for k in range(3):
         for sign in (1, -1):

@@ -13,7 +13,7 @@ from qbp.circuit.gates import GATES
 from qbp.circuit.program import Expval, Probs, Program, Rotation, gate_ops
 from qbp.errors import GradientError
 from qbp.executors.dense import Dense
-from qbp.gradients.rules import RULES, Needs, finite_diff, frequencies, parameter_shift, shift_rule, spsa
+from qbp.gradients.rules import RULES, Needs, finite_diff, frequencies, parameter_shift, shift_rule, spsa, vjp
 
 PARAMETRISED = [gate for gate in GATES.values() if gate.n_params]
 
@@ -43,7 +43,7 @@ class Spy:
 
 def run_of(program, executor=None):
     executor = executor or Dense()
-    return lambda angles, amplitudes: executor(program, angles, amplitudes)
+    return lambda point: executor(program, point.angles, point.amplitudes)
 
 
 def autograd(program, full, grad, amplitudes=None):
@@ -52,7 +52,7 @@ def autograd(program, full, grad, amplitudes=None):
     if amplitudes is not None:
         amplitudes = amplitudes.clone().requires_grad_()
         wanted.append(amplitudes)
-    outputs = Dense()(program, Angles.of(full), amplitudes)
+    outputs = Dense()(program, Angles.of(full), amplitudes).values
     return torch.autograd.grad(outputs, wanted, grad)
 
 
@@ -63,7 +63,7 @@ def test_the_shift_rule_of_every_gate_is_exact_and_no_dearer_than_pennylanes(gat
     grad = torch.randn(3, program.n_outputs, dtype=torch.float64)
     spy = Spy()
     needs = Needs((True,) * gate.n_params)
-    g = parameter_shift(run_of(program, spy), program, Angles.of(full), None, grad, needs)
+    g = vjp(parameter_shift, run_of(program, spy), program, Angles.of(full), None, grad, needs)
     torch.testing.assert_close(g.batched, autograd(program, full, grad)[0], rtol=0, atol=1e-12)
     assert len(spy.calls) == 1, "one call for the whole batch and all shifts"
 
@@ -102,10 +102,10 @@ def test_angles_that_nobody_wants_cost_nothing():
     spy = Spy()
     full, grad = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, program.n_outputs, dtype=torch.float64)
     angles = Angles(full[:, :2], full[0, 2:])
-    g = parameter_shift(run_of(program, spy), program, angles, None, grad, Needs((False, False, True)))
+    g = vjp(parameter_shift, run_of(program, spy), program, angles, None, grad, Needs((False, False, True)))
     assert spy.calls == [5 * 2]
     assert g.batched is None and g.shared.shape == (1,)
-    parameter_shift(run_of(program, spy), program, angles, None, grad, Needs((False,) * 3))
+    vjp(parameter_shift, run_of(program, spy), program, angles, None, grad, Needs((False,) * 3))
     assert spy.calls == [5 * 2]
 
 
@@ -114,7 +114,7 @@ def test_shared_angles_get_the_sum_over_the_batch():
     full, grad = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, program.n_outputs, dtype=torch.float64)
     full[:, 2] = full[0, 2]
     angles = Angles(full[:, :2], full[0, 2:])
-    g = parameter_shift(run_of(program), program, angles, None, grad, Needs((True,) * 3))
+    g = vjp(parameter_shift, run_of(program), program, angles, None, grad, Needs((True,) * 3))
     want = autograd(program, full, grad)[0]
     torch.testing.assert_close(g.batched, want[:, :2])
     torch.testing.assert_close(g.shared, want[:, 2:].sum(0))
@@ -127,23 +127,23 @@ def test_amplitudes_get_exact_gradients_by_shifts(kind):
     full, grad = torch.randn(3, 1, dtype=torch.float64), torch.randn(3, program.n_outputs, dtype=torch.float64)
     amplitudes = torch.randn(3, 4, dtype=kind)
     needs = Needs((True,), amplitudes=True)
-    g = parameter_shift(run_of(program), program, Angles.of(full), amplitudes, grad, needs)
+    g = vjp(parameter_shift, run_of(program), program, Angles.of(full), amplitudes, grad, needs)
     want_angles, want_amplitudes = autograd(program, full, grad, amplitudes)
     torch.testing.assert_close(g.batched, want_angles)
     torch.testing.assert_close(g.amplitudes, want_amplitudes)
     for rule in (spsa, finite_diff):
         with pytest.raises(GradientError, match="amplitudes"):
-            rule(run_of(program), program, Angles.of(full), amplitudes, grad, needs)
+            vjp(rule, run_of(program), program, Angles.of(full), amplitudes, grad, needs)
 
 
 def test_large_batches_are_run_in_parts_with_the_same_bits(monkeypatch):
     program = program_of(GATES["Rot"])
     full, grad = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, program.n_outputs, dtype=torch.float64)
     needs = Needs((True,) * 3)
-    whole = parameter_shift(run_of(program), program, Angles.of(full), None, grad, needs)
-    monkeypatch.setattr("qbp.gradients.rules.MAX_ELEMENTS", 4 * 3 * 2)
+    whole = vjp(parameter_shift, run_of(program), program, Angles.of(full), None, grad, needs)
+    monkeypatch.setattr("qbp.gradients.evaluations.MAX_ELEMENTS", 4 * 3 * 2)
     spy = Spy()
-    parts = parameter_shift(run_of(program, spy), program, Angles.of(full), None, grad, needs)
+    parts = vjp(parameter_shift, run_of(program, spy), program, Angles.of(full), None, grad, needs)
     assert spy.calls == [8, 8, 8]
     assert torch.equal(whole.batched, parts.batched)
 
@@ -152,7 +152,7 @@ def test_finite_differences_are_central_and_in_double():
     program = program_of(GATES["CRot"])
     full, grad = torch.randn(3, 3), torch.randn(3, program.n_outputs)
     needs = Needs((True,) * 3)
-    g = finite_diff(run_of(program), program, Angles.of(full), None, grad, needs)
+    g = vjp(finite_diff, run_of(program), program, Angles.of(full), None, grad, needs)
     assert g.batched.dtype == torch.float32
     want = autograd(program, full.double(), grad.double())[0]
     torch.testing.assert_close(g.batched.double(), want, rtol=0, atol=1e-6)
@@ -163,21 +163,30 @@ def test_spsa_is_unbiased_costs_two_circuits_a_sample_and_is_seeded():
     full, grad = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, program.n_outputs, dtype=torch.float64)
     needs = Needs((True, False, True))
     spy = Spy()
-    g = spsa(run_of(program, spy), program, Angles.of(full), None, grad, needs)
+    g = vjp(spsa, run_of(program, spy), program, Angles.of(full), None, grad, needs)
     assert spy.calls == [4]
     assert (g.batched[:, 1] == 0).all() and (g.batched[:, 0] != 0).all()
 
     n = 4000
     generator = torch.Generator().manual_seed(1)
     many = Angles.of(full.repeat(n, 1))
-    draws = spsa(run_of(program), program, many, None, grad.repeat(n, 1), needs, generator=generator)
+    draws = vjp(spsa, run_of(program), program, many, None, grad.repeat(n, 1), needs, generator=generator)
     draws = draws.batched.reshape(n, 2, 3)
     error = draws.std(0) / n**0.5
     want = autograd(program, full, grad)[0]
     assert ((draws.mean(0) - want)[:, [0, 2]].abs() < 5 * error[:, [0, 2]] + 0.003 * want[:, [0, 2]].abs()).all()
 
     again = [
-        spsa(run_of(program), program, Angles.of(full), None, grad, needs, generator=torch.Generator().manual_seed(7))
+        vjp(
+            spsa,
+            run_of(program),
+            program,
+            Angles.of(full),
+            None,
+            grad,
+            needs,
+            generator=torch.Generator().manual_seed(7),
+        )
         for _ in range(2)
     ]
     assert torch.equal(again[0].batched, again[1].batched)

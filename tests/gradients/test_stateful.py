@@ -11,12 +11,15 @@ from torch import nn
 
 import qbp
 from qbp.circuit.angles import Angles
+from qbp.circuit.program import Expval, Program, Rotation
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, GradientError
+from qbp.executors import Capabilities, Results
 from qbp.executors.native import Native
 from qbp.executors.sampled import Sampled
 from qbp.gradients import stateful as onchip
-from qbp.gradients.rules import Needs, parameter_shift
+from qbp.gradients.evaluations import Point
+from qbp.gradients.rules import Needs, parameter_shift, vjp
 from qbp.gradients.stateful import GCANS, STATEFUL, GradientPruning, GuidedSPSA
 
 OBSERVABLES = ("YI", "XY")  # of Z on every wire, the last rotations about Z would have no gradient
@@ -25,12 +28,15 @@ OBSERVABLES = ("YI", "XY")  # of Z on every wire, the last rotations about Z wou
 class Spy:
     """Counts the parameter sets that are executed, and with how many shots."""
 
-    name, exact = "spy", True
+    name, one_job = "spy", False
 
     def __init__(self, shots: int | None = None) -> None:
         self.shots, self.calls = shots, []
         self.inside = Native() if shots is None else Sampled(Native(), shots)
-        self.exact = shots is None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(self.shots is None, self.shots, one_job=self.one_job, with_shots=True)
 
     def with_shots(self, shots: int) -> Spy:
         other = Spy(shots)
@@ -55,6 +61,14 @@ def layer_of(rule, shots=None, seed=0, n_layers=2):
     return layer, spy
 
 
+def step(rule, run, *arguments):
+    """The gradients of one step of a rule."""
+    *given, generator = arguments if isinstance(arguments[-1], torch.Generator) else (*arguments, None)
+    gradients = vjp(rule.plan, run, *given, generator=generator)
+    rule.end_step()
+    return gradients
+
+
 def problem(n_layers=2, batch=5):
     """A circuit, its angles, a gradient, and the exact answer for each sample."""
     torch.manual_seed(1)
@@ -66,11 +80,11 @@ def problem(n_layers=2, batch=5):
     angles = circuit.angle_map(x, layer.weights.detach().flatten())
     grad = torch.randn(batch, 2, dtype=torch.float64)
     needs = Needs((False,) * 2 + (True,) * (6 * n_layers))
-    run = lambda at, start, shots=None: Native()(circuit.program, at, start)  # noqa: E731
+    run = lambda point: Native()(circuit.program, point.angles, point.amplitudes)  # noqa: E731
     exact = torch.cat(
         [
-            parameter_shift(
-                run, circuit.program, Angles.of(angles.full()[b : b + 1]), None, grad[b : b + 1], needs
+            vjp(
+                parameter_shift, run, circuit.program, Angles.of(angles.full()[b : b + 1]), None, grad[b : b + 1], needs
             ).batched
             for b in range(batch)
         ]
@@ -102,18 +116,19 @@ def test_pruned_angles_are_not_executed():
 def test_the_published_circuits_of_a_training():
     """arXiv 2202.13239: 36 parameters, 500 images in batches of 25, 15 epochs, one step in three with all gradients."""
     steps, batch, weights, count = 15 * 20, 25, 36, 0
-    program = qbp.trace("strongly_entangling", n_qubits=4, n_layers=3).program
-    needs = Needs((False,) * 4 + (True,) * weights)
+    ops = tuple(Rotation("XY"[k // 4 % 2], (k % 4,), k) for k in range(weights))  # no two of them move together
+    program = Program(4, ops, tuple(Expval.word("Z", w) for w in range(4)), weights)
+    needs = Needs((True,) * weights)
 
-    def run(at, start, shots=None):
+    def run(point):
         nonlocal count
-        count += at.n_samples
-        return at.batched.new_ones(at.n_samples, 4)
+        count += point.angles.n_samples
+        return Results(torch.ones(point.angles.n_samples, 4))
 
-    rule, angles = GradientPruning(), Angles(torch.zeros(batch, 4), torch.zeros(weights))
+    rule, angles = GradientPruning(), Angles(torch.zeros(batch, 0), torch.zeros(weights))
     for _ in range(steps):
         count += batch  # the forward pass
-        rule(run, program, angles, None, torch.ones(batch, 4), needs)
+        step(rule, run, program, angles, None, torch.ones(batch, 4), needs)
     assert count == 367_500
     assert steps * batch * (1 + 2 * weights) == 547_500
 
@@ -125,8 +140,8 @@ def test_draws_follow_what_was_accumulated_in_the_window():
     rule, generator = GradientPruning(ratio=11 / 12, accumulate=1, prune=1), torch.Generator().manual_seed(0)
     n, counts = 1500, torch.zeros(12)
     for _ in range(n):
-        rule(run, program, angles, None, grad, needs, generator)
-        g = rule(run, program, angles, None, grad, needs, generator)
+        step(rule, run, program, angles, None, grad, needs, generator)
+        g = step(rule, run, program, angles, None, grad, needs, generator)
         counts += g.shared != 0
     expected = n * chances
     assert ((counts - expected).abs() < 5 * expected.sqrt() + 3).all(), (counts, expected)
@@ -137,12 +152,12 @@ def test_magnitudes_add_up_over_the_window_and_start_again():
     run, program, angles, grad, needs, exact = problem()
     rule = GradientPruning(accumulate=3, prune=2)
     for step in range(1, 4):
-        rule(run, program, angles, None, step * grad, needs)
+        step(rule, run, program, angles, None, step * grad, needs)
         torch.testing.assert_close(rule.magnitudes, exact.sum(0).abs() * step * (step + 1) / 2)
         assert not rule.skips
-    rule(run, program, angles, None, grad, needs)
+    step(rule, run, program, angles, None, grad, needs)
     assert rule.skips and rule.magnitudes.sum() > 0
-    rule(run, program, angles, None, grad, needs)
+    step(rule, run, program, angles, None, grad, needs)
     assert rule.skips and rule.magnitudes.sum() == 0
 
 
@@ -151,11 +166,11 @@ def test_controls_of_gradient_pruning():
     top, generator = GradientPruning(by="top"), torch.Generator().manual_seed(0)
     largest = set(exact.sum(0).abs().argsort(descending=True)[:6].tolist())
     for _ in range(2):
-        rule_steps = [top(run, program, angles, None, grad, needs) for _ in range(3)]
+        rule_steps = [step(top, run, program, angles, None, grad, needs) for _ in range(3)]
         assert all(set(g.shared.nonzero().flatten().tolist()) == largest for g in rule_steps[1:])
     random, counts = GradientPruning(by="random", prune=600), torch.zeros(12)
     for _ in range(601):
-        counts += random(run, program, angles, None, grad, needs, generator).shared != 0
+        counts += step(random, run, program, angles, None, grad, needs, generator).shared != 0
     assert ((counts - 301).abs() < 5 * math.sqrt(150)).all()
 
 
@@ -191,7 +206,7 @@ def test_every_angle_without_a_gradient_is_no_reason_to_stop():
     run, program, angles, _, needs, _ = problem()
     rule = GradientPruning()
     for _ in range(3):
-        g = rule(run, program, angles, None, torch.zeros(5, 2, dtype=torch.float64), needs)
+        g = step(rule, run, program, angles, None, torch.zeros(5, 2, dtype=torch.float64), needs)
     assert torch.equal(g.shared, torch.zeros(12))
 
 
@@ -238,22 +253,22 @@ def test_guided_spsa_is_exact_for_its_part_and_of_that_size_for_the_rest():
     run, program, angles, grad, needs, exact = problem(batch=6)
     rows = Angles.of(angles.full())
     rule, generator = GuidedSPSA(ratio=0.5, damping=0.7), torch.Generator().manual_seed(0)
-    g = rule(run, program, rows, None, grad, needs, generator).batched[:, 2:]
+    g = step(rule, run, program, rows, None, grad, needs, generator).batched[:, 2:]
     torch.testing.assert_close(g[:3], exact[:3], rtol=0, atol=1e-12)
     size = 0.7 * exact[:3].norm(dim=1).mean()
     torch.testing.assert_close(g[3:].norm(dim=1), size.expand(3))
     mean = torch.stack(
-        [rule(run, program, rows, None, grad, needs, generator).batched[3:, 2:] for _ in range(300)]
+        [step(rule, run, program, rows, None, grad, needs, generator).batched[3:, 2:] for _ in range(300)]
     ).mean(0)
     assert (torch.cosine_similarity(mean, exact[3:]) > 0.97).all()
-    shared = rule(run, program, angles, None, grad, needs, torch.Generator().manual_seed(3)).shared
-    again = rule(run, program, rows, None, grad, needs, torch.Generator().manual_seed(3)).batched[:, 2:].sum(0)
+    shared = step(rule, run, program, angles, None, grad, needs, torch.Generator().manual_seed(3)).shared
+    again = step(rule, run, program, rows, None, grad, needs, torch.Generator().manual_seed(3)).batched[:, 2:].sum(0)
     torch.testing.assert_close(shared, again)
 
 
 def test_guided_spsa_with_all_samples_exact_is_the_shift_rule():
     run, program, angles, grad, needs, exact = problem()
-    g = GuidedSPSA(ratio=1.0)(run, program, angles, None, grad, needs)
+    g = step(GuidedSPSA(ratio=1.0), run, program, angles, None, grad, needs)
     torch.testing.assert_close(g.shared, exact.sum(0), rtol=0, atol=1e-12)
 
 
@@ -290,12 +305,12 @@ def test_gcans_has_the_variance_that_is_measured():
     needs = Needs((True,) * program.n_angles)
     sampled = Sampled(Native(), 50, torch.Generator().manual_seed(0))
 
-    def run(at, start, shots=50):
-        return sampled(program, at, start)
+    def run(point):
+        return sampled(program, point.angles)
 
-    draws = torch.stack([parameter_shift(run, program, angles, None, grad, needs).shared for _ in range(3000)])
+    draws = torch.stack([vjp(parameter_shift, run, program, angles, None, grad, needs).shared for _ in range(3000)])
     rule = GCANS(mu=0.0)
-    rule(lambda at, start, shots: Native()(program, at, start), program, angles, None, grad, needs)
+    step(rule, lambda point: Native()(program, point.angles), program, angles, None, grad, needs)
     torch.testing.assert_close(50 * draws.var(0), rule.variance, rtol=0.15, atol=1e-9)
 
 
@@ -304,11 +319,11 @@ def test_gcans_allots_by_its_rule():
     rule = GCANS(lr=0.63, min_shots=2, max_shots=10**6, mu=0.9)
     asked = []
 
-    def spied(at, start, shots):
-        asked.append((at.n_samples, shots))
-        return run(at, start)
+    def spied(point):
+        asked.append((point.angles.n_samples, point.shots))
+        return run(point)
 
-    g = rule(spied, program, angles, None, grad, needs)
+    g = step(rule, spied, program, angles, None, grad, needs)
     torch.testing.assert_close(g.shared, exact.sum(0), rtol=0, atol=1e-12)
     assert asked == [(24, 2)]
     # by hand: variances at shifted angles, one output after the other
@@ -317,7 +332,7 @@ def test_gcans_allots_by_its_rule():
         for shift in (math.pi / 2, -math.pi / 2):
             at = angles.full().clone()
             at[:, 2 + k] += shift
-            f = run(Angles.of(at), None)
+            f = run(Point(Angles.of(at))).values
             variance[k] += 0.25 * (grad**2 * (1 - f**2)).sum()
     pace = min(1.0, 0.63 * float(grad.abs().sum()))
     sigma, norm = variance.sqrt(), exact.sum(0).square().sum()
@@ -325,18 +340,18 @@ def test_gcans_allots_by_its_rule():
     want = (2 ** ideal.clamp_min(2).log2().ceil()).long()
     assert torch.equal(rule.shots[2:], want) and len(want.unique()) > 1
     asked.clear()
-    rule(spied, program, angles, None, grad, needs)
+    step(rule, spied, program, angles, None, grad, needs)
     assert sorted(asked) == sorted((2 * int((want == s).sum()), s) for s in want.unique().tolist())
 
 
 def test_gcans_takes_more_shots_when_the_gradient_is_small_and_never_too_many():
     run, program, angles, grad, needs, _ = problem()
     few, many, capped = GCANS(mu=0.0), GCANS(mu=0.0), GCANS(mu=0.0, max_shots=100)
-    few(run, program, angles, None, grad, needs)
+    step(few, run, program, angles, None, grad, needs)
     cancels = torch.cat([grad, -grad + 1e-3])
     twice = Angles(angles.batched.repeat(2, 1), angles.shared)
     for rule in (many, capped):
-        rule(run, program, twice, None, cancels, needs)
+        step(rule, run, program, twice, None, cancels, needs)
     assert many.shots[2:].sum() > 4 * few.shots[2:].sum()
     assert capped.shots.max() == 100
 

@@ -14,20 +14,25 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.gates import GATES
 from qbp.circuit.program import Clifford, Expval, Probs, Program, Rotation, gate_ops
-from qbp.executors import AdjointExecutor, Gradients
+from qbp.executors import AdjointExecutor, Capabilities, Gradients, Results
 from qbp.executors.dense import Dense
+from qbp.gradients.evaluations import Evaluations, Point, Shifts
 from qbp.gradients.rules import Needs, finite_diff, parameter_shift, spsa
+from qbp.gradients.shifts import Shift
 from qbp.testing import NASTY, check_executor, check_rule, gradcheck, random_angles, random_program
 from qbp.testing.reference import CLIFFORD
 
-dense = Dense()
 Run = Callable[[Program, Angles, Tensor | None], Tensor]
+
+
+def dense(program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+    return Dense()(program, angles, amplitudes).values
 
 
 class Good:
     """An executor with the adjoint rule, by torch; and hooks for saboteurs."""
 
-    name, exact, shots = "good", True, None
+    name, capabilities = "good", Capabilities(adjoint=True)
 
     def __init__(
         self,
@@ -40,8 +45,11 @@ class Good:
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         return self.run(program, angles, amplitudes)
 
-    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Any]:
-        return self(program, angles, amplitudes), None
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
+        return Results(self(program, angles, amplitudes)), None
+
+    def has_adjoint(self, program: Program) -> bool:
+        return True
 
     def vjp(self, program, angles, amplitudes, saved, grad, needs=(True, True, True)) -> Gradients:
         leaves = [None if t is None else t.clone() for t in (angles.batched, angles.shared, amplitudes)]
@@ -325,7 +333,7 @@ def test_wrong_attributes_are_noticed(name: str):
 
 def test_nothing_checked_is_an_error():
     with pytest.raises(AssertionError, match="nothing was checked"):
-        check_executor(dense, accepts=lambda program: False)
+        check_executor(Dense(), accepts=lambda program: False)
 
 
 def test_a_sampling_executor_is_held_to_its_standard_error():
@@ -456,66 +464,97 @@ def test_wrong_gradients_are_noticed(name: str):
 
 def simple_shift(
     coefficient: float = 0.5, shift: float = np.pi / 2, sign: int = -1, scaled: bool = False
-) -> Callable[..., Gradients]:
+) -> Callable[..., Evaluations]:
     """The two-term rule for every angle, whatever it turns."""
 
-    def rule(run, program, angles, amplitudes, grad, needs):
-        full, total = angles.full(), torch.zeros_like(angles.full())
+    def rule(program, needs, angles, amplitudes, **_):
+        terms = []
         for k, rotations in enumerate(program.angle_rotations()):
             if needs.angles[k] and rotations:
                 scale = abs(rotations[0].scale) if scaled else 1.0
-                step = torch.zeros_like(full)
-                step[:, k] = shift / scale
-                up, down = (run(Angles.of(full + s * step), amplitudes) for s in (1, -1))
-                total[:, k] = coefficient * scale * ((up + sign * down) * grad).sum(1)
-        n_batched = angles.batched.shape[1]
-        found = parameter_shift(
-            run, program, angles, amplitudes, grad, Needs((False,) * len(needs.angles), needs.amplitudes)
-        )
-        return Gradients(
-            total[:, :n_batched] if any(needs.angles[:n_batched]) else None,
-            total[:, n_batched:].sum(0) if any(needs.angles[n_batched:]) else None,
-            found.amplitudes,
-        )
+                terms.append(Shift(k, shift / scale, ((k, coefficient * scale),)))
+                terms.append(Shift(k, -shift / scale, ((k, sign * coefficient * scale),)))
+        return Evaluations(angles, amplitudes, needs, (Shifts(tuple(terms)),))
 
     return rule
 
 
-def changed(change: Callable[[Gradients, Angles], Gradients], rule: Callable[..., Gradients] = parameter_shift):
+class Changed(Evaluations):
     """The right rule, its result changed."""
-    return lambda run, program, angles, *rest: change(rule(run, program, angles, *rest), angles)
+
+    change: Callable[[Gradients, Angles], Gradients]
+
+    def combine(self, results, grad):
+        return self.change(super().combine(results, grad), self.angles)
 
 
-def part_of_rule(name: str, change: Callable[[Tensor], Tensor | None]) -> Callable[..., Gradients]:
+def changed(change: Callable[[Gradients, Angles], Gradients], kind: type[Evaluations] = Changed):
+    def rule(program, needs, angles, amplitudes, **_):
+        plan = kind(angles, amplitudes, needs, parameter_shift(program, needs, angles, amplitudes).blocks)
+        plan.change = change
+        return plan
+
+    return rule
+
+
+def part_of_rule(name: str, change: Callable[[Tensor], Tensor | None]) -> Callable[..., Evaluations]:
     return changed(lambda g, angles: g if getattr(g, name) is None else g._replace(**{name: change(getattr(g, name))}))
 
 
-def all_wanted(run, program, angles, amplitudes, grad, needs):
-    found = parameter_shift(run, program, angles, amplitudes, grad, Needs((True,) * program.n_angles, needs.amplitudes))
-    n_batched = angles.batched.shape[1]
-    return Gradients(
-        found.batched if any(needs.angles[:n_batched]) else None,
-        found.shared if any(needs.angles[n_batched:]) else None,
-        found.amplitudes,
-    )
+class AllWanted(Evaluations):
+    """Gives the gradients of all angles."""
+
+    def combine(self, results, grad):
+        found = super().combine(results, grad)
+        n_batched, wanted = self.angles.batched.shape[1], self.asked.angles
+        return Gradients(
+            found.batched if any(wanted[:n_batched]) else None,
+            found.shared if any(wanted[n_batched:]) else None,
+            found.amplitudes,
+        )
 
 
-def runs_for_nothing(run, program, angles, amplitudes, grad, needs):
-    run(angles, amplitudes)
-    return parameter_shift(run, program, angles, amplitudes, grad, needs)
+def all_wanted(program, needs, angles, amplitudes, **_):
+    everything = Needs((True,) * program.n_angles, needs.amplitudes)
+    plan = AllWanted(angles, amplitudes, everything, parameter_shift(program, everything, angles, amplitudes).blocks)
+    plan.asked = needs
+    return plan
 
 
-def moves_angles(run, program, angles, amplitudes, grad, needs):
-    angles.batched.add_(0.1)
-    return parameter_shift(run, program, Angles(angles.batched - 0.1, angles.shared), amplitudes, grad, needs)
+class ForNothing(Changed):
+    """Runs the program once more."""
+
+    def points(self):
+        yield Point(self.angles, self.amplitudes)
+        yield from super().points()
+
+    def combine(self, results, grad):
+        next(results)
+        return super().combine(results, grad)
 
 
-def first_sample(run, program, angles, amplitudes, grad, needs):
-    found = parameter_shift(run, program, angles, amplitudes, grad, needs)
+class Moving(Changed):
+    """Changes its arguments."""
+
+    def points(self):
+        yield from super().points()
+        self.angles.batched.add_(0.1)
+
+    def combine(self, results, grad):
+        found = super().combine(results, grad)
+        next(results, None)
+        return found
+
+
+def first_sample(found: Gradients, angles: Angles) -> Gradients:
     return found if found.batched is None else found._replace(batched=found.batched[:1].expand_as(found.batched))
 
 
-WRONG_RULES: dict[str, Callable[..., Gradients]] = {
+def as_it_is(found: Gradients, angles: Angles) -> Gradients:
+    return found
+
+
+WRONG_RULES: dict[str, Callable[..., Evaluations]] = {
     "two terms also for CRX": simple_shift(),
     "two terms of the scaled angle also for CRX": simple_shift(scaled=True),
     "sum instead of difference": simple_shift(sign=1),
@@ -524,9 +563,9 @@ WRONG_RULES: dict[str, Callable[..., Gradients]] = {
     "shift pi/4 with the coefficient of pi/2": simple_shift(shift=np.pi / 4),
     "large finite difference": simple_shift(coefficient=50.0, shift=0.01),
     "not wanted, yet given": all_wanted,
-    "runs for nothing": runs_for_nothing,
-    "moves the angles": moves_angles,
-    "the first sample for all": first_sample,
+    "runs for nothing": changed(as_it_is, ForNothing),
+    "moves the angles": changed(as_it_is, Moving),
+    "the first sample for all": changed(first_sample),
     "batched: sign": part_of_rule("batched", torch.Tensor.neg),
     "batched: factor 2": part_of_rule("batched", lambda g: 2 * g),
     "batched: reversed angles": part_of_rule("batched", lambda g: g.flip(1)),
@@ -544,20 +583,20 @@ WRONG_RULES: dict[str, Callable[..., Gradients]] = {
 
 
 def test_right_rules_pass():
-    check_rule(parameter_shift, dense)
-    check_rule(finite_diff, dense, atol=1e-7, amplitudes=False, n_programs=10)
+    check_rule(parameter_shift, Dense())
+    check_rule(finite_diff, Dense(), atol=1e-7, amplitudes=False, n_programs=10)
 
 
 @pytest.mark.parametrize("name", WRONG_RULES)
 def test_wrong_rules_are_noticed(name: str):
     with pytest.raises(AssertionError, match="program"):
-        check_rule(WRONG_RULES[name], dense)
+        check_rule(WRONG_RULES[name], Dense())
 
 
 def test_two_terms_are_right_where_an_angle_is_that_of_one_rotation():
     """The saboteur of the two-term rule is right where it should be: what was noticed is the controlled rotation."""
     check_rule(
-        simple_shift(), dense, accepts=lambda p: all(len(r) < 2 and r[0].scale == 1 for r in p.angle_rotations() if r)
+        simple_shift(), Dense(), accepts=lambda p: all(len(r) < 2 and r[0].scale == 1 for r in p.angle_rotations() if r)
     )
 
 
@@ -567,23 +606,30 @@ RANDOM = {
 }
 
 
-def random_rule(change: Callable[[Gradients], Gradients] = lambda g: g) -> Callable[..., Gradients]:
-    def rule(run, program, angles, amplitudes, grad, needs):
-        return change(spsa(run, program, angles, amplitudes, grad, needs)) if any(needs.angles) else Gradients()
+class ChangedSPSA(Changed):
+    """SPSA, its result changed."""
+
+
+def random_rule(change: Callable[[Gradients], Gradients] = lambda g: g) -> Callable[..., Evaluations]:
+    def rule(program, needs, angles, amplitudes, **_):
+        plan = ChangedSPSA(angles, amplitudes, needs, spsa(program, needs, angles, amplitudes).blocks)
+        plan.change = lambda found, _: change(found)
+        return plan
 
     return rule
 
 
-def scaled_by(factor: float) -> Callable[..., Gradients]:
+def scaled_by(factor: float) -> Callable[..., Evaluations]:
     return random_rule(lambda g: Gradients(*(None if t is None else factor * t for t in (g.batched, g.shared))))
 
 
-def same_signs(run, program, angles, amplitudes, grad, needs):
-    return random_rule()(run, program, angles, amplitudes, grad, needs) if torch.manual_seed(1) else None
+def same_signs(*arguments, **options):
+    torch.manual_seed(1)
+    return random_rule()(*arguments, **options)
 
 
 def test_a_random_rule_passes_by_its_mean():
-    check_rule(random_rule(), dense, **RANDOM)
+    check_rule(random_rule(), Dense(), **RANDOM)
 
 
 @pytest.mark.parametrize(
@@ -591,7 +637,7 @@ def test_a_random_rule_passes_by_its_mean():
 )
 def test_wrong_random_rules_are_noticed(rule: Callable[..., Gradients]):
     with pytest.raises(AssertionError, match="gradient of"):
-        check_rule(rule, dense, **RANDOM)
+        check_rule(rule, Dense(), **RANDOM)
 
 
 # ---- gradcheck -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Expval, Program
 from qbp.errors import ArgumentError, check_shape
-from qbp.executors import Gradients
+from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.native import batch, single
 from qbp.executors.native.kernels.jit import wait_for_compiler
 from qbp.executors.native.kernels.simd import LANES
@@ -60,16 +60,18 @@ class Native:
     """
 
     name = "native"
-    exact = True
     shots = None
-    any_shape = True
-    """The Ks shared angles may have any shape, and so has their gradient: it spares autograd flattening weights."""
+    capabilities = Capabilities(adjoint=True, any_shape=True)  # any shape: autograd need not flatten weights
 
-    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
         return _forward(_Call(program, angles, amplitudes), keep=False)[0]
 
-    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Tensor, Saved]:
+    def has_adjoint(self, program: Program) -> bool:
+        """It has the adjoint rule for every program."""
+        return True
+
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Saved]:
         """Outputs (B, M), and what `vjp` wants to find again."""
         call = _Call(program, angles, amplitudes)
         return _forward(call, keep=call.n_chunks * call.chunk_bytes <= SAVE_LIMIT)
@@ -205,11 +207,11 @@ class _Call:
         return tensor if self.on_cpu else tensor.to(self.device)
 
 
-def _forward(call: _Call, keep: bool) -> tuple[Tensor, Saved]:
+def _forward(call: _Call, keep: bool) -> tuple[Results, Saved]:
     out = np.empty((len(call.batched), call.plan.n_outputs), call.dtype)
     final = empty(call.n_chunks * call.chunk_bytes // call.dtype.itemsize, call.dtype) if keep else None
     common = call.layout.forward(call.plan, call.inputs, out, final, call.n_threads)
-    return call.tensor(out), Saved(call, common, final)
+    return Results(call.tensor(out)), Saved(call, common, final)
 
 
 def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) -> Gradients:

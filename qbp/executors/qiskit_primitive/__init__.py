@@ -1,7 +1,7 @@
 """Programs on Qiskit: exact, on Aer, with a fake backend's noise, and on IBM's quantum computers.
 
-Every call is one piece of work: all parameter sets of a batch, and of its gradient rule, as one PUB (`Executor.one_job`
-says so to autograd). Sets that are equal are run once.
+Every call is one piece of work: all parameter sets of a batch, and of its gradient rule, as one PUB
+(`Capabilities.one_job` says so to autograd). Sets that are equal are run once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program, Rotation
+from qbp.executors import Capabilities, Results
 from qbp.executors.qiskit_primitive.circuit import constants, used_angles
 from qbp.executors.qiskit_primitive.isa import Compiled, compile_program
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, Options
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
-from qbp.jobs.jobs import Results, Runner, Work, run_unrecorded
+from qbp.jobs.jobs import Runner, Work, run_unrecorded
 
 _COMPILING = threading.Lock()  # layers of one model often have the same circuit
 
@@ -61,10 +62,10 @@ class QiskitPrimitive:
 
     Attributes:
         transpiles: whether circuits are transpiled for the device; not where jobs are only counted.
-        last_stds: standard errors (B, M) of the outputs of the last call, 0 where they are exact.
+        one_job: whether a training step is to be one job, its shifted circuits included; by default where jobs are paid
+            for.
     """
 
-    one_job = True
     transpiles = True
 
     def __init__(
@@ -83,7 +84,7 @@ class QiskitPrimitive:
         if self.shots is None and primitive.paid:
             self.shots = DEFAULT_SHOTS
         self.options.warn_ignored(f"Backend {primitive.name!r}", primitive.ignores)
-        self.last_stds: Tensor | None = None
+        self.one_job: bool = primitive.paid
         self._compiled: dict[tuple[Program, str], Compiled] = {}
 
     @property
@@ -91,46 +92,46 @@ class QiskitPrimitive:
         return self.primitive.name
 
     @property
-    def exact(self) -> bool:
-        return self.shots is None and not getattr(self.primitive, "noise", False)
+    def capabilities(self) -> Capabilities:
+        exact = self.shots is None and not getattr(self.primitive, "noise", False)
+        return Capabilities(exact, self.shots, one_job=self.one_job, standard_errors=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_compiled": {}, "last_stds": None}
+        return self.__dict__ | {"_compiled": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QiskitPrimitive:
         return self  # what it holds belongs to the device, not to a model
 
-    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
-        """Outputs (B, M)."""
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M), their standard errors, and which rows were run once for all of them."""
         if not angles.n_samples:
-            return angles.batched.new_zeros(0, program.n_outputs)
+            nothing = angles.batched.new_zeros(0, program.n_outputs)
+            return Results(nothing, nothing, sources=torch.zeros(0, dtype=torch.int64))
         values = angles.full().detach().double().cpu().numpy()
-        norms = None
+        scale = 1.0
         if amplitudes is not None:
             states = amplitudes.detach().cpu().numpy()
             states = states.astype(complex if np.iscomplexobj(states) else float)
             norms = np.linalg.norm(states, axis=1, keepdims=True)
             program = prepared(program, np.iscomplexobj(states))
-            values = np.concatenate([values, preparation_angles(states / norms)], axis=1)
-        results = self.run(program, values)
-        if norms is not None:
-            results = Results(results.values * norms**2, results.stds * norms**2)
-        self.last_stds = torch.from_numpy(results.stds).to(angles.batched)
-        return torch.from_numpy(results.values).to(angles.batched)
+            values, scale = np.concatenate([values, preparation_angles(states / norms)], axis=1), norms**2
+        outputs, stds, which = self.run(program, values)
+        mean, std = (torch.from_numpy(array * scale).to(angles.batched) for array in (outputs, stds))
+        return Results(mean, std, sources=torch.from_numpy(which))
 
-    def run(self, program: Program, values: np.ndarray) -> Results:
-        """Outputs and standard errors, (S, M) both, for angles (S, K)."""
+    def run(self, program: Program, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Outputs and standard errors, (S, M) both, for angles (S, K), and which different set each of them is."""
         offset = constants(program)
         compiled = self.compiled(program)
         if not compiled.n_groups:
             outputs = np.repeat(offset[None], len(values), axis=0)
-            return Results(outputs, np.zeros_like(outputs))
+            return outputs, np.zeros_like(outputs), np.zeros(len(values), dtype=int)
         used = used_angles(compiled.program)  # not the transpiler's: it could not be planned for without the device
         distinct, which = _distinct(values[:, list(used)])
         distinct = distinct[:, [used.index(angle) for angle in compiled.angles]]
         parts = [self.runner(self.primitive, work) for work in self.works(compiled, distinct)]
         outputs = np.concatenate([part.values for part in parts]) + offset
-        return Results(outputs[which], np.concatenate([part.stds for part in parts])[which])
+        return outputs[which], np.concatenate([part.stds for part in parts])[which], which
 
     def compiled(self, program: Program) -> Compiled:
         """The program for the device, transpiled once; without the ops that no measurement sees."""
