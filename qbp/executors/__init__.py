@@ -177,7 +177,8 @@ def backend(
             "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
             the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
             generator=generator)``); or an executor, which is returned as it is.
-        shots: how many times each circuit is sampled; None for exact expectation values.
+        shots: how many times each circuit is sampled, for each group of observables that are measured together; None
+            for exact expectation values.
         generator: source of the samples; None for torch's global one.
         options: how Qiskit's primitives transpile, measure and mitigate.
 

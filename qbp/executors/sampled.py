@@ -93,7 +93,7 @@ class Sampled:
 
     Args:
         executor: an exact executor.
-        shots: samples for each circuit and group of observables.
+        shots: samples for each circuit and each group of observables: a sum over several groups takes so many for each.
         generator: what the samples are drawn from; None for torch's global random state.
     """
 

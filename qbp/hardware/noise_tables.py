@@ -131,7 +131,7 @@ def noise_table(
                 evaluate(moved, data, batch_size=batch_size)
             seconds = time.perf_counter() - start
             metrics, stds = _replayed(moved, records, data, batch_size, 100)
-        outputs = torch.cat([outputs.flatten() for record in records for outputs, _ in record]).double()
+        outputs = torch.cat([outputs.flatten() for record in records for outputs, _, _ in record]).double()
         exact = outputs if exact is None else exact
         if outputs.shape != exact.shape:
             raise ArgumentError(f"Argument `others` has {name!r}, whose quantum layers have other outputs")
@@ -172,8 +172,9 @@ def error_bars(
         return _replayed(model, records, data, batch_size, repeats)
 
 
-Record = list[tuple[Tensor, Tensor | None]]
-"""For each call of a layer its outputs (*, M) and their standard errors (B, M)."""
+Record = list[tuple[Tensor, Tensor | None, Tensor | None]]
+"""For each call of a layer its outputs (*, M), their standard errors (B, M), and which execution each row was read from
+(`qbp.executors.Results.sources`)."""
 
 
 def _layers(model: nn.Module) -> list[QuantumLayer]:
@@ -187,7 +188,7 @@ def _recorded(model: nn.Module) -> Iterator[list[Record]]:
     records: list[Record] = [[] for _ in layers]
 
     def note(record: Record) -> Any:
-        return lambda layer, inputs, outputs: record.append((outputs.detach(), layer.last_stds))
+        return lambda layer, inputs, outputs: record.append((outputs.detach(), layer.last_stds, layer._errors.sources))
 
     handles = [layer.register_forward_hook(note(r)) for layer, r in zip(layers, records, strict=True)]
     try:
@@ -202,16 +203,19 @@ def _replayed(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Metrics of what was recorded, and their spread when it is drawn again; no circuit runs."""
     layers, noise = _layers(model), 0.0
-    noisy = any(stds is not None and bool(stds.any()) for record in records for _, stds in record)
+    noisy = any(stds is not None and bool(stds.any()) for record in records for _, stds, _ in record)
 
     def again(record: Record) -> Any:
         calls = iter(record)
 
         def forward(inputs: Tensor) -> Tensor:
-            outputs, stds = next(calls)
+            outputs, stds, sources = next(calls)
             if stds is None or not noise:
                 return outputs
-            return outputs + noise * stds.reshape(outputs.shape).to(outputs) * torch.randn_like(outputs)
+            drawn = (
+                torch.randn_like(stds) if sources is None else torch.randn_like(stds)[sources]
+            )  # equal rows err alike
+            return outputs + noise * (stds * drawn).reshape(outputs.shape).to(outputs)
 
         return forward
 

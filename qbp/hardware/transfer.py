@@ -48,7 +48,7 @@ def on_backend(
     Args:
         model: holds one or more `QuantumLayer`.
         backend: as in `QuantumLayer`: "native", "aer", "fake:manila", "ibm:ibm_torino", ...
-        shots: how many times each circuit is sampled.
+        shots: how many times each circuit is sampled, for each group of observables that are measured together.
         budget: the most that all jobs of `run_dir` may cost: quantum seconds, a `Budget`, or what `plan` returned. Must
             be given where the backend costs quantum time; of a rehearsal it limits what the jobs would have cost.
         run_dir: the run's directory. Must be given where the backend costs quantum time.

@@ -55,7 +55,7 @@ class QuantumLayer(nn.Module):
         diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift",
             "spsa", "finite-diff", or "backprop" (dense backend); to train on a device with fewer circuits or shots a
             rule of `qbp.gradients.stateful`, or the name of one. What is used can be read back.
-        shots: how many times each circuit is sampled; None for exact expectation values.
+        shots: how often each circuit is sampled, for each group of observables that are measured together; None: exact.
         seed: seed of the initial weights and of whatever the layer samples; None for torch's global random state.
         observables: what to measure instead of the source's own; see `qbp.trace`. Default: Z on every wire.
         input_params, weight_params: for a Qiskit circuit which parameters are data and which are weights.
@@ -100,13 +100,8 @@ class QuantumLayer(nn.Module):
         if self._rule is None:
             check_choice("diff_method", diff_method, DIFF_METHODS)
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
-        options = {
-            "n_qubits": n_qubits,
-            "n_layers": n_layers,
-            "observables": observables,
-            "input_params": input_params,
-            "weight_params": weight_params,
-        }
+        options = {"n_qubits": n_qubits, "n_layers": n_layers, "observables": observables}
+        options |= {"input_params": input_params, "weight_params": weight_params}
         self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
         self._circuits: dict[int, Circuit] = {}  # by the number of inputs
         self._errors = ErrorBars()
@@ -181,7 +176,7 @@ class QuantumLayer(nn.Module):
 
     @property
     def last_stds(self) -> Tensor | None:
-        """Standard errors (B, M) of the last outputs, as a quantum computer tells them; None on other backends."""
+        """Standard errors (B, M) of the last outputs, where the backend tells them; None on other backends."""
         return self._errors.stds
 
     @property
@@ -193,6 +188,11 @@ class QuantumLayer(nn.Module):
     def last_grad_stds(self) -> Tensor | None:
         """Standard errors (P,) of the last gradients of the weights, all of them flattened one after the other."""
         return self._errors.of_weights("stds")
+
+    @property
+    def last_grad_truncation(self) -> Tensor | None:
+        """How far the last gradients of the weights (P,) may be off on a backend that approximates, else None."""
+        return self._errors.of_weights("truncation")
 
     @property
     def rng_state(self) -> Tensor | None:
@@ -256,7 +256,8 @@ class QuantumLayer(nn.Module):
         task = self._task(circuit, x, weights)
         if not (wanted and torch.is_grad_enabled()) or self._diff_method == "backprop":
             return evaluate(task, angles, amplitudes)
-        if capabilities_of(self._executor).standard_errors:
+        able = capabilities_of(self._executor)
+        if able.standard_errors or able.truncation:
             self._errors.source = circuit.angle_map, x.detach(), weights.detach()
         return Expectation.apply(angles.batched, angles.shared, amplitudes, task)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.circuit.program import Clifford, Op, Program, Rotation
-from qbp.gradients.rules import Needs, shift_rule, shift_terms
+from qbp.gradients.rules import Needs, shift_terms
 from qbp.nn.flow import replaced
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import n_parameters
@@ -58,7 +58,7 @@ def resources(model: nn.Module, n_inputs: int, batch_size: int = 1) -> dict[str,
         program = layer.circuit.program
         trains = any(p.requires_grad for p in layer.parameters())
         needs = layer.circuit.angle_map.needs(layer is not is_first, trains)
-        shifted = sum(len(shift_rule(r)) for r, need in zip(program.angle_rotations(), needs, strict=True) if need)
+        shifted = len(shift_terms(program, Needs(needs)))
         counts["n_gates"] += len(program.ops)
         counts["two_qubit_gates"] += sum(map(_two_qubit_gates, program.ops))
         counts["circuits_per_step"] += batch_size * (1 + shifted)

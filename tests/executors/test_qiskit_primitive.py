@@ -243,7 +243,7 @@ def test_a_step_is_one_job_with_exactly_the_sets_it_needs():
     assert [len(w.values) for w in works] == [8 * (1 + 2 * 8)]
     assert works[0].n_circuits == 136, "Z of all wires is read from the same shots"
     layer(X.clone().requires_grad_()).sum().backward()
-    assert [len(w.values) for w in works] == [136, 8 * (1 + 2 * 12)]
+    assert [len(w.values) for w in works] == [136, 136], "RX(x) RX(w): one shift serves both"
     with torch.no_grad():
         layer(X)
     assert len(works[2].values) == 8

@@ -101,10 +101,10 @@ def test_a_step_is_one_job_with_one_pub(ibm):
     sigma = layer.last_grad_stds
     assert ((layer.weights.grad - native.weights.grad).flatten().abs() < 5 * sigma).all() and sigma.max() < 0.2
     step(runs, X.clone().requires_grad_())
-    assert ibm.stats()["circuits"] == 136 + 200
+    assert ibm.stats()["circuits"] == 136 + 136
     with torch.no_grad():
         layer(X)
-    assert ibm.stats()["circuits"] == 136 + 200 + 8
+    assert ibm.stats()["circuits"] == 136 + 136 + 8
     assert ibm.stats()["paid_twice"] == [] and ibm.stats()["paid_but_unread"] == []
     assert len({w.payload.compiled.layout for w in runs.runner.works}) == 1 == len(runs._compiled)
 

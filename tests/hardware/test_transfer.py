@@ -74,7 +74,7 @@ def test_a_hybrid_step_is_one_job():
     x = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
     train = data.Dataset(x, torch.arange(8) % 2)
     planned = hardware.plan(model, train, backend="aer", shots=10, epochs=1, batch_size=8)
-    assert (planned.jobs, planned.circuits) == (1, 8 * (1 + 2 * (4 + 8)))  # the inputs' shifts for the linear layer
+    assert (planned.jobs, planned.circuits) == (1, 8 * (1 + 2 * 8))  # the inputs' shifts are those of the first weights
 
 
 def test_planning_leaves_everything_as_it_was():

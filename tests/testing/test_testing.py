@@ -323,6 +323,68 @@ def test_wrong_outputs_are_noticed(name: str):
         check_executor(OutputsOnly(WRONG_OUTPUTS[name]))
 
 
+class Claims:
+    """The right outputs, and what is said of them."""
+
+    name = "claims"
+
+    def __init__(
+        self, change: Callable[[Tensor], Any] = Results, attributes: dict[str, Any] | None = None, **said: Any
+    ):
+        self.change, self.capabilities = change, Capabilities(**said)
+        self.__dict__.update(attributes or {})
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Any:
+        return self.change(dense(program, angles, amplitudes))
+
+
+def noisy(told: float, size: float = 0.03) -> Callable[[Tensor], Results]:
+    return lambda y: Results(y + size * torch.randn_like(y), torch.full_like(y, told))
+
+
+def off_by(bound: float) -> Callable[[Tensor], Results]:
+    return lambda y: Results(y + 0.01, truncation=torch.full_like(y, bound))
+
+
+NOISY: dict[str, Any] = {"exact": False, "shots": 1000, "standard_errors": True}
+WRONG_CLAIMS: dict[str, Any] = {
+    "exact, with shots": Claims(shots=100),
+    "exact, with noise": Claims(lambda y: Results(y + 1e-12 * torch.randn_like(y))),
+    "exact: a word": Claims(exact="yes"),
+    "shots: none at all": Claims(exact=False, shots=0),
+    "adjoint without the methods": Claims(adjoint=True),
+    "adjoint for no program": Claims(adjoint=True, attributes=dict.fromkeys(("forward", "vjp"), max) | {
+        "has_adjoint": lambda program: False}),
+    "differentiable, yet detached": Claims(lambda y: Results(y.detach()), differentiable=True),
+    "differentiable, yet half": Claims(lambda y: Results(y.detach() + (y - y.detach()) / 2), differentiable=True),
+    "standard errors that are not there": Claims(standard_errors=True, exact=False),
+    "standard errors that are not said": Claims(lambda y: Results(y, torch.zeros_like(y)), exact=False),
+    "standard errors too small": Claims(noisy(0.01), **NOISY),
+    "standard errors too large": Claims(noisy(0.06), **NOISY),
+    "standard errors zero": Claims(noisy(0.0), **NOISY),
+    "standard errors negative": Claims(noisy(-0.03), **NOISY),
+    "standard errors of another shape": Claims(lambda y: Results(y, torch.zeros(1)), **NOISY),
+    "truncation that is not there": Claims(truncation=True, exact=False),
+    "truncation that is not said": Claims(off_by(0.1), exact=False),
+    "truncation too small": Claims(off_by(0.009), truncation=True, exact=False),
+    "truncation, yet exact": Claims(off_by(0.1), truncation=True),
+    "with_shots: others": Claims(lambda y: y, exact=False, shots=9, with_shots=True, attributes={
+        "with_shots": lambda shots: Claims(exact=False, shots=9)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_CLAIMS)
+def test_wrong_capabilities_are_noticed(name: str):
+    with pytest.raises(AssertionError):
+        check_executor(WRONG_CLAIMS[name], n_programs=15, batch_sizes=(3,))
+
+
+def test_true_capabilities_pass():
+    for claims in (Claims(), Claims(differentiable=True), Claims(noisy(0.03), **NOISY)):
+        check_executor(claims, n_programs=5, batch_sizes=(3,))
+    check_executor(Claims(off_by(0.0101), truncation=True, exact=False), n_programs=5, batch_sizes=(3,))
+
+
 @pytest.mark.parametrize("name", ["name", "exact", "shots"])
 def test_wrong_attributes_are_noticed(name: str):
     executor = OutputsOnly(dense)

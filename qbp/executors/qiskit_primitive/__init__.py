@@ -54,7 +54,8 @@ class QiskitPrimitive:
         primitive: what runs the work, a `qbp.jobs.jobs.Primitive`. It says besides which `backend` (Qiskit's, or None)
             circuits are transpiled for, when its `calibration` was, which options it `ignores`, and the `bill` of a
             job: circuits that are executed, shots of each, quantum seconds.
-        shots: how many times each circuit is sampled; None for what simulators give without sampling.
+        shots: how many times each circuit is sampled, for each group of observables; None for what simulators give
+            without sampling.
         options: how circuits are transpiled, measured and mitigated.
         generator: source of the seeds of what simulators sample; None for torch's global one.
         runner: how work is run: `qbp.jobs.jobs.run_unrecorded`, or what keeps a ledger.
