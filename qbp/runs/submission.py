@@ -17,10 +17,9 @@ from qbp.executors.qiskit_primitive.options import Options
 from qbp.hardware import planning, transfer
 from qbp.jobs.cost import Budget, Cost
 from qbp.jobs.retry import Patience
-from qbp.runs import config as configs
-from qbp.runs import run as runs
-from qbp.runs.config import Config, Hybrid
+from qbp.runs.config import Config, Hybrid, load
 from qbp.runs.folder import read_config
+from qbp.runs.run import build, load_data, threads
 from qbp.storage.container import load_state, save_state
 from qbp.storage.folder import RunFolder
 from qbp.training.fitting import fit, load_checkpoint
@@ -68,8 +67,8 @@ class Submission:
 
     def model(self) -> nn.Module:
         """The model before it goes to the backend."""
-        train, _ = runs.load_data(self.config)
-        ((_, model),) = runs.build(self.config, train).items()
+        train, _ = load_data(self.config)
+        ((_, model),) = build(self.config, train).items()
         if (self.directory / WEIGHTS).exists():
             model.load_state_dict(load_state(self.directory / WEIGHTS)["model"])
         elif self.run is not None:
@@ -78,7 +77,7 @@ class Submission:
 
     def plan(self) -> Cost:
         """What it will cost, from the start; nothing is sent."""
-        train, test = runs.load_data(self.config)
+        train, test = load_data(self.config)
         model = self.model()
         where: dict[str, Any] = {"backend": self.backend, "shots": self.shots, "options": self.options}
         cost = planning.plan(model, test, **where)
@@ -102,8 +101,8 @@ class Submission:
 
     def send(self, patience: Patience | None = None) -> int:
         """Send all jobs of an evaluation without waiting for them; how many are not done."""
-        _, test = runs.load_data(self.config)
-        with runs.threads(self.config.threads):
+        _, test = load_data(self.config)
+        with threads(self.config.threads):
             return transfer.send(self._on_chip(wait=False, patience=patience), test)
 
     def collect(self, *, progress: bool = False, patience: Patience | None = None) -> dict[str, Any]:
@@ -116,8 +115,8 @@ class Submission:
         folder = RunFolder(self.directory)
         if folder.is_finished:
             return folder.result()
-        train, test = runs.load_data(self.config)
-        with runs.threads(self.config.threads), ExitStack() as stack:
+        train, test = load_data(self.config)
+        with threads(self.config.threads), ExitStack() as stack:
             model = self._on_chip(wait=True, patience=patience)
             if self.mode != "job":
                 stack.enter_context(transfer.session(model, self.mode))
@@ -181,7 +180,7 @@ def submission(
             raise ConfigError("`--set` is for a config: a run has its own")
         config, directory = read_config(run), run / "hardware" / label
     else:
-        config = configs.load(source, overrides)
+        config = load(source, overrides)
         directory = runs_dir / (name or _inside(f"{config.name}-{label}"))
     if not isinstance(config.model, Hybrid):
         raise ConfigError(f"The model of {source} has no circuit: there is nothing to run on {backend}")

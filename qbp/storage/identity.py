@@ -235,8 +235,10 @@ def _name(value: Any) -> str:
 def _is_installed(module: str | None) -> bool:
     """Whether a module is Python's, qbp's or an installed package's, which versions tell apart."""
     root = (module or "builtins").partition(".")[0]
+    if root == "__main__":  # the user's, also in a notebook, whose `__main__` may be a file of an installed package
+        return False
     if root in sys.stdlib_module_names or root == "qbp":
-        return root != "__main__"
+        return True
     file = getattr(sys.modules.get(root), "__file__", None)
     places = {sysconfig.get_path(key) for key in ("purelib", "platlib")}
     return file is not None and any(Path(file).is_relative_to(place) for place in places)

@@ -124,6 +124,17 @@ def test_names_of_packages_say_all():
     assert identity("adam").text == "adam"
 
 
+def test_a_notebooks_functions_are_the_users_own(monkeypatch):
+    """Its `__main__` is a file of an installed package."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", torch.__file__, raising=False)
+    texts = set()
+    for by in (1, 2):
+        names = {"__name__": "__main__"}
+        exec(f"def loss(outputs, targets):\n    return {by} * outputs", names)
+        texts.add(identity(names["loss"]).text)
+    assert len(texts) == 2
+
+
 def test_what_cannot_be_compared_is_said():
     lock = threading.Lock()
     assert identity(lambda: lock).opaque == ("_thread.lock",)
