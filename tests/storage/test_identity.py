@@ -6,6 +6,7 @@ import collections
 import enum
 import functools
 import operator
+import os
 import random
 import re
 import subprocess
@@ -163,11 +164,17 @@ def test_another_process_gives_the_same_text():
         "def loss(o, y):\n    return nn.functional.cross_entropy(o, y, weight=W) if 'a' in NAMES | {'x', 'y'} else 0\n"
         "module = nn.Sequential(nn.Linear(1, 1))\nmodule.register_forward_hook(lambda *_: None)\n"
         "torch.nn.init.zeros_(module[0].weight), torch.nn.init.zeros_(module[0].bias)\n"
-        "print(identity(loss).text, identity(module).text)"
+        "said = f'{identity(loss).text} {identity(module).text}\\n'"
     )
-    where = Path(qbp.__file__).parents[1]
-    texts = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=where, check=True).stdout
-        for _ in range(2)
-    }
-    assert len(texts) == 1
+    here: dict = {"__name__": "__main__"}
+    exec(compile(code, "code", "exec", dont_inherit=True), here)
+    nn.Linear(1, 1).register_forward_hook(print)  # hooks are counted in every process
+    other = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(said, end='')"],
+        capture_output=True,
+        text=True,
+        cwd=Path(qbp.__file__).parents[1],
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+        check=True,
+    )
+    assert other.stdout == here["said"]
