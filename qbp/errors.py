@@ -39,6 +39,10 @@ class CircuitError(QbpError, ValueError):
     """A circuit cannot be read, or holds something that qbp cannot express."""
 
 
+class UnsteadyError(CircuitError):
+    """A circuit's function is another each time that it is called, or reads what cannot be watched."""
+
+
 class GradientError(QbpError, NotImplementedError):
     """A gradient that was asked for cannot be given by this rule on this executor."""
 

@@ -7,11 +7,37 @@ makes. A PennyLane device makes gates of its own while it runs. So one thread at
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import RLock
+from typing import Any
 
-__all__ = ["LOCK"]
+import numpy as np
+import torch
+
+__all__ = ["LOCK", "as_if_not_called", "random_states"]
 
 LOCK = RLock()
 
 if hasattr(os, "register_at_fork"):  # a child process must not inherit a lock that a thread of its parent holds
     os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
+
+
+def random_states() -> tuple[Any, ...]:
+    """The states of Python's, NumPy's and torch's global random numbers."""
+    numpy: Any = np.random.get_state(legacy=False)
+    return random.getstate(), numpy["state"]["key"].tobytes(), numpy["state"]["pos"], torch.get_rng_state().tolist()
+
+
+@contextmanager
+def as_if_not_called() -> Iterator[None]:
+    """Lock, and put the global random numbers back: trying out a user's function must not use them up."""
+    with LOCK:
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])

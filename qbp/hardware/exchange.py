@@ -11,10 +11,9 @@ from qbp import executors
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS
-from qbp.gradients.autograd import choose_diff_method
 from qbp.nn.layer import QuantumLayer
 
-__all__ = ["check_size", "copied", "executors_for", "layers_of", "rehearsing", "use"]
+__all__ = ["check_size", "copied", "executors_for", "layers_of", "rehearsing"]
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -48,13 +47,6 @@ def executors_for(layers: list[QuantumLayer], backend: str | Executor, shots: in
         if hasattr(made[-1], "one_job"):
             made[-1].one_job = True  # a rehearsal takes the jobs that a quantum computer would
     return made
-
-
-def use(layer: QuantumLayer, executor: Executor) -> None:
-    """Let a layer run on an executor; a rule that works anywhere stays."""
-    asked = layer.diff_method if layer.diff_method in ("spsa", "parameter-shift") else "best"
-    layer._diff_method = choose_diff_method(executor, asked, layer.circuit.program)
-    layer._executor = executor
 
 
 def rehearsing(executor: Any) -> bool:

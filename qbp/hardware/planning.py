@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qbp.data import Dataset, split
 from qbp.errors import ArgumentError, check_count, check_positive
 from qbp.executors import Executor
-from qbp.hardware.exchange import check_size, copied, executors_for, layers_of, rehearsing, use
+from qbp.hardware.exchange import check_size, copied, executors_for, layers_of, rehearsing
 from qbp.hardware.foresight import Foresight
 from qbp.jobs.cost import Cost
 from qbp.jobs.jobs import Primitive, Results, Work
@@ -78,7 +78,7 @@ def plan(
         check_size(layer, executor)
         rehearsing(executor)
         executor.runner, executor.transpiles = meter, False
-        use(layer, executor)
+        layer.set_backend(executor)
     with seeded(seed, counted):
         foresight = Foresight(counted, layers)
         if training is None and epochs is None:

@@ -14,7 +14,7 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError, PendingError, check_choice
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive.rehearsal import Rehearsal
-from qbp.hardware.exchange import copied, executors_for, layers_of, rehearsing, use
+from qbp.hardware.exchange import copied, executors_for, layers_of, rehearsing
 from qbp.hardware.planning import Meter
 from qbp.jobs.cost import Budget, Cost
 from qbp.jobs.jobs import Jobs, Results, Work
@@ -81,7 +81,7 @@ def on_backend(
     if run_dir is not None and (paid or rehearsing(runs_on[0])):
         _record(runs_on, Path(run_dir) / JOBS, budget, wait, patience)
     for layer, executor in zip(layers, runs_on, strict=True):
-        use(layer, executor)
+        layer.set_backend(executor)
     return moved
 
 

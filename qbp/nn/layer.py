@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
-from qbp.errors import ArgumentError, CircuitError, check_choice
+from qbp.errors import ArgumentError, check_choice
 from qbp.executors import Executor, capabilities_of
-from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, choose_diff_method, evaluate
+from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
-from qbp.nn.qnode import (
-    FunctionSource,
-    check_signature,
-    executor_of,
-    is_function,
-    is_qnode,
-    is_transformed,
-    run_qnode,
-    shot_copies,
-)
-from qbp.nn.weights import Weights, initial_weight
+from qbp.nn.placement import Asked, PlacedModule
+from qbp.nn.qnode import FunctionSource, check_signature, is_function
+from qbp.nn.weights import Draws, initial_weight
 
 __all__ = ["QuantumLayer"]
 
 _WORKING = (torch.float32, torch.float64)
 
 
-class QuantumLayer(nn.Module):
+class QuantumLayer(PlacedModule):
     """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
 
     It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's
@@ -72,8 +62,6 @@ class QuantumLayer(nn.Module):
         torch.Size([32, 2])
     """
 
-    _input_arg = "inputs"
-
     def __init__(
         self,
         source: Any = None,
@@ -99,50 +87,31 @@ class QuantumLayer(nn.Module):
         diff_method, self._rule = rule_of(diff_method)
         if self._rule is None:
             check_choice("diff_method", diff_method, DIFF_METHODS)
-        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._generator = None if seed is None else Draws(seed)
         options = {"n_qubits": n_qubits, "n_layers": n_layers, "observables": observables}
         options |= {"input_params": input_params, "weight_params": weight_params}
         self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
-        self._circuits: dict[int, Circuit] = {}  # by the number of inputs
         self._errors = ErrorBars()
-        self._own_qnode = False  # whether the QNode runs itself, for what a program cannot express
-        if is_function(source):
+        self._asked = Asked(backend, diff_method, shots)
+        self._circuits, self._watches, self._variants = {}, {}, {}
+        self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
+        self._own = self._executor = None
+        self._n_inputs = n_inputs
+        if self._source is None:
+            circuit = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
+            self._circuits, self._n_inputs = {circuit.n_inputs: circuit}, circuit.n_inputs
+            self._choose(circuit)
+        else:
             check_signature(source, weight_shapes, self._input_arg)
-        try:
-            first = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
-            self._n_inputs = n_inputs if is_function(source) else first.n_inputs
-            self._circuits[first.n_inputs] = first
-            shapes = first.weight_shapes
-        except CircuitError:
-            if not is_qnode(source) or backend != "auto":
-                raise
-            self._own_qnode, self._n_inputs = True, n_inputs
-            shapes = weight_shapes_of(source, weight_shapes)
-        if is_qnode(source) and backend == "auto" and is_transformed(source):
-            self._own_qnode = True
+            self._trace_or_run(n_inputs)
+        shapes = self.circuit.weight_shapes if self._circuits else weight_shapes_of(source, weight_shapes)
         self._weight_names = tuple(shapes)
         self._init_method = FunctionSource(init_method, None, {})  # in copies too, and lost where it cannot be pickled
-        self._init_weights(shapes, init_method, seed)
-        self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
-        if self._own_qnode:
-            if diff_method != "best" or shots is not None:
-                raise ArgumentError(
-                    "This QNode runs on its own device, since its circuit has transforms or is no program of gates, "
-                    "expectation values and probabilities: set `diff_method` and `shots` on the QNode"
-                )
-            self._executor, self._diff_method = None, str(source.diff_method)
-        else:
-            self._executor, asked = executor_of(source, backend, shots, diff_method, self._generator)
-            self._diff_method = choose_diff_method(self._executor, asked, first.program)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for name, shape in shapes.items():
+            self._register(name, nn.Parameter(initial_weight(name, shape, init_method, generator)))
 
     # ---- what it is --------------------------------------------------------------------------------------------------
-
-    @property
-    def circuit(self) -> Circuit:
-        """The traced circuit: program, and the map from inputs and weights to its angles."""
-        if not self._circuits:
-            raise CircuitError("This QNode runs itself: its circuit is no program of gates and expectation values")
-        return next(reversed(self._circuits.values()))
 
     @property
     def n_inputs(self) -> int | None:
@@ -157,7 +126,7 @@ class QuantumLayer(nn.Module):
     @property
     def backend(self) -> str:
         """Name of what runs the circuit."""
-        return self._executor.name if self._executor is not None else f"qnode on {self.qnode.device.name}"
+        return self._executor.name if self._executor is not None else self._own.name  # type: ignore[union-attr]
 
     @property
     def executor(self) -> Executor | None:
@@ -211,7 +180,7 @@ class QuantumLayer(nn.Module):
         return repr((traced, self.backend, self._rule or self.diff_method, shots))
 
     def extra_repr(self) -> str:
-        n_weights = sum(getattr(self, name).numel() for name in self._weight_names)
+        n_weights = sum(weight.numel() for weight in self.qnode_weights.values())
         size = f"{self.circuit.n_qubits} qubits, {self.n_outputs} outputs, " if self._circuits else ""
         return f"{size}{n_weights} weights, backend={self.backend!r}, diff_method={self.diff_method!r}"
 
@@ -228,12 +197,12 @@ class QuantumLayer(nn.Module):
                 raise ArgumentError(f"Argument `inputs` must be real, but has dtype {dtype}")
             dtype = dtype if inputs.is_floating_point() else torch.get_default_dtype()
         working = dtype if dtype in _WORKING else torch.float32
-        if self._own_qnode:
-            assert self._source is not None
+        *lead, n_inputs = map(int, inputs.shape)
+        circuit = self._current(n_inputs)
+        if circuit is None:
+            assert self._own is not None
             x = inputs.to(working)
-            return run_qnode(self._source, x, self._weights_like(x), self._input_arg).to(dtype)
-        *lead, n_inputs = inputs.shape
-        circuit = self.circuit_for(n_inputs)
+            return self._own(x, self._weights_like(x)).to(dtype)
         x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)
         x = x if x.dtype is working else x.to(working)  # each operation of torch costs as much as a small circuit
         outputs = self._run(circuit, x)
@@ -278,122 +247,24 @@ class QuantumLayer(nn.Module):
         executor, method = self._executor, self._diff_method
         return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule, self.training)
 
-    def flat_weights(self, x: Tensor) -> Tensor:
-        """All weights (P,), one tensor after the other, of the dtype and device of `x`."""
-        tensors = [getattr(self, name) for name in self._weight_names]  # not _parameters: they may be parametrized
-        if len(tensors) == 1:
-            return tensors[0].reshape(-1).to(x)
-        return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)
-
-    def circuit_for(self, n_inputs: int) -> Circuit:
-        """The traced circuit for so many inputs; a function that takes whatever comes is traced for each number once.
-
-        Raises:
-            ArgumentError: if the layer has another number of inputs.
-        """
-        circuit = self._circuits.get(n_inputs)
-        if circuit is None:
-            if self._source is None or self._n_inputs is not None:
-                raise ArgumentError(
-                    f"Argument `inputs` must have shape (..., {self._n_inputs}), but has (..., {n_inputs})"
-                )
-            circuit = self._source.trace(n_inputs, self._input_arg)
-            self._circuits[n_inputs] = circuit
-        return circuit
-
-    # ---- weights -----------------------------------------------------------------------------------------------------
-
-    def _init_weights(self, shapes: Mapping[str, tuple[int, ...]], init_method: Any, seed: int | None) -> None:
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        for name, shape in shapes.items():
-            if hasattr(self, name):
-                raise ArgumentError(
-                    f"Weight {name!r} has the name of an attribute of QuantumLayer: give it another one"
-                )
-            self.register_parameter(name, nn.Parameter(initial_weight(name, shape, init_method, generator)))
-
-    def reset_parameters(self) -> None:
-        """Draw the weights anew, by `init_method`."""
-        with torch.no_grad():
-            for name in self._weight_names:
-                weight = getattr(self, name)
-                weight.copy_(initial_weight(name, tuple(weight.shape), self._init_method.function))
-
     def set_circuit(self, circuit: Circuit, weights: Mapping[str, Tensor]) -> None:
         """Put another circuit with its weights in this one's place, as pruning does.
 
         Backend, gradient rule and random numbers stay; a weight of the same name keeps its dtype, its device and
         whether it trains.
         """
-        before = {name: self.get_parameter(name) for name in self._weight_names}
+        before = {name: self._parameters[name] for name in self._weight_names}
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         if shapes != circuit.weight_shapes:
             raise ArgumentError(f"Argument `weights` must have shapes {circuit.weight_shapes}, but has {shapes}")
         for name in self._weight_names:
-            delattr(self, name)
+            del self._parameters[name]
         self._circuits, self._n_inputs, self._source = {circuit.n_inputs: circuit}, circuit.n_inputs, None
+        self._watches, self._variants = {}, {}
         self._weight_names = tuple(weights)
         if isinstance(self._init_method.function, Mapping):  # of other weights
             self._init_method = FunctionSource(None, None, {})
         for name, value in weights.items():
             old = before.get(name)
             value = value.detach().clone() if old is None else value.detach().to(old, copy=True)
-            self.register_parameter(name, nn.Parameter(value, requires_grad=old is None or old.requires_grad))
-
-    @property
-    def qnode_weights(self) -> MutableMapping[str, Tensor]:
-        """The weights by name, PennyLane's `TorchLayer.qnode_weights`."""
-        return Weights(self)
-
-    # ---- what PennyLane's TorchLayer has too -------------------------------------------------------------------------
-
-    @property
-    def input_arg(self) -> str:
-        """Name of the data argument of a PennyLane function."""
-        return self._input_arg
-
-    @staticmethod
-    def set_input_argument(input_name: str = "inputs") -> None:
-        """Set the name of the data argument of PennyLane functions, for all layers made afterwards."""
-        QuantumLayer._input_arg = input_name
-
-    @property
-    def qnode(self) -> Any:
-        """The QNode or function that the layer was made from; None for other sources, and after unpickling where it
-        cannot be pickled."""
-        return None if self._source is None else self._source.function
-
-    @property
-    def func(self) -> Callable[..., Any]:
-        """The circuit's function with the weights bound, as `pennylane.draw(layer)` wants it."""
-        if self.qnode is None:
-            raise AttributeError("This layer was not made from a PennyLane function")
-        return functools.partial(getattr(self.qnode, "func", self.qnode), **dict(self.qnode_weights))
-
-    def construct(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Construct the QNode's tape for the data ``args[0]``."""
-        self.qnode.construct((), {self._input_arg: args[0], **self._weights_like(args[0])})
-
-    def _weights_like(self, x: Tensor) -> dict[str, Tensor]:
-        return {name: getattr(self, name).to(x) for name in self._weight_names}
-
-    def _evaluate_qnode(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        outputs = self.forward(x)
-        return tuple(outputs.unbind(0)) if self._own_qnode and shot_copies(self.qnode) else outputs
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            source = self.__dict__.get("_source")
-            if source is None or name.startswith("__") or not hasattr(source.function, name):
-                raise
-            return getattr(source.function, name)
-
-    def __repr__(self) -> str:
-        if self._source is None or inspect.isclass(self.qnode):
-            return super().__repr__()
-        name = getattr(getattr(self.qnode, "func", self.qnode), "__name__", "circuit")
-        return f"<Quantum Torch Layer: func={name}>"
-
-    __str__ = __repr__
+            self._register(name, nn.Parameter(value, requires_grad=old is None or old.requires_grad))

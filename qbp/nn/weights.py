@@ -14,7 +14,27 @@ from torch import Tensor, nn
 from qbp.circuit.lock import LOCK
 from qbp.errors import ArgumentError
 
-__all__ = ["Weights", "initial_weight"]
+__all__ = ["Draws", "WeightedModule", "Weights", "initial_weight"]
+
+
+class Draws(torch.Generator):
+    """A generator of random numbers on the CPU that any process can unpickle; torch's own cannot be sent to a spawned
+    one."""
+
+    def __new__(cls, seed: int = 0) -> Draws:
+        return super().__new__(cls)
+
+    def __init__(self, seed: int = 0):
+        self.manual_seed(seed)
+
+    def __reduce__(self) -> Any:
+        return _draws, (self.get_state().numpy().tobytes(),)
+
+
+def _draws(state: bytes) -> Draws:
+    draws = Draws()
+    draws.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    return draws
 
 
 class Weights(MutableMapping[str, Tensor]):
@@ -26,12 +46,17 @@ class Weights(MutableMapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._layer._weight_names:
             raise KeyError(name)
-        return getattr(self._layer, name)
+        weight: Tensor = self._layer._weight(name)
+        return weight
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         if name not in self._layer._weight_names:
             raise KeyError(name)
-        setattr(self._layer, name, value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach()))
+        weight = value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach())
+        if name in self._layer._parameters:
+            self._layer._parameters[name] = weight
+        else:  # parametrized
+            setattr(self._layer, name, weight)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("A layer's weights cannot be deleted")
@@ -41,6 +66,45 @@ class Weights(MutableMapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._layer._weight_names)
+
+
+class WeightedModule(nn.Module):
+    """A module whose weights have names that a user chose."""
+
+    _weight_names: tuple[str, ...]
+    _init_method: Any  # holds the function as `.function`
+
+    @property
+    def qnode_weights(self) -> MutableMapping[str, Tensor]:
+        """The weights by name, PennyLane's `TorchLayer.qnode_weights`."""
+        return Weights(self)
+
+    def flat_weights(self, x: Tensor) -> Tensor:
+        """All weights (P,), one tensor after the other, of the dtype and device of `x`."""
+        tensors = [self._weight(name) for name in self._weight_names]
+        if len(tensors) == 1:
+            return tensors[0].reshape(-1).to(x)
+        return torch.cat([t.reshape(-1) for t in tensors]).to(x) if tensors else x.new_empty(0)
+
+    def _register(self, name: str, weight: nn.Parameter) -> None:
+        """A weight may have the name of a property, as "backend": then `qnode_weights` has it."""
+        if name in self.__dict__ or not name.isidentifier():
+            raise ArgumentError(f"Weight {name!r} has the name of what a torch module keeps: give it another one")
+        self._parameters[name] = weight
+
+    def _weight(self, name: str) -> Tensor:
+        weight = self._parameters.get(name)
+        return getattr(self, name) if weight is None else weight  # they may be parametrized
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, by `init_method`."""
+        with torch.no_grad():
+            for name in self._weight_names:
+                weight = self._weight(name)
+                weight.copy_(initial_weight(name, tuple(weight.shape), self._init_method.function))
+
+    def _weights_like(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: self._weight(name).to(x) for name in self._weight_names}
 
 
 def initial_weight(

@@ -407,7 +407,7 @@ ENTANGLED = {"w": (2, 3, 3)}
         (entangled, ENTANGLED, "default.qubit", {"diff_method": "backprop", "interface": "auto"}, "native"),
         (entangled, ENTANGLED, "reference.qubit", {"diff_method": "parameter-shift"}, "native"),
         (entangled, ENTANGLED, "lightning.qubit", {"diff_method": "parameter-shift"}, "native"),
-        (entangled, ENTANGLED, "default.mixed", {}, "default.mixed"),
+        (entangled, ENTANGLED, "default.mixed", {}, "native"),
         (noisy, {"w": 2}, "default.mixed", {}, "qnode on default.mixed"),
         (noisy, {"w": 2}, "default.mixed", {"diff_method": "parameter-shift"}, "qnode on default.mixed"),
         (measured, {"w": 2}, "default.qubit", {}, "qnode on default.qubit"),
@@ -628,8 +628,13 @@ def test_what_cannot_be_pickled_says_so():
 def test_the_qnode_shows_through():
     qnode = qml.QNode(many, device(), interface="torch")
     layer = QuantumLayer(qnode, MANY)
-    assert layer.qnode is qnode and layer.interface == "torch" and layer.device is qnode.device
-    assert repr(layer) == str(layer) == "<Quantum Torch Layer: func=many>"
+    assert layer.qnode is qnode
+    assert (
+        repr(layer)
+        == str(layer)
+        == ("QuantumLayer(4 qubits, 2 outputs, 7 weights, backend='native', diff_method='adjoint')")
+    )
+    assert not hasattr(layer, "shots") and not hasattr(layer, "diff_options")
     assert layer.input_arg == "inputs" and list(layer.qnode_weights) == list(MANY)
     x = torch.randn(2, 2)
     tape = qml.workflow.construct_tape(layer)(x)
@@ -669,11 +674,34 @@ def test_names_of_weights():
 
     assert_same(circuit, {"device": np.int64(1), "interface": ()}, torch.randn(2, 1, dtype=torch.float64))
 
-    def taken(inputs, circuit):
+    def taken(inputs, training):
         return qml.expval(qml.Z(0))
 
-    with pytest.raises(ArgumentError, match="'circuit'"):
-        QuantumLayer(qml.QNode(taken, device()), {"circuit": 1})
+    with pytest.raises(ArgumentError, match="'training'"):
+        QuantumLayer(qml.QNode(taken, device()), {"training": 1})
+
+
+@pytest.mark.parametrize(
+    "name", ["backend", "executor", "func", "circuit", "rule", "n_inputs", "qnode", "forward", "train", "weight"]
+)
+def test_a_weight_may_have_the_name_of_a_property(name):
+    layers = []
+    for make in (QuantumLayer, lambda *args: QuantumLayer(*args, diff_method="parameter-shift")):
+        space = {"qml": qml}
+        exec(f"def f(inputs, {name}):\n qml.RX(inputs[..., 0] * {name}[1], 0)\n return qml.expval(qml.Z(0))", space)
+        layers.append(make(qml.QNode(space["f"], device()), {name: (2,)}))
+    first, second = layers
+    assert [n for n, _ in first.named_parameters()] == [name] == list(first.qnode_weights)
+    second.load_state_dict(first.state_dict())
+    first.qnode_weights[name] = first.qnode_weights[name].detach().clone()
+    x = torch.randn(3, 1)
+    second(x)
+    for layer in (second, copy.deepcopy(first), pickle.loads(pickle.dumps(second.double())).float()):
+        torch.testing.assert_close(layer(x), torch.cos(x[:, 0] * first.qnode_weights[name][1]))
+        layer(x).sum().backward()
+        assert layer.qnode_weights[name].grad[1] != 0
+    second.reset_parameters()
+    assert (second.backend, "native") == (first.backend, repr(first).split("'")[1])
 
 
 # ---- what is refused, and when -------------------------------------------------------------------------------------
@@ -757,7 +785,7 @@ def test_interfaces(interface):
 
 def test_a_rule_that_is_not_to_be_had_is_refused_when_the_layer_is_built():
     with pytest.raises(GradientError, match="adjoint"):
-        QuantumLayer(qml.QNode(entangled, device("default.mixed")), ENTANGLED, diff_method="adjoint")
+        QuantumLayer(qml.QNode(entangled, device()), ENTANGLED, backend="default.mixed", diff_method="adjoint")
     with pytest.raises(GradientError, match="adjoint"):
         QuantumLayer(qml.set_shots(qml.QNode(many, device()), 10), MANY, diff_method="adjoint")
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qbp.circuit.lock import LOCK
+from qbp.circuit.lock import as_if_not_called
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, sparse_word
 from qbp.circuit.tracing.pennylane import expval, measurement, n_inputs_of, trace_pennylane, weight_shapes_of
@@ -62,7 +62,7 @@ def trace(
             or a gate without decomposition. The message names the culprit.
         ArgumentError: if an argument does not fit the source.
     """
-    with LOCK:
+    with as_if_not_called():
         if isinstance(source, Circuit):
             circuit = source
         elif isinstance(source, (str, Path)) or type(source).__name__ == "Listing":

@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from qbp.circuit.gates import GATES, PENNYLANE, Step
-from qbp.circuit.lock import LOCK
+from qbp.circuit.lock import LOCK, random_states
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
 from qbp.circuit.tracing.controlled import controlled, exact_steps
-from qbp.errors import ArgumentError, CircuitError, QbpError
+from qbp.errors import ArgumentError, CircuitError, QbpError, UnsteadyError
 
 __all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
 
@@ -92,7 +93,8 @@ def n_inputs_of(
 def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callable[..., Any]:
     """The plain function behind a QNode or a template."""
     if not inspect.isclass(source):
-        return getattr(source, "func", source)
+        is_qnode = hasattr(type(source), "compile_pipeline")  # a `functools.partial` has a `func`, too
+        return source.func if is_qnode else source
     import pennylane as qml
 
     template: Any = source
@@ -118,6 +120,33 @@ def _call(
     return qml.tape.QuantumScript.from_queue(queue), result
 
 
+def _numbers(
+    n_inputs: int, weight_shapes: Mapping[str, tuple[int, ...]], batched: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Inputs and weights to try a function with."""
+    inputs = torch.full((n_inputs,), max(1, n_inputs) ** -0.5)  # normalised, for amplitudes
+    return inputs[None] if batched else inputs, {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+
+
+def _check_steady(
+    function: Callable[..., Any],
+    n_inputs: int,
+    weight_shapes: Mapping[str, tuple[int, ...]],
+    input_arg: str,
+    batched: bool,
+) -> None:
+    """Raise `CircuitError` where the function is another at each call."""
+    before, tapes = random_states(), []
+    for _ in range(2):
+        tape, _result = _call(function, *_numbers(n_inputs, weight_shapes, batched), input_arg)
+        gates = [(type(op), op.wires, [np.asarray(d).tolist() for d in op.data]) for op in tape.operations]
+        tapes.append((gates, str(tape.measurements)))
+    if random_states() != before:
+        raise UnsteadyError("The circuit's function draws random numbers: a trace would keep those of one call")
+    if tapes[0] != tapes[1]:
+        raise UnsteadyError("The circuit's function is another each time that it is called")
+
+
 def takes_batch(
     function: Callable[..., Any], n_inputs: int, weight_shapes: Mapping[str, tuple[int, ...]], input_arg: str
 ) -> bool:
@@ -126,12 +155,10 @@ def takes_batch(
     Raises:
         ArgumentError: if it takes neither.
     """
-    inputs = torch.full((n_inputs,), max(1, n_inputs) ** -0.5)  # normalised, for amplitudes
-    weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
     single: Exception | None = None
     for batched in (False, True):
         try:
-            tape, _ = _call(function, inputs[None] if batched else inputs, weights, input_arg)
+            tape, _ = _call(function, *_numbers(n_inputs, weight_shapes, batched), input_arg)
             if tape.batch_size not in (None, 1):
                 raise ArgumentError(_NOT_SCALAR.format(f"{tape.batch_size} numbers"))
             return batched
@@ -160,6 +187,7 @@ def trace_pennylane(
     device = getattr(source, "device", None)
     declared = list(device.wires) if device is not None and device.wires else []
     batched = takes_batch(function, n_inputs, weight_shapes, input_arg)
+    _check_steady(function, n_inputs, weight_shapes, input_arg, batched)
 
     def record(
         recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]

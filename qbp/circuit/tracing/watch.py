@@ -1,0 +1,219 @@
+"""What a circuit's function reads from outside: a trace is right as long as that stays what it was."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Watch"]
+
+_NOTHING = object()
+_PLAIN = (int, float, complex, str, bytes, bool, type(None))
+_RANDOM = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
+_LIBRARIES = {*sys.stdlib_module_names, "numpy", "pennylane", "pennylane_lightning", "qbp", "qiskit", "scipy", "torch"}
+_LARGEST = 10_000  # things that are looked at
+
+
+class Watch:
+    """What a function and those that it calls read: globals, closures, attributes, contents of containers, tensors.
+
+    Found by reading code: from the function's globals, closure, defaults and own arguments to the attributes whose
+    names the code loads. Functions of libraries are not looked into.
+
+    Attributes:
+        obstacle: what cannot be watched, in words; None where everything can.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.obstacle: str | None = None
+        self._names: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        self._cells: dict[int, tuple[CellType, Any]] = {}
+        self._versions: dict[int, tuple[Tensor, int, int]] = {}
+        self._contents: dict[int, tuple[Any, Any]] = {}
+        self._loads: set[str] = set()
+        self._asked: set[str] = set()
+        self._codes: set[CodeType] = set()
+        self._seen: dict[int, Any] = {}
+        n_loads = -1
+        while n_loads != len(self._loads):  # names that are loaded later count for what was seen earlier
+            n_loads = len(self._loads)
+            self._seen = {}
+            self._look(function)
+        self._alive = tuple(self._seen.values())  # so that an id stays that of one thing
+        self._checks, self._held = tuple(self._names.values()), tuple(self._cells.values())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
+        return self
+
+    def is_current(self) -> bool:
+        """Whether everything is what it was."""
+        for mapping, name, value in self._checks:
+            if mapping.get(name, _NOTHING) is not value and not _equal(mapping.get(name, _NOTHING), value):
+                return False
+        for cell, value in self._held:
+            if cell.cell_contents is not value and not _equal(cell.cell_contents, value):
+                return False
+        if self._versions:
+            for tensor, version, place in self._versions.values():
+                if tensor._version != version or tensor.data_ptr() != place:
+                    return False
+        if self._contents:
+            for thing, contents in self._contents.values():
+                if _contents(thing) != contents:
+                    return False
+        return True
+
+    def settle(self) -> None:
+        """Forget what has changed since: the function itself changes it, which must not make a difference."""
+        self._checks = tuple(c for c in self._checks if _equal(c[0].get(c[1], _NOTHING), c[2]))
+        self._held = tuple((cell, value) for cell, value in self._held if _equal(cell.cell_contents, value))
+        self._versions = {k: v for k, v in self._versions.items() if v[0]._version == v[1]}
+        self._contents = {k: (thing, was) for k, (thing, was) in self._contents.items() if _contents(thing) == was}
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def _look(self, thing: Any) -> None:
+        """Note what of `thing` can change, and go on to what it holds."""
+        if isinstance(thing, _PLAIN) or id(thing) in self._seen or len(self._seen) > _LARGEST:
+            return
+        self._seen[id(thing)] = thing
+        if isinstance(thing, Tensor):
+            self._versions[id(thing)] = thing, thing._version, thing.data_ptr()
+        elif isinstance(thing, _RANDOM) or isinstance(getattr(thing, "__self__", None), _RANDOM):
+            self.obstacle = self.obstacle or "draws random numbers"
+        elif isinstance(thing, Iterator):
+            self.obstacle = self.obstacle or f"reads on in a {type(thing).__name__}"
+        elif isinstance(thing, FunctionType):
+            self._look_at_function(thing)
+        elif isinstance(thing, MethodType):
+            self._look(thing.__self__)
+            self._look(thing.__func__)
+        elif isinstance(thing, functools.partial):
+            for part in (thing.func, *thing.args, *thing.keywords.values()):
+                self._look(part)
+        elif isinstance(thing, list | tuple | set | frozenset | Mapping | np.ndarray):
+            if not isinstance(thing, tuple | frozenset):
+                self._contents[id(thing)] = thing, _contents(thing)
+            for part in [] if isinstance(thing, np.ndarray) else [*thing, *getattr(thing, "values", list)()]:
+                self._look(part)
+        elif not _is_of_library(thing) or isinstance(thing, nn.Module):
+            self._look_at_object(thing)
+
+    def _look_at_function(self, function: FunctionType) -> None:
+        if _is_of_library(function):
+            if hasattr(function, "__wrapped__"):
+                self._look(function.__wrapped__)
+            return
+        code = function.__code__
+        for name in self._read(code):
+            self._note(function.__globals__, name)
+        for cell in function.__closure__ or ():
+            value = getattr(cell, "cell_contents", _NOTHING)
+            if value is not _NOTHING:
+                self._cells[id(cell)] = cell, value
+                self._look(value)
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._look(default)
+
+    def _read(self, code: CodeType) -> set[str]:
+        """The globals that code reads, with that of functions inside; notes the attributes that it loads."""
+        names = set()
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                names.add(str(instruction.argval))
+            elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+                self._loads.add(str(instruction.argval))
+            elif isinstance(instruction.argval, str) and instruction.opname == "LOAD_CONST":
+                self._asked.add(instruction.argval)  # of getattr(thing, "name", default)
+                self._loads.add(instruction.argval)
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                names |= self._read(constant)
+        return names
+
+    def _look_at_object(self, thing: Any) -> None:
+        """The attributes of an object, a class or a module that the code loads."""
+        kind = thing if inspect.isclass(thing) else type(thing)
+        own = getattr(thing, "__dict__", {})
+        places = [own, *(own.get(part, {}) for part in ("_parameters", "_buffers", "_modules"))]
+        for name in [n for n in self._loads if not n.startswith("__")]:
+            place = next((p for p in places if isinstance(p, Mapping) and name in p), None)
+            if place is not None:
+                self._note(place, name)
+                continue
+            base = (
+                next((b for b in kind.__mro__ if name in vars(b)), None) if not isinstance(thing, ModuleType) else None
+            )
+            if base is not None and isinstance(vars(base)[name], MemberDescriptorType):  # of __slots__
+                self._note(_Slots(thing), name)
+            elif base is not None and (base.__module__ or "").split(".")[0] not in _LIBRARIES:
+                self._note(vars(base), name)
+                if isinstance(thing, nn.Module) or own:
+                    self._names[id(own), name] = own, name, _NOTHING  # it may come to hide that of the class
+            elif name in self._asked and isinstance(own, dict):
+                self._names[id(own), name] = own, name, _NOTHING  # it may come
+        if not isinstance(thing, ModuleType) and not inspect.isclass(thing):
+            for name in ("__call__", "__getitem__", "__iter__", "__len__", "__getattr__"):
+                base = next((b for b in kind.__mro__ if name in vars(b)), None)
+                if base is not None and (base.__module__ or "").split(".")[0] not in _LIBRARIES:
+                    self._look(vars(base)[name])
+
+    def _note(self, mapping: Any, name: str) -> None:
+        value = mapping.get(name, _NOTHING)
+        if value is _NOTHING:
+            return
+        if isinstance(value, ModuleType):
+            if not _is_of_library(value):
+                self._look(value)
+            return
+        if isinstance(value, property | staticmethod | classmethod | functools.cached_property):
+            self._look(getattr(value, "fget", None) or getattr(value, "func", None) or getattr(value, "__func__", None))
+            return
+        if not (callable(value) and _is_of_library(value)) or isinstance(value, nn.Module):
+            self._names[id(mapping), name] = mapping, name, value
+        self._look(value)
+
+
+class _Slots:
+    """The attributes of an object without a dictionary, as one."""
+
+    def __init__(self, thing: Any):
+        self.thing = thing
+
+    def get(self, name: str, default: Any) -> Any:
+        return getattr(self.thing, name, default)
+
+
+def _is_of_library(thing: Any) -> bool:
+    kind = thing if isinstance(thing, ModuleType | FunctionType) or inspect.isclass(thing) else type(thing)
+    name = kind.__name__ if isinstance(kind, ModuleType) else getattr(kind, "__module__", None)
+    return (name or "builtins").split(".")[0] in _LIBRARIES and name != "__main__"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether plain values are equal, and other things the same."""
+    return a is b or (type(a) is type(b) and isinstance(a, _PLAIN) and a == b)
+
+
+def _contents(thing: Any) -> Any:
+    """What a container holds, as something to compare: plain values, and which others."""
+    if isinstance(thing, np.ndarray):
+        return thing.shape, thing.dtype.str, thing.tobytes() if thing.dtype != object else repr(thing)
+    if isinstance(thing, Mapping):
+        return [(_item(key), _item(value)) for key, value in thing.items()]
+    items = [_item(part) for part in thing]
+    return set(items) if isinstance(thing, set) else items
+
+
+def _item(thing: Any) -> Any:
+    return (type(thing), thing) if isinstance(thing, _PLAIN) else id(thing)

@@ -1,0 +1,219 @@
+"""Where the circuit of a layer runs: traced, on an executor, or as a QNode that runs itself."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+
+from qbp.circuit.lock import LOCK
+from qbp.circuit.tracing import Circuit
+from qbp.circuit.tracing.watch import Watch
+from qbp.errors import ArgumentError, CircuitError, UnsteadyError
+from qbp.executors import Executor
+from qbp.executors import backend as make_backend
+from qbp.gradients.autograd import choose_diff_method
+from qbp.gradients.stateful import rule_of
+from qbp.nn.own_qnode import OwnQNode
+from qbp.nn.qnode import as_qnode, changes_circuit, executor_of, keeps_device, qnode_behind
+from qbp.nn.torchlayer import TorchLayerNames
+
+__all__ = ["Asked", "PlacedModule"]
+
+
+_VARIANTS = 8
+"""Circuits of one number of inputs that are kept, for states that come back."""
+
+
+class Asked(NamedTuple):
+    """What a layer was asked to run on."""
+
+    backend: Any
+    diff_method: str
+    shots: int | None
+
+
+class PlacedModule(TorchLayerNames):
+    """A layer whose circuit has a place to run."""
+
+    _asked: Asked
+    _circuits: dict[int, Circuit]  # by the number of inputs
+    _watches: dict[int, Watch]  # likewise
+    _variants: dict[int, list[tuple[Watch, Circuit]]]  # those of other states of what the function reads, too
+    _n_inputs: int | None
+    _executor: Executor | None
+    _diff_method: str
+    _rule: Any
+    _generator: torch.Generator | None
+
+    @property
+    def circuit(self) -> Circuit:
+        """The traced circuit: program, and the map from inputs and weights to its angles."""
+        if not self._circuits:
+            raise CircuitError("This QNode runs itself: its circuit is no program of gates and expectation values")
+        return self.circuit_for(next(reversed(self._circuits)))
+
+    def _choose(self, circuit: Circuit) -> None:
+        """The executor and the gradient rule, as they were asked for."""
+        backend, diff_method, shots = self._asked
+        self._executor, asked = executor_of(self.qnode, backend, shots, diff_method, self._generator)
+        self._diff_method = choose_diff_method(self._executor, asked, circuit.program)
+
+    def _trace_or_run(self, n_inputs: int | None) -> None:
+        """Trace the function for so many inputs, or let its QNode run itself."""
+        assert self._source is not None
+        source, auto = self._source.function, self._asked.backend == "auto"
+        changed = changes_circuit(source)
+        if changed and not auto:
+            raise CircuitError(
+                f"The QNode {changed}, which another backend would leave out: give no `backend`, so that it runs "
+                "itself, or its plain function"
+            )
+        if auto and (changed or keeps_device(source)):
+            return self._run_itself()
+        watch = _watch(source)
+        try:
+            if watch is not None and watch.obstacle:
+                raise UnsteadyError(f"The circuit's function {watch.obstacle}: a trace would keep those of one call")
+            circuit = self._source.trace(n_inputs, self._input_arg)
+        except UnsteadyError as error:
+            if not auto:
+                raise
+            return self._run_itself(str(error))
+        except CircuitError:
+            if not auto or qnode_behind(source) is None:
+                raise
+            return self._run_itself()
+        if watch is not None:
+            watch.settle()
+            self._watches[circuit.n_inputs] = watch
+            self._variants.setdefault(circuit.n_inputs, []).insert(0, (watch, circuit))
+            del self._variants[circuit.n_inputs][_VARIANTS:]
+        self._circuits[circuit.n_inputs] = circuit
+        if self._executor is None:
+            self._choose(circuit)
+        elif self._diff_method == "adjoint":  # not every device has it for every circuit
+            self._diff_method = choose_diff_method(self._executor, "best", circuit.program)
+
+    def _run_itself(self, reason: str = "") -> None:
+        """From now on the QNode runs itself; a plain function becomes one."""
+        assert self._source is not None
+        if self._asked.diff_method != "best" or self._asked.shots is not None:
+            raise ArgumentError(
+                "This QNode runs on its own device, since qbp does not know all that it does or it is no program of "
+                f"gates, expectation values and probabilities: set `diff_method` and `shots` on the QNode. {reason}"
+            )
+        if qnode_behind(self._source.function) is None:
+            self._source = replace(self._source, function=as_qnode(self._source.function))
+        if reason:
+            warnings.warn(f"{reason}. So it runs by itself, more slowly", stacklevel=5)
+        self._own = OwnQNode(self._source, self._input_arg)
+        self._circuits, self._watches, self._variants, self._executor = {}, {}, {}, None
+        self._diff_method = self._own.diff_method
+
+    def set_backend(
+        self, backend: str | Executor, *, shots: int | None = None, diff_method: str | Callable[..., Any] | None = None
+    ) -> None:
+        """Let the circuit run elsewhere; weights and random numbers stay.
+
+        Args:
+            backend, shots: as in the constructor.
+            diff_method: None keeps a rule that works anywhere ("spsa", "parameter-shift") and is "best" otherwise.
+
+        Raises:
+            CircuitError: if a QNode runs itself, since its circuit is no program.
+            GradientError: if the backend cannot give the gradients that were asked for.
+
+        Example:
+            >>> layer = QuantumLayer("basic_entangler", n_qubits=2, n_layers=1)
+            >>> layer.set_backend("dense")
+            >>> layer.backend, layer.diff_method
+            ('dense', 'backprop')
+        """
+        rule = self._rule
+        if diff_method is None:
+            diff_method = self._diff_method if self._diff_method in ("spsa", "parameter-shift") else "best"
+        else:
+            diff_method, rule = rule_of(diff_method)
+        executor = make_backend(backend, shots=shots, generator=self._generator)
+        method = choose_diff_method(executor, diff_method, self.circuit.program)
+        self._executor, self._diff_method, self._rule = executor, method, rule
+        self._asked = Asked(executor, diff_method, None)
+
+    def circuit_for(self, n_inputs: int) -> Circuit:
+        """The traced circuit for so many inputs; a function that takes whatever comes is traced for each number once.
+
+        Raises:
+            ArgumentError: if the layer has another number of inputs.
+            CircuitError: if a QNode runs itself, for so many inputs at least.
+        """
+        circuit = self._current(n_inputs)
+        if circuit is None:
+            raise CircuitError("This QNode runs itself: its circuit is no program of gates and expectation values")
+        return circuit
+
+    def _current(self, n_inputs: int) -> Circuit | None:
+        """The circuit as its function says now; None where the QNode runs itself."""
+        circuit = self._circuits.get(n_inputs)
+        watch = self._watches.get(n_inputs)
+        if circuit is None or (watch is not None and not watch.is_current()):
+            with LOCK:
+                return self._new_circuit(n_inputs)
+        return circuit
+
+    def _new_circuit(self, n_inputs: int) -> Circuit | None:
+        for watch, circuit in self._variants.get(n_inputs, ()):
+            if watch.is_current():
+                self._circuits[n_inputs], self._watches[n_inputs] = circuit, watch
+                return circuit
+        known = n_inputs in self._circuits
+        if not known and self._own is None and (self._source is None or self._n_inputs not in (None, n_inputs)):
+            raise ArgumentError(f"Argument `inputs` must have shape (..., {self._n_inputs}), but has (..., {n_inputs})")
+        if self._own is None:
+            self._trace_or_run(n_inputs)
+        return self._circuits.get(n_inputs)
+
+    def _put(self, qnode: Any) -> None:
+        """Another QNode with the same weights in the place of this one."""
+        weight_shapes = {name: tuple(weight.shape) for name, weight in self.qnode_weights.items()}
+        other: Any = type(self)(qnode, weight_shapes, n_inputs=self._n_inputs)
+        for name in (
+            "_source",
+            "_own",
+            "_circuits",
+            "_watches",
+            "_variants",
+            "_executor",
+            "_diff_method",
+            "_asked",
+            "_input_arg",
+        ):
+            self.__dict__[name] = other.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_watches": {}, "_variants": {}, "_asked": tuple(self._asked)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._watches, self._variants = {}, {}
+        if "_asked" in state:
+            self._asked = Asked(*state["_asked"])
+        else:  # pickled by qbp 0.1.0
+            own = self.__dict__.pop("_own_qnode")
+            self._asked = Asked(self._executor or "auto", "best", None)
+            self._own = OwnQNode(self._source, self._input_arg) if own and self._source is not None else None
+        watch = _watch(self.qnode) if self._own is None else None
+        if watch is not None:
+            self._watches = dict.fromkeys(self._circuits, watch)
+            self._variants = {n: [(watch, circuit)] for n, circuit in self._circuits.items()}
+
+
+def _watch(source: Any) -> Watch | None:
+    """Over what a function, or that of a QNode, reads; None where there is no such function."""
+    if source is None or inspect.isclass(source):
+        return None
+    return Watch(source.func if qnode_behind(source) is source else source)
