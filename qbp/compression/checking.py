@@ -21,7 +21,7 @@ CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
 def check_same(expected: nn.Module, small: nn.Module, x: Tensor | None, changed: Sequence[str]) -> None:
-    """Raise unless two models give the same, run exactly, in float64 and in evaluation mode.
+    """Raise unless two models give the same, run exactly, in evaluation mode, and in float64 where they can be.
 
     Args:
         expected: the model before, or one in which what was removed does nothing.
@@ -37,19 +37,22 @@ def check_same(expected: nn.Module, small: nn.Module, x: Tensor | None, changed:
         return
     layers = [module for module in expected.modules() if isinstance(module, QuantumLayer) and module.executor]
     too_large = any(layer.circuit.n_qubits > LARGEST for layer in layers)
-    try:
-        wanted = _outputs(expected, rows, too_large)
-    except Exception:  # whatever a model raises of rows that do not suit it, or of float64
+    for dtype in (torch.float64, torch.get_default_dtype()):  # some models work in the one only
+        try:
+            wanted = _outputs(expected, rows, dtype, too_large)
+            break
+        except Exception:  # whatever a model raises of rows that do not suit it, or of this dtype
+            continue
+    else:
         return
     try:
-        got = _outputs(small, rows, too_large)
+        got = _outputs(small, rows, dtype, too_large)
     except Exception as error:
         raise _fault(changed, f"does not run: {error}") from error
     if [t.shape for t in wanted] != [t.shape for t in got]:
         shapes = [[tuple(t.shape) for t in each] for each in (got, wanted)]
         raise _fault(changed, f"gives shapes {shapes[0]} instead of {shapes[1]}")
-    dtypes = {p.dtype for p in expected.parameters()} or {torch.float64}
-    close = max(CLOSE.get(dtype, 0.05) for dtype in dtypes)
+    close = max(CLOSE.get(each, 0.05) for each in {dtype, *(p.dtype for p in expected.parameters())})
     for a, b in zip(wanted, got, strict=True):
         scale = max(1.0, float(a.abs().max())) if a.numel() else 1.0
         if not too_large and not torch.allclose(a, b, rtol=0, atol=close * scale, equal_nan=True):
@@ -61,7 +64,7 @@ def _fault(changed: Sequence[str], what: str) -> ArgumentError:
     return ArgumentError(f"Argument `model` cannot be pruned at {names}: the smaller model {what}")
 
 
-def _outputs(model: nn.Module, x: Tensor, too_large: bool) -> list[Tensor]:
-    exact = (imitated(model) if too_large else exact_copy(model)).double().cpu().eval()
+def _outputs(model: nn.Module, x: Tensor, dtype: torch.dtype, too_large: bool) -> list[Tensor]:
+    exact = (imitated(model) if too_large else exact_copy(model)).to("cpu", dtype).eval()
     with torch.no_grad(), seeded(0):  # of a model that draws random numbers
-        return tensors_in(exact(x.double().cpu()))
+        return tensors_in(exact(x.to("cpu", dtype)))

@@ -11,7 +11,7 @@ from torch import nn
 from qbp.compression.pruning import prune
 from qbp.compression.rank import live_parameters
 from qbp.data import Dataset
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, check_count, check_seed
 from qbp.executors import Executor
 from qbp.executors import backend as executor_named
 from qbp.hardware.transfer import on_backend
@@ -50,6 +50,7 @@ def cost_of(model: nn.Module, *, backend: str | Executor | None = None, batch_si
         >>> {key: cost_of(qbp.hybrid(8, 2, seed=0))[key] for key in ("parameters", "rotations", "circuits")}
         {'parameters': 70, 'rotations': 28, 'circuits': 1824}
     """
+    check_count("batch_size", batch_size)
     layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
     row: Row = {"parameters": n_parameters(model), "live": n_parameters(model)}
     row |= dict.fromkeys(("rotations", "one_qubit", "two_qubit", "depth", "circuits"), 0)
@@ -142,8 +143,13 @@ def compression(
     Raises:
         ArgumentError: an argument does not fit.
     """
-    if not seeds or (isinstance(seeds, int) and seeds < 1):
-        raise ArgumentError(f"Argument `seeds` must be a positive integer, or seeds, but is {seeds!r}")
+    if not isinstance(seeds, Sequence):
+        check_count("seeds", seeds)
+        seeds = range(seeds)
+    if not seeds:
+        raise ArgumentError(f"Argument `seeds` must hold at least one seed, but is {seeds!r}")
+    for seed in seeds:
+        check_seed("seeds", seed)
     if isinstance(backend, str):
         backend = executor_named(backend, shots=shots)
     rows: list[Row] = []
@@ -151,7 +157,7 @@ def compression(
     tuned = dict(pruning.get("finetune") or {})
     epochs = training.get("epochs", 20) + rounds * (tuned.get("epochs", 20) if tuned else 0)
     finish = after or (lambda model: model)
-    for seed in range(seeds) if isinstance(seeds, int) else seeds:
+    for seed in seeds:
         full = build(seed)
         fit(full, train, **{"seed": seed, **training})
         options = {"seed": seed, "backend": backend, **pruning}

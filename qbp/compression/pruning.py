@@ -16,7 +16,7 @@ from qbp.compression.checking import check_same
 from qbp.compression.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains, prunable
 from qbp.compression.scores import SCORES, Gated, score
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, check_choice, check_count
+from qbp.errors import ArgumentError, check_choice, check_count, check_seed, check_share
 from qbp.executors import Executor
 from qbp.nn.flow import copied
 from qbp.nn.layer import QuantumLayer
@@ -92,6 +92,7 @@ def prune(
         (6, 3)
     """
     check_choice("by", by, [*SCORES, "exact"])
+    check_seed("seed", seed)
     if by == "exact":
         return _exact(model, None if data is None else data.x, seed)
     check_choice("schedule", schedule, SCHEDULES)
@@ -188,8 +189,7 @@ def _shares(amount: float | Mapping[str, float], what: str | Sequence[str]) -> d
     shares = dict(amount) if isinstance(amount, Mapping) else dict.fromkeys(kinds_of(what), amount)
     kinds_of(tuple(shares))
     for kind, share in shares.items():
-        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
-            raise ArgumentError(f"Argument `amount` must be a share in 0..1 for {kind!r}, but is {share!r}")
+        check_share(f"amount` for `{kind}", share, zero=True, one=True)
     return shares
 
 

@@ -232,7 +232,7 @@ def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     """Shapes of a row, the likeliest first."""
     for module in model.modules():
         if isinstance(module, QuantumLayer):
-            yield from ((n,) for n in (module.n_inputs, *module._circuits) if n is not None)
+            yield from ((n,) for n in (module.n_inputs, *reversed(module._circuits)) if n is not None)
         for name in ("in_features", "num_features"):
             if isinstance(width := getattr(module, name, None), int) and width > 0:
                 yield (width,)

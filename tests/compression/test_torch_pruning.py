@@ -88,3 +88,22 @@ def test_what_is_not_measured_is_not_run():
 
     with pytest.raises(ArgumentError, match="`layer`"):
         drop_outputs(qbp.QuantumLayer(probabilities, {}, n_inputs=2), [0])
+
+
+def test_every_head_keeps_its_outputs():
+    """Also one that was registered before what it reads."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Linear(6, 2), nn.Linear(6, 3)
+            self.stem, self.middle = nn.Linear(8, 6), nn.Linear(6, 6)
+
+        def forward(self, x):
+            h = torch.tanh(self.middle(torch.tanh(self.stem(x))))
+            return torch.sigmoid(self.left(h)), self.right(h)
+
+    model = Heads()
+    assert {id(layer) for layer in torch_pruning_options(model)["ignored_layers"]} == {id(model.left), id(model.right)}
+    small = pruned(model, torch_pruning_options)
+    assert [y.shape for y in small(torch.zeros(1, 8))] == [(1, 2), (1, 3)] and small.stem.out_features == 3

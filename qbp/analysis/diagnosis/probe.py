@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.data import Dataset
+from qbp.nn.flow import exact_copy
 from qbp.nn.layer import QuantumLayer
 from qbp.training.checkpoint import History
 from qbp.training.metrics import Loss, objective
@@ -121,7 +121,7 @@ def look(model: nn.Module, data: Dataset, history: History | None, loss: str | L
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:ROWS]
     some = data.subset(rows.tolist())
     some = replace(some, x=some.x.double(), y=some.y.double() if some.y.is_floating_point() else some.y)
-    replica = exact(model, some.x)
+    replica = exact_copy(model).cpu().double()
     stages: list[Stage] = []
     hooks = []
     for name, module in replica.named_modules():
@@ -138,35 +138,6 @@ def look(model: nn.Module, data: Dataset, history: History | None, loss: str | L
     value = objective(some, loss)(outputs, some.y).item()
     constant = constant_loss(some, loss, outputs.shape[1])
     return Probe(replica, some, outputs, tuple(stages), history, value, constant, seed)
-
-
-def exact(model: nn.Module, x: Tensor) -> nn.Module:
-    """A copy of the model whose circuits run on the native engine, without shots, noise, or a device to pay for."""
-    layers = [m for m in model.modules() if isinstance(m, QuantumLayer) and m.executor is not None]
-    standing = {id(layer): _StandIn(layer) for layer in layers}
-    with torch.no_grad():
-        copy.deepcopy(model, dict(standing)).cpu().double().eval()(x)  # so that every layer's number of inputs is known
-    replaced: dict[int, Any] = {}
-    for layer in layers:
-        weights = {name: tensor.detach().cpu() for name, tensor in layer.qnode_weights.items()}
-        made = QuantumLayer(layer.circuit_for(standing[id(layer)].n_inputs), init_method=weights)
-        for name, tensor in layer.qnode_weights.items():
-            made.qnode_weights[name].requires_grad_(tensor.requires_grad)
-        replaced[id(layer)] = made
-    return copy.deepcopy(model, replaced).cpu().double().eval()
-
-
-class _StandIn(nn.Module):
-    """Takes the place of a quantum layer, and only says how many inputs it gets."""
-
-    def __init__(self, layer: QuantumLayer):
-        super().__init__()
-        self.n_inputs = 0
-        self._outputs = () if layer.circuit.is_scalar else (layer.n_outputs or 0,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.n_inputs = x.shape[-1]
-        return x.new_zeros(*x.shape[:-1], *self._outputs)
 
 
 def constant_loss(data: Dataset, loss: str | Loss | None, n_outputs: int | None = None) -> float:
