@@ -35,24 +35,26 @@ Seen = dict[str, list[Tensor]]
 class Foresight:
     """Watches the inputs of the quantum layers of a model that is run to be counted.
 
-    Beside it run two copies: one whose circuits give other results, and one whose trainable weights, statistics and
-    random numbers are others too. What is equal in all three is known.
+    Beside it run copies: one whose circuits give other results, and two whose trainable weights, statistics and random
+    numbers are others too. What is equal in all of them is known.
 
     Args:
         model: to be counted; its executors run nothing.
         layers: its quantum layers.
+        trains: whether its weights will move.
 
     Attributes:
         sure: whether all inputs so far were known, so that the count is exact.
     """
 
-    def __init__(self, model: nn.Module, layers: list[QuantumLayer]):
+    def __init__(self, model: nn.Module, layers: list[QuantumLayer], *, trains: bool):
         self.sure, self.model = True, model
         self._known: dict[tuple[str, int, bool], list[Tensor]] = {}  # inputs that only the data decide
         names = {id(module): name for name, module in model.named_modules()}
-        self._seen: tuple[Seen, Seen] = ({}, {})
+        self._seen: list[Seen] = [{} for _ in range(3 if trains else 1)]
         memo = {id(layer.executor): layer.executor for layer in layers}
-        self._others = tuple(_other(model, dict(memo), seen, moved=i == 1) for i, seen in enumerate(self._seen))
+        moves = (0.0, 2.0, -2.0)
+        self._others = [_other(model, dict(memo), *each) for each in zip(self._seen, moves, strict=False)]
         self._batch = torch.empty(0)
         self._training = False
         for layer in layers:
@@ -74,7 +76,7 @@ class Foresight:
             seen.clear()
             other.train(self.model.training)
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                if seen is self._seen[1]:
+                if seen is not self._seen[0]:
                     torch.manual_seed(1)
                 other(batch)
         self._batch, self._training = batch, training
@@ -84,8 +86,9 @@ class Foresight:
 
     def _forward(self, forward: Any, name: str, x: Tensor) -> Tensor:
         others = [seen[name].pop(0) if seen.get(name) else None for seen in self._seen]
-        of_results, of_weights = (other is None or not _equal(x, other) for other in others)
-        if of_results or (of_weights and not self._stays_apart(x, others[1])):
+        of_results, *others_differ = [other is None or not _equal(x, other) for other in others]
+        of_weights = any(others_differ)
+        if of_results or (of_weights and not self._stays_apart(x, others[1:])):
             self.sure = False
             rows = _different_rows(x)
             x = rows + (x - x.detach()) if x.requires_grad else rows
@@ -96,11 +99,12 @@ class Foresight:
             outputs: Tensor = forward(x)
         return outputs
 
-    def _stays_apart(self, x: Tensor, other: Tensor | None) -> bool:
-        if other is None or not _keeps_apart(x.grad_fn):
+    def _stays_apart(self, x: Tensor, others: list[Tensor | None]) -> bool:
+        if not _keeps_apart(x.grad_fn):
             return False
         n_rows = len(torch.unique(self._batch.flatten(1), dim=0))
-        return all(len(torch.unique(each.detach().flatten(1), dim=0)) == n_rows for each in (x, other))
+        seen = [x, *(other for other in others if other is not None)]
+        return all(len(torch.unique(each.detach().flatten(1), dim=0)) == n_rows for each in seen)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -132,8 +136,8 @@ def _different_rows(x: Tensor) -> Tensor:
     return rows.to(x if x.is_floating_point() else torch.empty(0))
 
 
-def _other(model: nn.Module, memo: dict[int, Any], seen: Seen, *, moved: bool) -> nn.Module:
-    """A copy of the model whose circuits give random results; with `moved` weights and statistics are others too."""
+def _other(model: nn.Module, memo: dict[int, Any], seen: Seen, move: float) -> nn.Module:
+    """A copy of the model whose circuits give random results, and whose weights and statistics have moved."""
     other = copy.deepcopy(model, memo)
     draws = torch.Generator().manual_seed(0)
     for name, module in other.named_modules():
@@ -142,11 +146,12 @@ def _other(model: nn.Module, memo: dict[int, Any], seen: Seen, *, moved: bool) -
             executor.runner, executor.generator = _random_results, None
             module._executor = executor
             module.forward = partial(_note, module.forward, seen, name)  # type: ignore[method-assign]
-    if moved:
+    if move:
         with torch.no_grad():
             for weight in other.parameters():
-                if weight.requires_grad:
-                    weight.add_(torch.randn(weight.shape, generator=draws).to(weight), alpha=0.1)
+                if weight.requires_grad:  # farther than initial weights are apart
+                    fan_in = weight[0].numel() if weight.ndim > 1 else 4
+                    weight.add_(torch.randn(weight.shape, generator=draws).to(weight), alpha=move * fan_in**-0.5)
             for buffer in other.buffers():
                 if buffer.is_floating_point():
                     buffer.mul_(1 + 0.1 * torch.rand(buffer.shape, generator=draws).to(buffer))

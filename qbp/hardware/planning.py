@@ -80,8 +80,9 @@ def plan(
         executor.runner, executor.transpiles = meter, False
         layer.set_backend(executor)
     with seeded(seed, counted):
-        foresight = Foresight(counted, layers)
-        if training is None and epochs is None:
+        trains = training is not None or epochs is not None
+        foresight = Foresight(counted, layers, trains=trains)
+        if not trains:
             counted.eval()
             for part in place(counted, data)[0].split(batch_size or 1024):
                 foresight.run(part, training=False)

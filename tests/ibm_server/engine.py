@@ -8,8 +8,14 @@ import importlib
 import json
 import math
 
-from ibm_server.devices import Device, JobFailure, Meter, compact
+from ibm_server.devices import Device, JobFailure, Meter, compact, crossings
 from ibm_server.messages import now
+
+MAX_STATEVECTOR = 24
+"""Wires of a state vector (256 MiB); wider circuits are simulated as matrix product states."""
+
+MAX_CROSSINGS = 6
+"""Two-qubit gates across any cut of a circuit that is wider than that."""
 
 ENGINES = ("exact", "shots", "noisy")
 
@@ -315,7 +321,7 @@ class Engine:
         """Expectation values of Pauli ``terms`` for every parameter set: array (sets, terms)."""
         import numpy as np
         from qiskit.quantum_info import Pauli
-        from qiskit_aer import AerSimulator
+        from qiskit_aer import library  # noqa: F401 - gives circuits their save instructions
 
         sets = values.reshape(int(np.prod(values.shape[:-1], dtype=int)), values.shape[-1])
         out = np.ones((len(sets), len(terms)))
@@ -328,7 +334,7 @@ class Engine:
             letters = term[::-1]
             label = "".join(letters[q] for q in order)[::-1]
             small.save_expectation_value(Pauli(label), range(len(order)), label=f"t{i}")
-        simulator = AerSimulator(method="statevector", max_parallel_threads=1)
+        simulator = self._simulator([small])
         names = list(circuit.parameters)
         if names:
             binds = [{p: list(sets[:, k]) for k, p in enumerate(names)}]
@@ -385,37 +391,58 @@ class Engine:
     def _run_sampler(self, order: dict, device: Device, seed: int) -> str:
         from qiskit.primitives import BackendSamplerV2
         from qiskit.primitives.containers import PrimitiveResult, SamplerPubResult
-        from qiskit_aer import AerSimulator
 
-        if self.kind == "noisy":
-            backend = device.noisy_simulator()
-        else:
-            backend = AerSimulator(max_parallel_threads=1)
+        pubs = order["pubs"]
+        if self.kind != "noisy":
+            pubs = [(compact(circuit)[0], values, shots) for circuit, values, shots in pubs]
+        backend = device.noisy_simulator() if self.kind == "noisy" else self._simulator([pub[0] for pub in pubs])
         sampler = BackendSamplerV2(backend=backend, options={"seed_simulator": seed % (2**31)})
         results = []
-        for circuit, values, shots in order["pubs"]:
-            if self.kind != "noisy":
-                circuit, _ = compact(circuit)
+        for circuit, values, shots in pubs:
             pub = (circuit, values, shots) if circuit.num_parameters else (circuit, None, shots)
             data = sampler.run([pub]).result()[0].data
             results.append(SamplerPubResult(data, metadata={"circuit_metadata": {}}))
         return self._dump(PrimitiveResult(results, {"execution": {"execution_spans": []}, "version": 2}))
 
+    @staticmethod
+    def _on_touched_wires(item):
+        """The item with a circuit on the wires that it uses: a device has idle ones."""
+        small = copy.copy(item)
+        small.circuit = compact(item.circuit)[0]
+        return small
+
+    @staticmethod
+    def _simulator(circuits):
+        """State vectors up to 24 wires, matrix product states above."""
+        from qiskit_aer import AerSimulator
+
+        wide = [circuit for circuit in circuits if circuit.num_qubits > MAX_STATEVECTOR]
+        if not wide:
+            return AerSimulator(max_parallel_threads=1)
+        if max(map(crossings, wide)) > MAX_CROSSINGS:
+            raise JobFailure(
+                1010,
+                f"This double simulates {MAX_STATEVECTOR} wires, or circuits with at most {MAX_CROSSINGS} two-qubit "
+                "gates across any cut between neighbouring wires.",
+            )
+        return AerSimulator(method="matrix_product_state", max_parallel_threads=1)
+
     def _run_executor(self, order: dict, device: Device, seed: int) -> str:
         import numpy as np
         from ibm_quantum_schemas.common import CompressedTensorModel
-        from qiskit_aer import AerSimulator
         from qiskit_ibm_runtime.fake_provider.executor.run_quantum_program import run_quantum_program
         from qiskit_ibm_runtime.options_models.simulator import SimulatorOptions
 
         module = importlib.import_module(
             "ibm_quantum_schemas.executor.version_" + order["version"].lstrip("v").replace(".", "_")
         )
-        backend = device.fake if self.kind == "noisy" else AerSimulator()
+        program = copy.copy(order["quantum_program"])
+        backend = device.fake
+        if self.kind != "noisy":
+            program.items = [self._on_touched_wires(item) for item in program.items]
+            backend = self._simulator([item.circuit for item in program.items])
         started = now()
-        outcome = run_quantum_program(
-            backend, order["quantum_program"], SimulatorOptions(seed_simulator=seed % (2**31))
-        )
+        outcome = run_quantum_program(backend, program, SimulatorOptions(seed_simulator=seed % (2**31)))
         spans = [module.ChunkSpan(start=started, stop=now(), parts=[])]
         source = order["model"].quantum_program
         rng = np.random.default_rng(seed)

@@ -114,12 +114,19 @@ def compile_program(program: Program, backend: Any, options: Options, directory:
         raise CircuitError(
             f"A circuit of {program.n_qubits} qubits does not fit on {backend.name}, which has {backend.num_qubits}"
         )
-    key = repr((program, backend.name, options.optimization_level, options.seed_transpiler))
+    layout = options.initial_layout
+    if layout is not None and (len(layout) != program.n_qubits or max(layout) >= backend.num_qubits):
+        raise CircuitError(
+            f"Argument `initial_layout` must name one of the {backend.num_qubits} qubits of {backend.name} for each of "
+            f"{program.n_qubits} wires, but is {layout!r}"
+        )
+    chosen = [(name, getattr(options, name)) for name in options.changed(("initial_layout", "fractional_gates"))]
+    key = repr((program, backend.name, options.optimization_level, options.seed_transpiler, *chosen))
     path = None if directory is None else directory / f"circuit-{hashlib.sha256(key.encode()).hexdigest()[:16]}.qpy"
     if path is not None and path.exists():
         circuit = _load(path)
     else:
-        circuit = transpile(circuit_of(program), backend, options)
+        circuit = transpile(circuit_of(program), backend, options, layout)
         if path is not None:
             _save(circuit, path)
     return Compiled(program, circuit, tuple(circuit.layout.final_index_layout()), backend)
