@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Clifford, Expval, Probs, Program, wires_of
+from qbp.circuit.program import Clifford, Expval, Probs, Program
 from qbp.executors import Capabilities, Executor, Results, execute
 
 __all__ = ["Sampled", "measurement_groups"]
@@ -30,18 +30,23 @@ class Group:
     """What is read from the same shots.
 
     Attributes:
-        program: ends in the group's basis and measures the probabilities of its wires.
+        base: the program that is measured.
+        turns: what ends it in the group's basis.
+        wires: what is read then.
         words: for each Pauli word (output, coefficient, positions of its wires in the group's).
         probs: for each measurement of probabilities (its first output, positions of its wires).
     """
 
-    program: Program
+    base: Program
+    turns: tuple[Clifford, ...]
+    wires: tuple[int, ...]
     words: tuple[tuple[int, float, tuple[int, ...]], ...]
     probs: tuple[tuple[int, tuple[int, ...]], ...]
 
-    @property
-    def wires(self) -> tuple[int, ...]:
-        return wires_of(self.program.measurements)
+    @cached_property
+    def program(self) -> Program:
+        """The program with its turns, which measures the probabilities of the wires: not of any number of them."""
+        return replace(self.base, ops=self.base.ops + self.turns, measurements=(Probs(self.wires),))
 
 
 @lru_cache(maxsize=256)
@@ -77,10 +82,11 @@ def measurement_groups(program: Program) -> tuple[Group, ...]:
     for basis, words, probs in found:
         at = {w: i for i, w in enumerate(sorted(basis))}
         turns = tuple(Clifford(name, (w,)) for w in sorted(basis) for name in _TO_Z[basis[w]])
-        ends = replace(program, ops=program.ops + turns, measurements=(Probs(tuple(sorted(basis))),))
         groups.append(
             Group(
-                ends,
+                program,
+                turns,
+                tuple(sorted(basis)),
                 tuple((m, c, tuple(at[w] for w in wires)) for m, c, wires in words),
                 tuple((m, tuple(at[w] for w in wires)) for m, wires in probs),
             )

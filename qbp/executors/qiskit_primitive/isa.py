@@ -77,7 +77,7 @@ class Compiled:
         circuits = []
         for group in self.groups:
             turns = QuantumCircuit(self.circuit.num_qubits)
-            for op in group.program.ops[len(self.program.ops) :]:
+            for op in group.turns:
                 append(turns, op, {}, self.layout)
             if self.backend is not None:
                 turns = PassManager([Optimize1qGatesDecomposition(target=self.backend.target)]).run(turns)
