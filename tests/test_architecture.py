@@ -41,7 +41,13 @@ FLOOR = {name: i for i, line in enumerate(WINGS) for name in line.split()}
 # Where packages that are slow to import, or that not everybody has, may be imported at all; and where at the top.
 CONFINED = {
     "numba": {"executors/native"},
-    "pennylane": {"circuit/tracing/pennylane", "executors/pennylane_device", "nn/qnode", "cli"},
+    "pennylane": {
+        "circuit/tracing/pennylane",
+        "circuit/tracing/pennylane_gates",
+        "executors/pennylane_device",
+        "nn/qnode",
+        "cli",
+    },
     "qiskit": {
         *("circuit/tracing/qiskit", "circuit/tracing/qiskit_gates", "circuit/qasm"),
         *("executors/qiskit_primitive", "cli"),

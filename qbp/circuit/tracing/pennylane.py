@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qbp.circuit.gates import GATES, PENNYLANE, Step
 from qbp.circuit.lock import LOCK, random_states
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
-from qbp.circuit.tracing.controlled import controlled, exact_steps
+from qbp.circuit.tracing.constants import constant_of
+from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, matrix_sentence, record_operation, sentence
 from qbp.errors import ArgumentError, CircuitError, QbpError, UnsteadyError
 
 __all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
-
-_NOTHING = {"Identity", "GlobalPhase", "Barrier", "WireCut", "Snapshot"}
-
-_NOT_SCALAR = (
-    "A gate's parameter must be one number for each sample, but has {}: write the function for one sample (inputs[i]) "
-    "or with a leading ellipsis (inputs[..., i])"
-)
 
 _SIZES = (*range(1, 65), *(n * n for n in range(9, 33)), *(2**n for n in range(7, 13)), 3072)
 """Numbers of inputs to try: all small ones, square images, amplitudes."""
@@ -120,12 +111,24 @@ def _call(
     return qml.tape.QuantumScript.from_queue(queue), result
 
 
-def _numbers(
-    n_inputs: int, weight_shapes: Mapping[str, tuple[int, ...]], batched: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Inputs and weights to try a function with."""
-    inputs = torch.full((n_inputs,), max(1, n_inputs) ** -0.5)  # normalised, for amplitudes
-    return inputs[None] if batched else inputs, {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+def _tape_of_numbers(
+    function: Callable[..., Any],
+    n_inputs: int,
+    weight_shapes: Mapping[str, tuple[int, ...]],
+    batched: bool,
+    input_arg: str,
+) -> Any:
+    """The tape of a function called with numbers: normalised ones, for amplitudes, or else one of zeros and ones, for
+    basis states. What the first call raises is raised if both fail."""
+    first: Exception | None = None
+    for inputs in (torch.full((n_inputs,), max(1, n_inputs) ** -0.5), torch.eye(1, n_inputs)[0]):
+        weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+        try:
+            return _call(function, inputs[None] if batched else inputs, weights, input_arg)[0]
+        except Exception as error:  # whatever the user's code raises
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _check_steady(
@@ -138,7 +141,7 @@ def _check_steady(
     """Raise `CircuitError` where the function is another at each call."""
     before, tapes = random_states(), []
     for _ in range(2):
-        tape, _result = _call(function, *_numbers(n_inputs, weight_shapes, batched), input_arg)
+        tape = _tape_of_numbers(function, n_inputs, weight_shapes, batched, input_arg)
         gates = [(type(op), op.wires, [np.asarray(d).tolist() for d in op.data]) for op in tape.operations]
         tapes.append((gates, str(tape.measurements)))
     if random_states() != before:
@@ -158,9 +161,9 @@ def takes_batch(
     single: Exception | None = None
     for batched in (False, True):
         try:
-            tape, _ = _call(function, *_numbers(n_inputs, weight_shapes, batched), input_arg)
+            tape = _tape_of_numbers(function, n_inputs, weight_shapes, batched, input_arg)
             if tape.batch_size not in (None, 1):
-                raise ArgumentError(_NOT_SCALAR.format(f"{tape.batch_size} numbers"))
+                raise ArgumentError(NOT_SCALAR.format(f"{tape.batch_size} numbers"))
             return batched
         except Exception as error:  # whatever the user's code raises
             if batched:
@@ -201,7 +204,7 @@ def trace_pennylane(
             raise ArgumentError("The circuit has no wires")
         wire_map = {label: w for w, label in enumerate(labels)}
         for op in tape.operations:
-            _record_operation(recorder, op, wire_map)
+            record_operation(recorder, op, wire_map)
         returned = list(result) if isinstance(result, (list, tuple)) else [result]
         if not returned or not all(isinstance(m, qml.measurements.MeasurementProcess) for m in returned):
             raise ArgumentError(
@@ -248,114 +251,6 @@ def _labels(tape: Any) -> list[Any]:
     return used + rest
 
 
-def _record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], inverse: bool = False) -> None:
-    import pennylane as qml
-
-    if op.name in _NOTHING:
-        return
-    wires = tuple(wire_map[w] for w in op.wires)
-    if op.name in PENNYLANE:
-        recorder.gate(PENNYLANE[op.name], wires, [_scalar(p) for p in op.parameters], inverse)
-    elif op.name in ("MultiRZ", "PauliRot"):
-        word = op.hyperparameters.get("pauli_word", "Z" * len(wires))
-        kept, on = sparse_word(dict(zip(range(len(wires)), word, strict=True)))
-        if kept:
-            angle = _scalar(op.parameters[0])
-            recorder.gate(kept, [wires[w] for w in on], [-angle if inverse else angle])
-    elif isinstance(op, qml.StatePrep) and not inverse:
-        vector = torch.as_tensor(op.parameters[0])
-        recorder.start(
-            vector.reshape(-1),
-            wires,
-            not (op.hyperparameters["normalize"] or op.hyperparameters["pad_with"] is not None),
-        )
-    elif op.name in ("BasisState", "BasisEmbedding"):
-        bits = torch.as_tensor(op.parameters[0]).reshape(-1)
-        exact = bits if bits.is_floating_point() else bits.double()  # pi in float32 is too short
-        for wire, bit in zip(wires, exact, strict=True):
-            recorder.gate(GATES["RX"], (wire,), [bit * math.pi])
-    elif isinstance(op, qml.ops.op_math.Adjoint):
-        _record_operation(recorder, op.base, wire_map, not inverse)
-    elif isinstance(op, qml.ops.op_math.Controlled) and op.parameters:
-        controls = dict(zip(op.control_wires, op.control_values, strict=True))
-        _record_controlled(recorder, op.base, controls, wire_map, inverse)
-    elif isinstance(op, qml.ops.op_math.Exp):
-        _record_exponential(recorder, op, wire_map, inverse)
-    elif isinstance(op, qml.operation.Channel) or type(op).__name__ in (
-        "MidMeasure",
-        "MidMeasureMP",
-        "Conditional",
-    ):
-        raise CircuitError(f"{op.name} is not a unitary gate, and cannot be part of a program")
-    elif op.has_decomposition:
-        with qml.QueuingManager.stop_recording():
-            parts = op.decomposition()
-        for part in reversed(parts) if inverse else parts:
-            _record_operation(recorder, part, wire_map, inverse)
-    else:
-        raise CircuitError(f"Gate {op.name} is not in qbp's table and has no decomposition")
-
-
-def _record_controlled(
-    recorder: Recorder, op: Any, controls: dict[Any, bool], wire_map: Mapping[Any, int], inverse: bool
-) -> None:
-    """`op` under controls, its global phase included."""
-    import pennylane as qml
-
-    if not op.parameters:
-        gate = qml.ctrl(op, list(controls), list(controls.values()))
-        return _record_operation(recorder, gate, wire_map, inverse)
-    if isinstance(op, qml.ops.op_math.Adjoint):
-        return _record_controlled(recorder, op.base, controls, wire_map, not inverse)
-    if isinstance(op, qml.ops.op_math.Controlled):
-        more = dict(zip(op.control_wires, op.control_values, strict=True))
-        return _record_controlled(recorder, op.base, controls | more, wire_map, inverse)
-    steps = exact_steps(op.name)
-    if op.name in ("MultiRZ", "PauliRot"):
-        word = op.hyperparameters.get("pauli_word", "Z" * len(op.wires))
-        steps = (Step(*sparse_word(dict(enumerate(word))), param=0),)
-    if steps is not None:
-        wires = [] if op.name == "GlobalPhase" else list(op.wires)
-        gate = controlled(steps, len(wires), [bool(v) for v in controls.values()])
-        on = [wire_map[w] for w in (*controls, *wires)]
-        return recorder.gate(gate, on, [_scalar(p) for p in op.parameters], inverse)
-    if not op.has_decomposition:
-        raise CircuitError(f"Gate {op.name} under controls is not in qbp's table and has no decomposition")
-    with qml.QueuingManager.stop_recording():
-        parts = op.decomposition()
-    for part in reversed(parts) if inverse else parts:
-        _record_controlled(recorder, part, controls, wire_map, inverse)
-
-
-def _record_exponential(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], inverse: bool) -> None:
-    """``exp(-i t G)``, a product of rotations where the Pauli words of G commute."""
-    import pennylane as qml
-
-    words = {word: c for word, c in (op.base.pauli_rep or {}).items() if word}
-    if op.base.pauli_rep is None or any(not a.commutes_with(b) for a, b in combinations(words, 2)):
-        raise CircuitError(f"{op} is no product of rotations, as its Pauli words do not commute: use TrotterProduct")
-    if not words:
-        return  # a global phase
-    if isinstance(op, qml.ops.op_math.Evolution):
-        time = _scalar(op.param)
-    elif isinstance(op.coeff, Tensor) or complex(op.coeff).real:
-        raise CircuitError(f"{op} is not known to be unitary: write qml.evolve(operator, t) for exp(-i t operator)")
-    else:
-        time = -complex(op.coeff).imag
-    for word, coefficient in words.items():
-        kept, on = sparse_word({wire_map[w]: letter for w, letter in word.items()})
-        recorder.gate(kept, on, [(-2 if inverse else 2) * complex(coefficient).real * time])
-
-
-def _scalar(parameter: Any) -> Any:
-    """A gate's parameter as a tensor or number without axes."""
-    if isinstance(parameter, Tensor):
-        if parameter.numel() != 1:
-            raise ArgumentError(_NOT_SCALAR.format(f"shape {tuple(parameter.shape)}"))
-        return parameter.reshape(())
-    return float(parameter)
-
-
 def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Measurement:
     """A PennyLane measurement as one of qbp."""
     kind = type(measured).__name__
@@ -372,18 +267,20 @@ def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Me
 
 def expval(observable: Any, wire_map: Mapping[Any, int]) -> Expval:
     """The expectation value of a PennyLane observable, as a weighted sum of Pauli words."""
-    import pennylane as qml
-
-    sentence = observable.pauli_rep
-    if sentence is None and observable.has_matrix and len(observable.wires) <= 8:
-        sentence = qml.pauli_decompose(observable.matrix(), wire_order=observable.wires, pauli=True)
-    if sentence is None:
+    words = sentence(observable)
+    if words is None and observable.has_matrix and len(observable.wires) <= 8:
+        words = matrix_sentence(observable)
+    if words is None:
         raise CircuitError(f"Observable {observable} is not a weighted sum of Pauli words")
     terms = []
-    for word, coefficient in sentence.items():
-        if isinstance(coefficient, Tensor) and coefficient.requires_grad:
-            raise CircuitError("The coefficients of an observable must be plain numbers, not trainable")
-        value = complex(coefficient)
+    for word, coefficient in words.items():
+        number = constant_of(coefficient) if isinstance(coefficient, Tensor) else coefficient
+        if number is None or (isinstance(coefficient, Tensor) and coefficient.requires_grad):
+            raise CircuitError(
+                "The coefficients of an observable must be plain numbers, not weights or inputs: measure the words one "
+                "by one and weigh the outputs in torch"
+            )
+        value = complex(number)
         if abs(value.imag) > 1e-12:
             raise CircuitError(f"Observable {observable} has the complex coefficient {value}")
         letters, wires = sparse_word({wire_map[w]: letter for w, letter in word.items()})

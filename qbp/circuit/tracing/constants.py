@@ -1,0 +1,49 @@
+"""Values of what does not depend on inputs or weights, while a function is traced with tensors that have no values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+__all__ = ["constant_of"]
+
+
+def constant_of(tensor: Tensor) -> Tensor | None:
+    """The values of a traced tensor, found by running the operations that it came from; None where it depends on an
+    argument of the traced function."""
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    if not isinstance(tensor, FakeTensor):
+        return tensor.detach()
+    mode = get_proxy_mode()
+    slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, default=None)
+    if mode is None or slot is None:
+        return None
+    with torch.no_grad(), _disable_current_modes():
+        return _run(slot.proxy.node, mode.tracer.root, {})
+
+
+def _run(node: Node, root: Any, values: dict[Node, Any]) -> Any:
+    """What a node of the graph computes, None where that needs an argument."""
+    order, todo = [], [node]
+    while todo:
+        current = todo.pop()
+        if current.op == "placeholder":
+            return None
+        order.append(current)
+        todo += current.all_input_nodes
+    for current in reversed(order):
+        if current in values:
+            continue
+        if current.op == "get_attr":
+            values[current] = getattr(root, str(current.target))
+        else:
+            args, kwargs = torch.fx.node.map_arg((current.args, current.kwargs), lambda n: values[n])
+            target: Any = current.target
+            values[current] = target(*args, **kwargs)
+    return values[node]
