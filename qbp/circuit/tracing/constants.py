@@ -19,13 +19,14 @@ def constant_of(tensor: Tensor) -> Tensor | None:
     from torch.utils._python_dispatch import _disable_current_modes
 
     if not isinstance(tensor, FakeTensor):
-        return tensor.detach()
+        with _disable_current_modes():
+            return tensor.detach()
     mode = get_proxy_mode()
     slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, default=None)
     if mode is None or slot is None:
         return None
     with torch.no_grad(), _disable_current_modes():
-        return _run(slot.proxy.node, mode.tracer.root, {})
+        return _run(slot.proxy.node, getattr(mode.tracer, "root", None), {})
 
 
 def _run(node: Node, root: Any, values: dict[Node, Any]) -> Any:

@@ -1,5 +1,5 @@
-"""PennyLane's operations as rotations and Clifford gates: by the gate table, by their decompositions, as exponentials, or
-as constant matrices."""
+"""PennyLane's operations as rotations and Clifford gates: by the gate table, by their decompositions, as exponentials,
+or as constant matrices."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def _power(op: Any) -> list[Any] | None:
         return None
     with qml.QueuingManager.stop_recording():
         try:
-            return list(op.base.pow(op.z))
+            powers = op.base.pow(op.z)
+            return list(powers) if isinstance(powers, (list, tuple)) else [powers]
         except qml.operation.PowUndefinedError:
             if op.z != int(op.z):
                 return None
@@ -188,6 +189,8 @@ def _record_exponential(
         raise CircuitError(f"{op} is the exponential of what is no weighted sum of Pauli words")
     if isinstance(op, qml.ops.op_math.Evolution):
         time = _scalar(op.param)
+    elif isinstance(op.coeff, Tensor) and op.coeff.is_complex() and not any(words):  # a phase
+        time = -_scalar(op.coeff).imag
     elif isinstance(op.coeff, Tensor) or complex(op.coeff).real:
         raise CircuitError(f"{op} is not known to be unitary: write qml.evolve(operator, t) for exp(-i t operator)")
     else:
@@ -253,8 +256,13 @@ def matrix_sentence(operator: Any) -> dict[Any, Any]:
 
 def _constants(op: Any) -> list[Any] | None:
     """The values of an operation's parameters, None if one of them depends on inputs or weights."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
     values = [constant_of(p) if isinstance(p, Tensor) else p for p in op.data]
-    return None if any(v is None for v in values) else [v.numpy() if isinstance(v, Tensor) else v for v in values]
+    if any(value is None for value in values):
+        return None
+    with _disable_current_modes():
+        return [value.numpy() if isinstance(value, Tensor) else value for value in values]
 
 
 def _matrix(op: Any, values: list[Any]) -> np.ndarray:
