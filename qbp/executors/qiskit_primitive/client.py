@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from json import JSONDecodeError
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class IBM:
             try:
                 self._service = QiskitRuntimeService()
             except Exception as error:  # of many kinds, whose texts may hold what was sent
-                if _status(error) not in (None, 400, 401, 403) or isinstance(error, OSError):
+                if _status(error) not in (None, 400, 401, 403) or _spoilt(error):
                     raise
                 raise ArgumentError(
                     f"Backend {self.name!r} needs an account of IBM Quantum ({type(error).__name__}): save it once "
@@ -82,7 +83,7 @@ class IBM:
                 self._backend = self.service.backend(self.device, use_fractional_gates=self.fractional_gates)
             except QiskitBackendNotFoundError as error:
                 known = sorted(backend.name for backend in self.service.backends())
-                if not known:
+                if not known or self.device in known:  # its description was spoilt on the way
                     raise
                 raise ArgumentError(
                     f"Argument `backend` must be 'ibm:' and one of {', '.join(known)}, but is {self.name!r}"
@@ -200,7 +201,12 @@ class IBM:
         if isinstance(error, refused) or status == 401:
             self._service, self._backend = self._given, None  # a new service asks for a new token
             return self._given is None
-        if isinstance(error, UnreadableError | OSError) or status in (408, 425, 429) or (status or 0) >= 500:
+        if (
+            isinstance(error, UnreadableError | OSError)
+            or _spoilt(error)
+            or status in (408, 425, 429)
+            or (status or 0) >= 500
+        ):
             return True
         lasting = (
             exceptions.RuntimeJobFailureError,
@@ -238,6 +244,15 @@ class IBM:
 
     def _job(self, job_id: str) -> Any:
         return self.service.job(job_id)
+
+
+def _spoilt(error: BaseException | None) -> bool:
+    """Whether an error of the client comes from an answer that was cut off, or is no JSON."""
+    while error is not None:
+        if isinstance(error, OSError | JSONDecodeError) and _status(error) is None:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _status(error: BaseException | None) -> int | None:
