@@ -227,10 +227,15 @@ class AngleMap:
         # Not every operation can be run on no sample at all.
         return run(inputs, weights) if len(inputs) else run(inputs.new_zeros(1, self.n_inputs), weights)[:0]
 
+    @property
+    def graphs(self) -> tuple[GraphModule | None, ...]:
+        """Those of batched angles, of shared angles and of amplitudes."""
+        return self.batched_graph, self.shared_graph, self.amplitudes_graph
+
     def describe(self) -> tuple[object, ...]:
         """Everything that the angles are made of, as values with a `repr`."""
-        graphs = (self.batched_graph, self.shared_graph, self.amplitudes_graph)
-        return (self.inputs, self.weights, self.shared, *(graph.code if graph else None for graph in graphs))
+        parts = (graphs.describe(graph) if graph else None for graph in self.graphs)
+        return (self.inputs, self.weights, self.shared, *parts)
 
     def needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         """For each angle (K,) whether it is a function of what wants a gradient: of the inputs, of the weights."""

@@ -6,6 +6,7 @@ The functions here are those of one sample, ``(inputs (I,), weights (P,)) -> ten
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "affine_nodes",
     "cast",
     "dependencies",
+    "describe",
     "extract",
     "functional",
     "outputs",
@@ -98,6 +100,22 @@ def _keeps_affine(node: Node, varies: set[Node]) -> bool:
     if node.target not in (_aten.div.Tensor, _aten.div.Scalar, _aten.index.Tensor):
         return False
     return varies == {node.args[0]} and node.args[1] is not node.args[0]
+
+
+def describe(graph: GraphModule) -> str:
+    """What a traced function computes, whatever its steps are called: equal for functions that compute the same."""
+    numbers = {node: f"%{k}" for k, node in enumerate(graph.graph.nodes)}
+    lines = []
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            constant = getattr(graph, node.target)
+            lines.append(f"constant {constant.dtype} {constant.tolist()}")
+        else:
+            target = node.target if node.op == "call_function" else ""
+            kwargs = {key: value for key, value in node.kwargs.items() if key != "memory_format"}
+            args = torch.fx.node.map_aggregate((node.args, kwargs), lambda a: numbers[a] if isinstance(a, Node) else a)
+            lines.append(f"{node.op} {target} {args}")
+    return re.sub(r" at 0x[0-9a-f]+", "", "\n".join(lines))
 
 
 def outputs(graph: GraphModule) -> list[Node]:

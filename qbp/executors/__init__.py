@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
     from qbp.executors.qiskit_primitive.options import Options
@@ -29,6 +29,7 @@ __all__ = [
     "Results",
     "backend",
     "capabilities_of",
+    "check_trusted",
     "execute",
     "has_adjoint",
 ]
@@ -221,6 +222,40 @@ def backend(
     from qbp.executors.pennylane_device import PennyLaneDevice
 
     return PennyLaneDevice(spec, shots=shots, generator=generator)
+
+
+# Names that import nothing but what qbp, PennyLane and Qiskit bring along, and connect to nothing.
+PLAIN = ("auto", "native", "dense", "qiskit", "aer")
+PENNYLANE = ("default.qubit", "default.mixed", "default.clifford", "default.tensor", "null.qubit", "reference.qubit")
+
+
+def check_trusted(spec: Any, source: str, trust: bool) -> None:
+    """Refuse a backend's name that comes from a file, where it would run more than simulators do, unless trusted.
+
+    Args:
+        spec: the name, as in `backend`.
+        source: which file names it, as in "The model in small.safetensors".
+        trust: whether the user has said that the file is to be trusted.
+
+    Raises:
+        ConfigError: the name is no text, or would import, load or connect to something; it says what.
+    """
+    if not isinstance(spec, str):
+        raise ConfigError(f"{source} must have a name as its backend, but has a {type(spec).__name__}")
+    kind, colon, name = spec.partition(":")
+    lightning = not colon and kind.startswith("lightning.") and kind.count(".") == 1
+    if trust or spec in PLAIN or spec in PENNYLANE or lightning or (kind == "fake" and colon):
+        return
+    if kind == "ibm":
+        does = "connect to IBM Quantum with your account"
+    elif colon:
+        does = f"import the module {kind!r} and call its {name!r}"
+    else:
+        does = f"load the PennyLane plugin {spec!r}"
+    raise ConfigError(
+        f"{source} names the backend {spec[:80]!r}, which would {does[:200]}: if you trust it, say so (`trust=True`, "
+        "or `--trust` on the command line), or name another backend"
+    )
 
 
 def _simulator(name: str) -> Executor:

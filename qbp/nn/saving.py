@@ -1,31 +1,36 @@
 """Models as files: structure, circuits and weights in one safetensors file. Loading runs no code of the file.
 
 A pruned or distilled model has no function and no config to build it from: its circuit is kept as data, ops and angles.
+A module that stands in several places is kept once, and so is a weight that several modules share.
 """
 
 from __future__ import annotations
 
-import operator
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.fx import Graph, GraphModule, Node
+from torch import Tensor, nn
 
-from qbp.circuit.angles import AngleMap, Terms
-from qbp.circuit.program import Clifford, Expval, Op, Probs, Program, Rotation
-from qbp.circuit.tracing import Circuit
-from qbp.errors import ConfigError
-from qbp.executors import capabilities_of
+from qbp.circuit import stored
+from qbp.errors import ConfigError, QbpError, check_choice
+from qbp.executors import capabilities_of, check_trusted
+from qbp.executors.dense import Dense
+from qbp.gradients.autograd import DIFF_METHODS
+from qbp.gradients.stateful import STATEFUL
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
+from qbp.nn.seeding import seeded
+from qbp.nn.stand_ins import elsewhere, random_rows, widths
 from qbp.storage.container import load_state, save_state
 
 __all__ = ["MODULES", "load_model", "save_model"]
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 knew neither shared modules nor rows
 
 # Modules that a file may hold, by name, with the arguments that make another one like it.
 MODULES: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
@@ -43,17 +48,54 @@ MODULES: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
 }
 
 
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _is_axis(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -64 <= value < 64
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+# What the arguments of modules may be, by their names.
+ARGUMENTS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("in_features", "out_features", "num_features"), _is_size),
+    **dict.fromkeys(("start_dim", "end_dim"), _is_axis),
+    **dict.fromkeys(("negative_slope", "alpha", "eps", "scale", "p"), _is_number),
+    **dict.fromkeys(("bias", "affine", "track_running_stats"), lambda value: isinstance(value, bool)),
+    "dim": lambda value: value is None or _is_axis(value),
+    "momentum": lambda value: value is None or _is_number(value),
+    "approximate": lambda value: value in ("none", "tanh"),
+}
+
+MOST_CALLS = 10_000
+"""Modules that a row passes, each as often as it is called."""
+
+ROWS = 3
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""How far outputs of the rows in a file may be from what they were, relative to the largest; of other dtypes 0.05."""
+
+MOST_WORK = 2**20
+"""What one row may take for rows to be kept or checked: weights of linear layers, amplitudes times rotations."""
+
+
 def save_model(model: nn.Module, path: str | Path) -> None:
     """Write a model of `Sequential`s, quantum layers and the modules of `MODULES` to one file, atomically.
 
-    Of a quantum layer the circuit, the weights, the names of backend and gradient rule and the shots are kept.
+    Of a quantum layer the circuit, the weights, the names of backend and gradient rule and the shots are kept. Modules
+    and weights that are shared stay shared. The file also holds a few random rows (none of the user's data) with the
+    model's outputs, which loading checks.
 
     Args:
         model: the model.
         path: where to, as in "small.safetensors".
 
     Raises:
-        ConfigError: the model holds another kind of module, or a QNode that runs itself.
+        ConfigError: the model holds what a file cannot hold: another kind of module, hooks, a QNode that runs itself,
+            a gradient rule of the user's own; or weights that share memory without being one parameter.
 
     Example:
         >>> import tempfile, qbp
@@ -63,237 +105,274 @@ def save_model(model: nn.Module, path: str | Path) -> None:
         True
     """
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    state = {"format": "model", "version": VERSION, "frozen": frozen}
-    save_state(path, state | {"model": _to_data(model, "model"), "weights": dict(model.state_dict())})
+    structure = _to_data(model, "", {})
+    weights, ties = _weights(model)
+    state = {"format": "model", "version": VERSION, "frozen": frozen, "model": structure, "weights": weights}
+    save_state(path, state | {"ties": ties, "rows": _rows(model)})
 
 
-def load_model(path: str | Path, *, backend: Any = None) -> nn.Module:
+def load_model(path: str | Path, *, backend: Any = None, trust: bool = False) -> nn.Module:
     """Read what `save_model` wrote.
 
     Args:
         path: the file.
         backend: where the circuits run, instead of where they ran when the model was saved.
+        trust: whether the file may name a backend that has to be imported ("package.module:Thing"), that is a plugin
+            of PennyLane's, or that uses your account ("ibm:NAME").
 
     Returns:
         The model, in training mode, on the CPU.
 
     Raises:
-        ConfigError: the file is missing, damaged or not a model.
+        ConfigError: the file is missing, damaged or not a model; it names a backend that wants `trust`; or the model
+            gives other outputs than it did when it was saved.
         ArgumentError: the backend is unknown.
     """
     state = load_state(path)
-    if state.get("format") != "model" or state.get("version") != VERSION:
+    if state.get("format") != "model" or state.get("version") not in READABLE:
         raise ConfigError(f"{path} is not a model of qbp.save_model of version {VERSION}")
     try:
-        model = _from_data(state["model"], backend)
-        model.load_state_dict(state["weights"], assign=True)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name not in state["frozen"])
-    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"The model in {path} is damaged: {error}") from error
+        with seeded(0):  # weights that are drawn first are none of the caller's random numbers
+            model = _Reader(str(path), state, backend, trust).read()
+        _check_rows(model, state.get("rows"), str(path))
+    except QbpError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of it
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ConfigError(f"The model in {path} is damaged: {said}") from error
     return model
 
 
-def _to_data(module: nn.Module, name: str) -> dict[str, Any]:
+# ---- structure -------------------------------------------------------------------------------------------------------
+
+
+def _to_data(module: nn.Module, name: str, seen: dict[int, str]) -> dict[str, Any]:
+    if id(module) in seen:
+        return {"same": seen[id(module)]}
+    seen[id(module)] = name
     kind = type(module).__name__
+    _check_plain(module, name or "the model")
     if type(module) is nn.Sequential:
-        return {"kind": kind, "modules": {key: _to_data(child, key) for key, child in module.named_children()}}
-    if isinstance(module, QuantumLayer) and module.executor is not None:
-        shots = capabilities_of(module.executor).shots
-        about = {"backend": module.backend, "diff_method": module.diff_method, "shots": shots}
-        return {"kind": kind, "circuit": circuit_to_data(module.circuit), **about}
+        children = {key: _to_data(child, f"{name}.{key}".lstrip("."), seen) for key, child in _children(module)}
+        return {"kind": kind, "modules": children}
+    if type(module) is QuantumLayer and module.executor is not None:
+        about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": capabilities_of(module.executor).shots}
+        return {"kind": kind, "circuit": stored.to_data(module.circuit), **about}
     if kind not in MODULES or type(module) is not MODULES[kind][0]:
         known = ", ".join(["Sequential", "QuantumLayer", *MODULES])
-        raise ConfigError(f"A model file can hold {known}, but {name} is a {kind}")
+        what = "QNode that runs itself" if type(module) is QuantumLayer else kind
+        raise ConfigError(f"A model file can hold {known}, but {name or 'the model'} is a {what}")
     values = {key: getattr(module, key) for key in MODULES[kind][1]}
     if "bias" in values:
         values["bias"] = values["bias"] is not None
     return {"kind": kind, "arguments": values}
 
 
-def _from_data(data: Mapping[str, Any], backend: Any) -> nn.Module:
-    if data["kind"] == "Sequential":
-        made = nn.Sequential()
-        for key, child in data["modules"].items():
-            made.add_module(key, _from_data(child, backend))
-        return made
-    if data["kind"] == "QuantumLayer":
-        where = {"backend": data["backend"], "diff_method": data["diff_method"], "shots": data["shots"]}
-        if backend is not None:
-            where = {"backend": backend}
-        return QuantumLayer(circuit_from_data(data["circuit"]), **where)
-    if data["kind"] not in MODULES:
-        raise ConfigError(f"A model file can hold {', '.join(MODULES)}, but names {data['kind']!r}")
-    return MODULES[data["kind"]][0](**data["arguments"])
+def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All places of a module, also those where one stands that has another place already."""
+    return [(key, child) for key, child in module._modules.items() if child is not None]
 
 
-# ---- circuits --------------------------------------------------------------------------------------------------------
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def circuit_to_data(circuit: Circuit) -> dict[str, Any]:
-    """A circuit as plain data.
+def _check_plain(module: nn.Module, name: str) -> None:
+    """Refuse what is added to a module and would be lost."""
+    if any(getattr(module, hooks, None) for hooks in _HOOKS):
+        raise ConfigError(f"A model file cannot hold hooks, but {name}, a {type(module).__name__}, has some")
+    if "forward" in vars(module):
+        raise ConfigError(f"A model file cannot hold a `forward` of its own, but {name} has one")
 
-    Raises:
-        ConfigError: an angle is made of an operation that a file cannot hold.
+
+def _rule(layer: QuantumLayer, name: str) -> Any:
+    """The gradient rule of a layer: its name, with its options where it is one that remembers earlier steps."""
+    rule = layer.rule
+    if rule is None:
+        return layer.diff_method
+    if type(rule) is not STATEFUL.get(layer.diff_method):
+        raise ConfigError(f"A model file cannot hold a gradient rule of your own, but {name} has {layer.diff_method!r}")
+    options = {key: getattr(rule, key) for key in inspect.signature(type(rule)).parameters if hasattr(rule, key)}
+    return {"rule": layer.diff_method, "options": options}
+
+
+def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every parameter and buffer once, by its first name, and which further names stand for which of them."""
+    weights: dict[str, Tensor] = {}
+    ties: dict[str, str] = {}
+    names: dict[int, str] = {}
+    memory: dict[tuple[int, int], str] = {}
+    for prefix, module in model.named_modules():
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            name = f"{prefix}.{key}".lstrip(".")
+            if tensor is None:
+                continue
+            if id(tensor) in names:
+                ties[name] = names[id(tensor)]
+                continue
+            place = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+            if tensor.numel() and memory.setdefault(place, name) != name:
+                raise ConfigError(
+                    f"{memory[place]} and {name} share memory without being one parameter: tie them by assigning one "
+                    "to the other, or clone one"
+                )
+            names[id(tensor)], weights[name] = name, tensor
+    return weights, ties
+
+
+class _Reader:
+    """A model of the state in a file, of which nothing is believed.
+
+    Args:
+        path: the file, for errors.
+        state: what is in it.
+        backend, trust: as in `load_model`.
     """
-    program, angle_map = circuit.program, circuit.angle_map
-    return {
-        "n_qubits": program.n_qubits,
-        "ops": [
-            [op.pauli, list(op.wires), op.angle, op.scale, op.offset]
-            if isinstance(op, Rotation)
-            else [op.name, list(op.wires)]
-            for op in program.ops
-        ],
-        "measurements": [
-            {"probs": list(m.wires)} if isinstance(m, Probs) else {"terms": [list(map(_plain, t)) for t in m.terms]}
-            for m in program.measurements
-        ],
-        "n_angles": program.n_angles,
-        "amplitudes": program.amplitudes,
-        "n_inputs": angle_map.n_inputs,
-        "n_weights": angle_map.n_weights,
-        **{key: _terms_to_data(getattr(angle_map, key)) for key in _TERMS},
-        **{key: _graph_to_data(getattr(angle_map, key)) for key in _GRAPHS},
-        "weight_shapes": {name: list(shape) for name, shape in circuit.weight_shapes.items()},
-        "is_scalar": circuit.is_scalar,
-        "normalized": circuit.normalized,
-    }
 
+    def __init__(self, path: str, state: Mapping[str, Any], backend: Any, trust: bool):
+        self.path, self.state, self.backend, self.trust = path, state, backend, trust
+        self.weights: Mapping[str, Any] = state["weights"]
+        self.ties: Mapping[str, str] = state.get("ties", {})
+        self.modules: dict[str, nn.Module] = {}
+        self.calls: dict[str, int] = {}
 
-def circuit_from_data(data: Mapping[str, Any]) -> Circuit:
-    """The circuit of `circuit_to_data`.
+    def read(self) -> nn.Module:
+        model = self.module(self.state["model"], "")
+        self.place_weights(model)
+        return model
 
-    Raises:
-        CircuitError, ConfigError: the data are no circuit.
-    """
-    ops: list[Op] = []
-    for first, wires, *rest in data["ops"]:
-        ops.append(Rotation(first, tuple(wires), *rest) if rest else Clifford(first, tuple(wires)))
-    measurements = tuple(
-        Probs(tuple(m["probs"])) if "probs" in m else Expval(tuple((c, word, tuple(on)) for c, word, on in m["terms"]))
-        for m in data["measurements"]
-    )
-    program = Program(data["n_qubits"], tuple(ops), measurements, data["n_angles"], data["amplitudes"])
-    terms = [Terms(*(tuple(map(_tuple, part)) for part in data[key])) for key in _TERMS]
-    made = [None if data[key] is None else _graph_from_data(data[key]) for key in _GRAPHS]
-    inputs, weights, shared = terms
-    angle_map = AngleMap(data["n_inputs"], data["n_weights"], inputs, weights, shared, *made)
-    shapes = {name: tuple(shape) for name, shape in data["weight_shapes"].items()}
-    return Circuit(program, angle_map, shapes, data["is_scalar"], data["normalized"])
-
-
-_TERMS = ("inputs", "weights", "shared")
-_GRAPHS = ("batched_graph", "shared_graph", "amplitudes_graph")
-
-
-def _terms_to_data(terms: Terms) -> list[Any]:
-    return [[list(row) for row in terms.index], [list(row) for row in terms.scale], list(terms.offset)]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-# ---- angles that are any function of inputs and weights --------------------------------------------------------------
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"getitem": operator.getitem, "stack": torch.stack}
-
-
-def _operation(name: str) -> Callable[..., Any]:
-    """The operation of that name: one of torch's that compute a tensor of tensors and numbers, and nothing else."""
-    if name in _FUNCTIONS:
-        return _FUNCTIONS[name]
-    found: Any = torch.ops.aten
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    computes = isinstance(found, torch._ops.OpOverload) and not found._schema.is_mutable
-    if not computes or not (found in _MAKES or {torch.Tag.core, torch.Tag.pointwise} & set(found.tags)):
-        raise ConfigError(f"A model file cannot hold an angle made by {name!r}")
-    return found
-
-
-_aten = torch.ops.aten
-_MAKES = {
-    *(_aten.lift_fresh_copy.default, _aten.alias.default, _aten.unbind.int, _aten.split.Tensor, _aten.stack.default),
-    *(_aten.split_with_sizes.default, _aten.t.default, _aten.transpose.int, _aten._unsafe_view.default),
-    *(_aten.linalg_vector_norm.default, _aten.expand.default, _aten._to_copy.default, _aten.reshape.default),
-    *(_aten.roll.default, _aten.flip.default, _aten.prod.default, _aten.prod.dim_int, _aten.sum.default),
-}
-
-
-def _graph_to_data(graph: GraphModule | None) -> list[Any] | None:
-    if graph is None:
-        return None
-    nodes = []
-    for node in graph.graph.nodes:
-        target: Any = node.target
-        if node.op == "get_attr":
-            constant = getattr(graph, target)
-            nodes.append([node.name, "constant", str(constant.dtype), list(constant.shape), _numbers(constant)])
-            continue
-        if node.op == "call_function":
-            name = next((key for key, function in _FUNCTIONS.items() if function is target), str(target))
-            target = name.removeprefix("aten.")
-            _operation(target)
-        kwargs = {key: _value_to_data(value) for key, value in node.kwargs.items()}
-        nodes.append([node.name, node.op, target, _value_to_data(node.args), kwargs])
-    return nodes
-
-
-def _graph_from_data(data: list[Any]) -> GraphModule:
-    graph = Graph()
-    made: dict[str, Node] = {}
-    constants: dict[str, torch.Tensor] = {}
-    for name, op, target, args, last in data:
-        if op == "constant":
-            constants[name] = torch.tensor(last, dtype=_DTYPES[target]).reshape(args)
-            made[name] = graph.create_node("get_attr", name, name=name)
-            continue
-        values, named = _value_from_data(args, made), {key: _value_from_data(v, made) for key, v in last.items()}
-        if op == "call_function":
-            made[name] = graph.create_node(op, _operation(target), tuple(values), named, name=name)
-        elif op in ("placeholder", "output"):
-            made[name] = graph.create_node(op, target, tuple(values), named, name=name)
+    def module(self, data: Any, name: str) -> nn.Module:
+        if "same" in data:
+            if self.calls.get(data["same"], 0) == 0:
+                raise ConfigError(f"The model in {self.path} is damaged: {name} is the same as nothing before it")
+            self.calls[name] = self.calls[data["same"]]
+            return self.modules[data["same"]]
+        self.calls[name] = 0  # until it is whole: no module holds itself
+        kind = data["kind"]
+        if kind == "Sequential":
+            module: nn.Module = nn.Sequential()
+            calls = 1
+            for key, child in data["modules"].items():
+                inner = f"{name}.{key}".lstrip(".")
+                module.add_module(key, self.module(child, inner))
+                calls += self.calls[inner]
         else:
-            raise ConfigError(f"A model file cannot hold a {op!r}")
-    return GraphModule(constants, graph)
+            calls, module = 1, self.layer(data, name) if kind == "QuantumLayer" else self.plain(data)
+        if calls > MOST_CALLS:
+            raise ConfigError(f"The model in {self.path} calls more than {MOST_CALLS} modules")
+        self.calls[name], self.modules[name] = calls, module
+        return module
+
+    def plain(self, data: Mapping[str, Any]) -> nn.Module:
+        kind = data["kind"]
+        if not isinstance(kind, str) or kind not in MODULES:
+            raise ConfigError(f"A model file can hold {', '.join(MODULES)}, but names {str(kind)[:80]!r}")
+        make, names = MODULES[kind]
+        arguments = data["arguments"]
+        wrong = [key for key in names if not ARGUMENTS[key](arguments[key])]
+        if wrong or set(arguments) != set(names):
+            raise ConfigError(
+                f"The model in {self.path} is damaged: {kind} cannot have such {', '.join(wrong or names)}"
+            )
+        with torch.device("meta"):  # its weights come from the file, and are as large as that
+            return make(**arguments)
+
+    def layer(self, data: Mapping[str, Any], name: str) -> QuantumLayer:
+        circuit = stored.from_data(data["circuit"])
+        for key, shape in circuit.weight_shapes.items():
+            full = f"{name}.{key}".lstrip(".")
+            if tuple(self.weight(full).shape) != shape:
+                raise ConfigError(f"The model in {self.path} is damaged: {full} must have shape {shape}")
+        if self.backend is not None:
+            return QuantumLayer(circuit, backend=self.backend)
+        where = data["backend"]
+        check_trusted(where, f"The model in {self.path}", self.trust)
+        rule, shots = data["diff_method"], data["shots"]
+        if isinstance(rule, dict):
+            rule = STATEFUL[rule["rule"]](**rule["options"])
+        else:
+            check_choice("diff_method", rule, DIFF_METHODS)
+        return QuantumLayer(circuit, backend=where, diff_method=rule, shots=shots)
+
+    def weight(self, name: str) -> Tensor:
+        tensor = self.weights[self.ties.get(name, name)]
+        if not isinstance(tensor, Tensor):
+            raise ConfigError(f"The model in {self.path} is damaged: {name} must be a tensor")
+        return tensor
+
+    def place_weights(self, model: nn.Module) -> None:
+        """Put the weights of the file in the places of those that the model was made with."""
+        frozen, placed = set(self.state["frozen"]), dict[str, nn.Parameter]()
+        unused = set(self.weights)
+        for prefix, module in model.named_modules():
+            for key, old in (*module._parameters.items(), *module._buffers.items()):
+                name = f"{prefix}.{key}".lstrip(".")
+                if old is None:
+                    continue
+                new, first = self.weight(name), self.ties.get(name, name)
+                if new.shape != old.shape or new.is_floating_point() != old.is_floating_point():
+                    raise ConfigError(
+                        f"The model in {self.path} is damaged: {name} must have shape {tuple(old.shape)}, but has "
+                        f"{tuple(new.shape)} of {new.dtype}"
+                    )
+                unused.discard(first)
+                if key in module._buffers:
+                    module._buffers[key] = new
+                else:
+                    placed.setdefault(first, nn.Parameter(new, requires_grad=first not in frozen))
+                    module._parameters[key] = placed[first]
+        if unused:
+            raise ConfigError(f"The model in {self.path} is damaged: it has no {min(unused)}")
 
 
-_DTYPES = {
-    str(d): d for d in (torch.float64, torch.float32, torch.int64, torch.bool, torch.complex128, torch.complex64)
-}
+# ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _numbers(tensor: torch.Tensor) -> Any:
-    if str(tensor.dtype) not in _DTYPES or tensor.is_complex():
-        raise ConfigError(f"A model file cannot hold a constant of dtype {tensor.dtype}")
-    return tensor.flatten().tolist()
+def _work(model: nn.Module) -> int:
+    """What a row takes, roughly, each module as often as it is called."""
+    work = 0
+    for _, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, QuantumLayer):
+            program = module.circuit.program
+            words = sum(len(getattr(m, "terms", (0,))) for m in program.measurements)
+            work += (64 + 2 ** min(program.n_qubits, 40)) * (len(program.ops) + words)
+            work += sum(stored.size_of(graph) for graph in module.circuit.angle_map.graphs)
+        else:
+            work += 1 + sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    return work
 
 
-def _value_to_data(value: Any) -> Any:
-    if isinstance(value, Node):
-        return {"node": value.name}
-    if isinstance(value, list | tuple):
-        return [_value_to_data(item) for item in value]
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value)}
-    if isinstance(value, torch.device):
-        return {"device": "cpu"}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ConfigError(f"A model file cannot hold an angle made with {value!r}")
+def _outputs(model: nn.Module, x: Tensor) -> Tensor:
+    """What a model gives in evaluation, its circuits computed by the dense executor: exact, and on no device."""
+    with torch.no_grad():
+        outputs = elsewhere(model, lambda layer: (Dense(), "backprop")).eval()(x)
+    if not isinstance(outputs, Tensor):
+        raise ConfigError("A model must give a tensor")
+    return outputs
 
 
-def _value_from_data(value: Any, made: Mapping[str, Node]) -> Any:
-    if isinstance(value, list):
-        return [_value_from_data(item, made) for item in value]
-    if isinstance(value, dict):
-        if "node" in value:
-            return made[value["node"]]
-        return torch.device("cpu") if "device" in value else _DTYPES[value["dtype"]]
-    return value
+def _rows(model: nn.Module) -> dict[str, Tensor] | None:
+    """Random rows and what the model makes of them; None for a large model, or one that takes no such rows."""
+    if _work(model) > MOST_WORK:
+        return None
+    for width in widths(model)[:8]:
+        for x in random_rows(model, ROWS, width):
+            try:
+                outputs = _outputs(model, x)
+            except Exception:  # these are not the rows that it takes
+                continue
+            if bool(outputs.isfinite().all()):
+                return {"inputs": x, "outputs": outputs}
+    return None
+
+
+def _check_rows(model: nn.Module, rows: Any, path: str) -> None:
+    if rows is None or _work(model) > MOST_WORK:
+        return
+    x, expected = rows["inputs"], rows["outputs"]
+    if x.ndim != 2 or len(x) > ROWS or x.shape[1] not in widths(model):
+        raise ConfigError(f"The model in {path} is damaged: it takes no such rows")
+    outputs = _outputs(model, x)
+    within = TOLERANCES.get(outputs.dtype, 0.05) * max(1.0, float(expected.abs().max()))
+    far = math.inf if outputs.shape != expected.shape else float((outputs - expected).abs().max())
+    if not far <= within:
+        raise ConfigError(f"The model in {path} gives other outputs than it did when it was saved (by {far:.3g})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from qbp.storage.atomic import write_atomic
 __all__ = ["VERSION", "load_state", "save_state"]
 
 VERSION = 1
+LONGEST = 2**25
+"""Characters of what is not a tensor: Python needs up to 30 times as many bytes for it."""
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
@@ -23,12 +26,14 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     Tensors become entries named by their path ("model/0.weight"); the rest is JSON in the file's metadata.
 
     Raises:
-        ConfigError: a value is neither a tensor nor plain data.
+        ConfigError: a value is neither a tensor nor plain data, or there is too much that is no tensor.
     """
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
     plain = json.dumps({"version": VERSION, "state": _pack(state, "", tensors)})
+    if len(plain) > LONGEST:
+        raise ConfigError(f"{path} can hold {LONGEST} characters beside tensors, but these are {len(plain)}")
     write_atomic(Path(path), save(tensors, metadata={"qbp": plain}))  # one key: their order would be random
 
 
@@ -42,13 +47,20 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {}).get("qbp", "{}"))
-            if content.get("version") != VERSION:
+            text = (file.metadata() or {}).get("qbp", "{}")
+            if len(text) > LONGEST:
+                raise ConfigError(f"{path} is not a qbp checkpoint: it holds {len(text)} characters beside tensors")
+            content = json.loads(text)
+            if not isinstance(content, dict) or content.get("version") != VERSION:
                 raise ConfigError(f"{path} is not a qbp checkpoint of version {VERSION}")
-            state: dict[str, Any] = _unpack(content["state"], file.get_tensor)
-            return state
+            state = _unpack(content["state"], cache(file.get_tensor))  # one that is named twice is read once
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"Cannot read checkpoint {path}: {error}") from error
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:  # RecursionError is a RuntimeError
+        raise ConfigError(f"Cannot read checkpoint {path}: it is damaged ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise ConfigError(f"Cannot read checkpoint {path}: it holds no state")
+    return state
 
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
