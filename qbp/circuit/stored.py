@@ -128,15 +128,15 @@ def from_data(data: Any) -> Circuit:
     measurements = tuple(_measurement(item) for item in _list(data["measurements"], "measurements"))
     program = Program(n_qubits, ops, measurements, n_angles, flags[0])
     sources = (n_inputs, n_weights, n_weights)
-    terms = [_terms(data[key], key, size) for key, size in zip(_TERMS, sources, strict=True)]
-    if len(terms[0]) != len(terms[1]):
+    inputs, weights, shared = (_terms(data[key], key, size) for key, size in zip(_TERMS, sources, strict=True))
+    if len(inputs) != len(weights):
         raise ConfigError("`inputs` and `weights` of a circuit must tell of the same angles")
     graphs = [None if data[key] is None else _graph(data[key], n_inputs, n_weights) for key in _GRAPHS]
     for graph in graphs[:2]:
         if graph is not None:
             _check_stack(graph)
     _check_amplitudes(graphs[2], program)
-    angle_map = AngleMap(n_inputs, n_weights, *terms, *graphs)
+    angle_map = AngleMap(n_inputs, n_weights, inputs, weights, shared, *graphs)
     if angle_map.n_batched + angle_map.n_shared != n_angles:
         raise ConfigError(f"`n_angles` of a circuit must be how many angles it makes, but is {n_angles}")
     shapes = {_identifier(name): _shape(shape) for name, shape in _dict(data["weight_shapes"], "weight_shapes").items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import SetOption, err, out, table
+from qbp.cli.console import SetOption, TrustOption, err, out, table
 
 if TYPE_CHECKING:
     from qbp.comparison.comparing import Comparison
@@ -33,12 +33,15 @@ def compare(
         bool, typer.Option("--aa", help="Also compare each model with itself: neither may beat the other.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Compare models with all their controls over seeds. Stopped or killed, it goes on where it was."""
     from qbp.comparison.comparing import compare as compare_models
     from qbp.runs.config import Compare, load
 
-    chosen = load(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=Compare)
+    chosen = load(
+        config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=Compare, trust=trust
+    )
     folder = runs_dir / chosen.name
     options = chosen.model_dump(exclude={"name", "data", "models", "train"})
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import ConfigArgument, SetOption, err, load_config, out, table
+from qbp.cli.console import ConfigArgument, SetOption, TrustOption, err, load_config, out, table
 
 __all__ = ["distill", "prune", "run"]
 
@@ -26,13 +26,14 @@ def run(
     runs_dir: RunsOption = Path("runs"),
     resume: ResumeOption = False,
     quiet: QuietOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Train, prune and distil as the config says, and print how large and how good the model of each stage is."""
-    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
+    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
     from qbp.runs.stages import run as run_stages
 
     folder = runs_dir / chosen.name
-    _show("stages", folder, lambda: run_stages(chosen, folder, resume=resume, progress=not quiet))
+    _show("stages", folder, lambda: run_stages(chosen, folder, resume=resume, progress=not quiet, trust=trust))
 
 
 def prune(
@@ -45,6 +46,7 @@ def prune(
     epochs: Annotated[int, typer.Option(min=0, help="Fine-tuning after each round, with the run's settings.")] = 5,
     backend: Annotated[str | None, typer.Option(help="A device to spare two-qubit gates, as fake:quito.")] = None,
     seed: Annotated[int, typer.Option(help="Of random choice and fine-tuning.")] = 0,
+    trust: TrustOption = False,
 ) -> None:
     """Prune the model of a run, and print what that saves and costs beside pruning as much at random.
 
@@ -60,7 +62,7 @@ def prune(
     from qbp.runs.run import restore, threads
     from qbp.storage.atomic import write_table
 
-    config, model, (train, test) = restore(run)
+    config, model, (train, test) = restore(run, trust)
     options: dict[str, Any] = {"amount": amount, "what": what, "schedule": schedule, "steps": steps, "seed": seed}
     if epochs:
         options["finetune"] = replace(config.train, epochs=epochs, early_stopping=None, validation=None)
@@ -96,13 +98,14 @@ def distill(
     runs_dir: RunsOption = Path("runs"),
     resume: ResumeOption = False,
     quiet: QuietOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Train the config's model on what finished models say; settings as in --set distill.temperature=2."""
-    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
+    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
     from qbp.runs.stages import teach
 
     folder = runs_dir / chosen.name
-    _show("models", folder, lambda: teach(chosen, teacher, folder, resume=resume, progress=not quiet))
+    _show("models", folder, lambda: teach(chosen, teacher, folder, resume=resume, progress=not quiet, trust=trust))
 
 
 def _show(what: str, folder: Path, work: Callable[[], dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from qbp.runs.config import Config
 
-__all__ = ["ConfigArgument", "SetOption", "err", "load_config", "out", "table"]
+__all__ = ["ConfigArgument", "SetOption", "TrustOption", "err", "load_config", "out", "table"]
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or a config that comes with qbp: digits, smaller, xor.")
@@ -24,11 +24,16 @@ SetOption = Annotated[
 ]
 
 
-def load_config(config: str, overrides: Sequence[str]) -> Config:
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Let files name backends that are imported, or that use your account.")
+]
+
+
+def load_config(config: str, overrides: Sequence[str], trust: bool = False) -> Config:
     """The config of a command's arguments."""
     from qbp.runs.config import load
 
-    return load(config, overrides)
+    return load(config, overrides, trust=trust)
 
 
 def table(title: str | None, *columns: str) -> Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qbp.cli.console import SetOption, err, out, table
+from qbp.cli.console import SetOption, TrustOption, err, out, table
 
 if TYPE_CHECKING:
     from qbp.runs.submission import Submission
@@ -41,6 +41,7 @@ def submit(
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Send without asking.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Send an evaluation's jobs, and collect later.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Run a model on a quantum computer: print what it costs, ask, send, and wait."""
     from qbp.errors import ArgumentError, check_choice
@@ -59,7 +60,14 @@ def submit(
     )
     asked: dict[str, Any] = {"shots": shots, "epochs": epochs, "rate": rate, "mode": mode, "options": options}
     job = submissions.submission(
-        source, backend, overrides=tuple(overrides or ()), name=name, runs_dir=runs_dir, budget=budget, **asked
+        source,
+        backend,
+        overrides=tuple(overrides or ()),
+        name=name,
+        runs_dir=runs_dir,
+        budget=budget,
+        trust=trust,
+        **asked,
     )
     if no_wait and job.epochs:
         raise ArgumentError("`--no-wait` is for an evaluation: each step of a training waits for the one before it")
@@ -92,13 +100,14 @@ def collect(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where `qbp submit` said it keeps the submission.")],
     budget: Annotated[float | None, typer.Option(help="Most quantum seconds from now on, all jobs together.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Say what is done, and do not wait for the rest.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Fetch the results of a submission, and go on with one that was interrupted."""
     from dataclasses import replace
 
     from qbp.runs import submission as submissions
 
-    job = submissions.read(directory)
+    job = submissions.read(directory, trust)
     if budget is not None:
         job = replace(job, budget=budget)
     _finish(job, no_wait and not job.epochs)
@@ -110,6 +119,7 @@ def jobs(
     ),
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel those that have not ended.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with every submission that is not finished.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """List the jobs that were sent: their state, and what they cost."""
     from qbp.jobs.cost import Cost
@@ -144,7 +154,7 @@ def jobs(
         console.print(f"Altogether: {paid}", markup=False)
     if resume:
         for path in sorted(directory.rglob(submissions.SUBMISSION)):
-            _finish(submissions.read(path.parent))
+            _finish(submissions.read(path.parent, trust))
 
 
 def _cancel(ledger: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qbp.cli.console import out, table
+from qbp.cli.console import TrustOption, out, table
 
 __all__ = ["diagnose", "report"]
 
@@ -25,13 +25,14 @@ def report(
 
 def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
+    trust: TrustOption = False,
 ) -> None:
     """Say why a model does not learn: each number with its threshold, advice and a picture."""
     from qbp.report.plots.run import draw_diagnosis
     from qbp.runs.run import DIAGNOSIS
     from qbp.runs.run import diagnose as diagnose_run
 
-    findings = diagnose_run(run)
+    findings = diagnose_run(run, trust=trust)
     draw_diagnosis(run)
     rows = table(str(run), "finding", "what", "value", "threshold", "")
     for finding in findings:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import ConfigArgument, SetOption, err, load_config, out, table
+from qbp.cli.console import ConfigArgument, SetOption, TrustOption, err, load_config, out, table
 
 __all__ = ["evaluate", "lr", "noise", "train"]
 
@@ -20,9 +20,10 @@ def train(
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Train a model and its classical twin, and print how both do on held-out data."""
-    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
+    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
     folder = runs_dir / chosen.name
     from qbp.report.plots.run import draw_run
     from qbp.runs.folder import CONFIG
@@ -52,12 +53,13 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
     backend: Annotated[str | None, typer.Option(help="Where the circuit runs, instead of the run's own.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Sample each circuit so many times.")] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Evaluate the model of a run on its held-out data, on any backend."""
     from qbp.runs.run import evaluate as evaluate_run
     from qbp.training.metrics import metrics_of
 
-    result = evaluate_run(run, backend=backend, shots=shots)
+    result = evaluate_run(run, backend=backend, shots=shots, trust=trust)
     elsewhere = [f"backend {backend}"] * (backend is not None) + [f"{shots} shots"] * (shots is not None)
     title = ", ".join([str(run), *elsewhere])
     metrics = metrics_of(result)
@@ -70,6 +72,7 @@ def noise(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, as in runs/digits.")],
     device: Annotated[str, typer.Option(help="A fake backend, whose noise is taken.")] = "fake:manila",
     shots: Annotated[int, typer.Option(min=1, help="Sample each circuit so many times.")] = 1000,
+    trust: TrustOption = False,
 ) -> None:
     """Evaluate the model of a run without noise, with shots, with a device's noise, and with both.
 
@@ -79,7 +82,7 @@ def noise(
     from qbp.runs.run import restore, threads
     from qbp.storage.atomic import write_table
 
-    config, model, (_, test) = restore(run)
+    config, model, (_, test) = restore(run, trust)
     with threads(config.threads):
         found = noise_table(model, test, device=device, shots=shots, seed=config.seed)
     rows = found.to_rows()
@@ -91,9 +94,10 @@ def lr(
     config: ConfigArgument,
     overrides: SetOption = None,
     output: Annotated[Path | None, typer.Option(help="The picture (.png, .svg, .pdf); default NAME-lr.png.")] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Find a learning rate: raise it step by step, and see where the loss falls fastest."""
-    chosen = load_config(config, overrides or [])
+    chosen = load_config(config, overrides or [], trust)
     from qbp.report.plots.training import learning_rate
     from qbp.runs.run import build, load_data, threads
     from qbp.training.learning_rate import lr_range_test

@@ -14,7 +14,7 @@ from qbp.data import Dataset
 from qbp.report import charts, parts
 from qbp.report.document import Block, Column, Document, Dot, Grid, Section, Strong, Table, Verdict, number, percent
 from qbp.report.plots.run import draw_diagnosis
-from qbp.runs.folder import TWIN, read_config, run_folder
+from qbp.runs.folder import TWIN, read_config, run_folder, simulated
 from qbp.runs.run import DIAGNOSIS, build, diagnose, load_data, threads, verdict
 from qbp.training.checkpoint import METRICS, History
 from qbp.training.fitting import load_checkpoint
@@ -37,7 +37,7 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         ConfigError: there is no finished run.
     """
     folder = Path(directory)
-    config, result = read_config(folder), run_folder(folder).result()
+    config, result = simulated(read_config(folder, trust=True)), run_folder(folder).result()
     with threads(config.threads):
         split = load_data(config)
         model = next(iter(build(config, split[0]).values()))

@@ -51,7 +51,7 @@ def stages_document(directory: str | Path) -> Document:
         ConfigError: there is no finished run.
     """
     folder = Path(directory)
-    config, result = read_config(folder), run_folder(folder).result()
+    config, result = read_config(folder, trust=True), run_folder(folder).result()
     with threads(config.threads):
         split = load_data(config)
     about = result["data"]

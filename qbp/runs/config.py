@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from qbp.errors import ConfigError
+from qbp.executors import check_trusted
 from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section
 from qbp.storage.markup import read_text, read_yaml
 
@@ -40,22 +41,25 @@ def packaged(kind: type[Section] = Config) -> tuple[str, ...]:
 
 
 @overload
-def load(config: str | Path, overrides: Sequence[str] = ()) -> Config: ...
+def load(config: str | Path, overrides: Sequence[str] = (), *, trust: bool = ...) -> Config: ...
 @overload
-def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Kind]) -> Kind: ...
-def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] = Config) -> Any:
+def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Kind], trust: bool = ...) -> Kind: ...
+def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] = Config, trust: bool = False) -> Any:
     """Read and check a config.
 
     Args:
         config: the path of a YAML file, or the name of a config that comes with qbp (see `packaged`).
         overrides: "key=value" with a dotted key, as in "train.lr=0.02"; the value is read as YAML.
         kind: what it configures, `Config` or `Compare`.
+        trust: whether the file may name a backend that has to be imported ("package.module:Thing"), that is a plugin
+            of PennyLane's, or that uses your account ("ibm:NAME"); overrides may.
 
     Returns:
         The config with every default filled in.
 
     Raises:
-        ConfigError: no such file; not YAML; a key is unknown, missing or twice there; a value is wrong.
+        ConfigError: no such file; not YAML; a key is unknown, missing or twice there; a value is wrong; a backend
+            wants `trust`.
     """
     path = Path(config)
     if not path.is_file():
@@ -71,12 +75,27 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
         keys = _override(values, override)
         lines = {key: line for key, line in lines.items() if key[: len(keys)] != keys} | {keys: 0}
     try:
-        return kind.model_validate(values)
+        read = kind.model_validate(values)
     except ValidationError as error:
         said = [_explain(each, kind) for each in error.errors()]
         raise ConfigError(
             "\n".join(f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in said)
         ) from error
+    for key, backend in _backends(read):
+        if not any(lines.get(key[:k]) == 0 for k in range(1, len(key) + 1)):
+            check_trusted(backend, _at(path, lines, key).removesuffix(": "), trust)
+    return read
+
+
+def _backends(config: Config | Compare) -> list[tuple[Key, str]]:
+    """The backends that a config names, with their keys."""
+    if isinstance(config, Compare):
+        models: dict[Key, Any] = {("models", name): model for name, model in config.models.items()}
+    else:
+        models = {("model",): config.model}
+        if config.distill is not None:
+            models[("distill", "student")] = config.distill.student
+    return [((*key, "backend"), model.backend) for key, model in models.items() if isinstance(model, Hybrid)]
 
 
 def dump(config: Config) -> str:

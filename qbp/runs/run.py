@@ -134,13 +134,16 @@ def _train(
     return {"name": config.name, "seed": config.seed, "data": about, **classes, "models": results}
 
 
-def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | None = None) -> dict[str, Any]:
+def evaluate(
+    directory: str | Path, *, backend: str | None = None, shots: int | None = None, trust: bool = False
+) -> dict[str, Any]:
     """Evaluate the model of a run, finished or not, on the held-out data.
 
     Args:
         directory: the run's.
         backend: where the circuit runs, instead of the config's backend.
         shots: how many times each circuit is sampled, instead of the config's `shots`.
+        trust: whether the run's config may name a backend that has to be imported; see `qbp.runs.config.load`.
 
     Returns:
         `model`, `epoch` of the weights, and the metrics of `qbp.evaluate`.
@@ -149,7 +152,7 @@ def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | 
         ConfigError: there is no such run, it has no checkpoint yet, or its model has no circuit.
     """
     folder = Path(directory)
-    config = read_config(folder)
+    config = read_config(folder, trust=trust or backend is not None)
     changes: dict[str, Any] = {"backend": backend, "shots": shots}
     changes = {key: value for key, value in changes.items() if value is not None}
     if changes and not isinstance(config.model, Hybrid):
@@ -164,11 +167,12 @@ def evaluate(directory: str | Path, *, backend: str | None = None, shots: int | 
         return {"model": name, "epoch": epoch, **evaluate_model(model, test_data, loss=config.train.loss)}
 
 
-def diagnose(directory: str | Path) -> tuple[Finding, ...]:
+def diagnose(directory: str | Path, *, trust: bool = False) -> tuple[Finding, ...]:
     """Diagnose the model of a run, and keep what was found there, as `diagnosis.json`.
 
     Args:
         directory: the run's.
+        trust: as in `evaluate`.
 
     Returns:
         The findings, those that warn first; see `qbp.diagnose`.
@@ -177,18 +181,18 @@ def diagnose(directory: str | Path) -> tuple[Finding, ...]:
         ConfigError: there is no such run, or it has no checkpoint yet.
     """
     folder = Path(directory)
-    config, model, (train_data, _) = restore(folder)
+    config, model, (train_data, _) = restore(folder, trust)
     with threads(config.threads):
         return _diagnose(config, model, train_data, History.from_jsonl(folder / METRICS), folder)
 
 
-def restore(folder: Path) -> tuple[Config, nn.Module, tuple[Dataset, Dataset]]:
+def restore(folder: Path, trust: bool = False) -> tuple[Config, nn.Module, tuple[Dataset, Dataset]]:
     """Return the config, the trained model and the data of a run.
 
     Raises:
         ConfigError: there is no such run, or it has no checkpoint yet.
     """
-    config = read_config(folder)
+    config = read_config(folder, trust)
     split = load_data(config)
     model = next(iter(build(config.model_copy(update={"twin": False}), split[0]).values()))
     load_checkpoint(model, folder, best=config.train.early_stopping is not None)

@@ -27,7 +27,9 @@ MODEL = "model.safetensors"
 Stage = Callable[[Path], nn.Module]
 
 
-def run(config: Config, directory: str | Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
+def run(
+    config: Config, directory: str | Path, *, resume: bool = False, progress: bool = False, trust: bool = False
+) -> dict[str, Any]:
     """Train the config's model, prune it, and let it teach a smaller one, as far as the config says so.
 
     The directory then holds `config.yaml`, `versions.json`, `result.json`, and for each stage a directory with
@@ -40,6 +42,7 @@ def run(config: Config, directory: str | Path, *, resume: bool = False, progress
         directory: where to.
         resume: go on with the run in the directory, if there is one.
         progress: draw a bar with the time left.
+        trust: whether models in the directory may name a backend that has to be imported; see `qbp.load_model`.
 
     Returns:
         What `result.json` holds: `name`, `seed`, `data`, and by name of the stage `size` of its model and the metrics
@@ -62,15 +65,21 @@ def run(config: Config, directory: str | Path, *, resume: bool = False, progress
         whole.claim(plain(config), resume=resume)
         if not whole.is_finished:
             found = {
-                name: _stage(RunFolder(folder / name), make, test, config.train.loss)
-                for name, make in _stages(config, folder, train, model, student, progress).items()
+                name: _stage(RunFolder(folder / name), make, test, config.train.loss, trust)
+                for name, make in _stages(config, folder, train, model, student, progress, trust).items()
             }
             whole.finish(_about(config, train, test) | {"stages": found})
         return whole.result()
 
 
 def _stages(
-    config: Config, folder: Path, train: Dataset, model: nn.Module, student: nn.Module | None, progress: bool
+    config: Config,
+    folder: Path,
+    train: Dataset,
+    model: nn.Module,
+    student: nn.Module | None,
+    progress: bool,
+    trust: bool,
 ) -> dict[str, Stage]:
     """What makes the model of each stage, by the name of its directory."""
 
@@ -81,12 +90,14 @@ def _stages(
     def pruned(run_dir: Path) -> nn.Module:
         assert config.prune is not None
         options = config.prune.model_dump() | {"seed": config.seed}
-        return prune(load_model(folder / "1-train" / MODEL), train, **options)
+        return prune(load_model(folder / "1-train" / MODEL, trust=trust), train, **options)
 
     def distilled(run_dir: Path) -> nn.Module:
         assert config.distill is not None
-        taught = load_model(folder / "2-prune" / MODEL) if student is None else student
-        return _distilled(config, [load_model(folder / "1-train" / MODEL)], taught, train, run_dir, progress)
+        taught = load_model(folder / "2-prune" / MODEL, trust=trust) if student is None else student
+        return _distilled(
+            config, [load_model(folder / "1-train" / MODEL, trust=trust)], taught, train, run_dir, progress
+        )
 
     def scratch(run_dir: Path) -> nn.Module:
         assert config.distill is not None and student is not None
@@ -111,6 +122,7 @@ def teach(
     *,
     resume: bool = False,
     progress: bool = False,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Let finished models teach the config's model, with the settings of its `distill` section.
 
@@ -119,7 +131,7 @@ def teach(
     Args:
         config: the config; its model is the student, without `distill.student`.
         teachers: directories of runs, or model files of `qbp.save_model`.
-        directory, resume, progress: as in `run`.
+        directory, resume, progress, trust: as in `run`; the teachers' too.
 
     Returns:
         What `result.json` holds: as that of `qbp.runs.run.train`, with `models` "student" and "teacher 1" and so on.
@@ -138,7 +150,10 @@ def teach(
     with threads(config.threads):
         train, test = load_data(config)
         student = _built(config, config.model, train)
-        models = [load_model(each) if Path(each).is_file() else restore(Path(each))[1] for each in teachers]
+        models = [
+            load_model(each, trust=trust) if Path(each).is_file() else restore(Path(each), trust)[1]
+            for each in teachers
+        ]
         run = run_folder(folder)
         run.claim(plain(config), resume=resume)
         if run.is_finished:
@@ -151,12 +166,12 @@ def teach(
         return run.result()
 
 
-def _stage(folder: RunFolder, make: Stage, test: Dataset, loss: Any) -> dict[str, Any]:
+def _stage(folder: RunFolder, make: Stage, test: Dataset, loss: Any, trust: bool) -> dict[str, Any]:
     """A stage's result; if it is not there yet, the stage is done, or gone on with."""
     if not folder.is_finished:
         folder.path.mkdir(exist_ok=True)
         save_model(make(folder.path), folder.path / MODEL)
-        model = load_model(folder.path / MODEL)
+        model = load_model(folder.path / MODEL, trust=trust)
         folder.finish(size(model) | evaluate(model, test, loss=loss))
     return folder.result()
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from qbp.errors import ConfigError, check_choice
+from qbp.executors import check_trusted
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.hardware import planning, transfer
 from qbp.jobs.cost import Budget, Cost
@@ -154,6 +155,7 @@ def submission(
     runs_dir: Path = Path("runs"),
     shots: int | None = None,
     epochs: int | None = None,
+    trust: bool = False,
     **more: Any,
 ) -> Submission:
     """What `qbp submit` is asked for: a run's model evaluated (or trained further), or a config trained there.
@@ -166,6 +168,7 @@ def submission(
         runs_dir: where runs are kept.
         shots: by default the config's.
         epochs: by default none for a run, and the config's for a config.
+        trust: as in `qbp.runs.config.load`; the run's own backend is not used.
         more: `budget`, `rate`, `mode`, `options`.
 
     Raises:
@@ -178,9 +181,9 @@ def submission(
     if run is not None:
         if overrides:
             raise ConfigError("`--set` is for a config: a run has its own")
-        config, directory = read_config(run), run / "hardware" / label
+        config, directory = read_config(run, trust=True), run / "hardware" / label
     else:
-        config = load(source, overrides)
+        config = load(source, overrides, trust=trust)
         directory = runs_dir / (name or _inside(f"{config.name}-{label}"))
     if not isinstance(config.model, Hybrid):
         raise ConfigError(f"The model of {source} has no circuit: there is nothing to run on {backend}")
@@ -205,8 +208,12 @@ def _inside(name: str) -> str:
     return name
 
 
-def read(directory: Path) -> Submission:
+def read(directory: Path, trust: bool = False) -> Submission:
     """The submission in a directory.
+
+    Args:
+        directory: where it is kept.
+        trust: whether it may name a backend that has to be imported; one of IBM's, which was asked about, it may.
 
     Raises:
         ConfigError: there is none.
@@ -216,7 +223,12 @@ def read(directory: Path) -> Submission:
         options = about["options"]
         for name, value in options.items():
             options[name] = tuple(value) if isinstance(value, list) else value
-        about |= {"directory": directory, "config": Config.model_validate(about["config"])}
+        config = Config.model_validate(about["config"])
+        about |= {"directory": directory, "config": config}
+        source = str(directory / SUBMISSION)
+        check_trusted(about["backend"], source, trust or str(about["backend"]).startswith("ibm:"))
+        if isinstance(config.model, Hybrid):
+            check_trusted(config.model.backend, source, trust)
         about |= {"options": Options(**options), "run": None if about["run"] is None else Path(about["run"])}
         return Submission(**about)
     except (OSError, ValueError, KeyError, TypeError) as error:
