@@ -68,7 +68,8 @@ def operations() -> dict[str, Callable[..., Any]]:
         packet = getattr(torch.ops.aten, name, None)  # a release of torch may lack one
         for overload in [] if packet is None else packet.overloads():
             operation = getattr(packet, overload)
-            if not operation._schema.is_mutable and torch.Tag.nondeterministic_seeded not in operation.tags:
+            gives_tensors = all(str(result.type) in ("Tensor", "List[Tensor]") for result in operation._schema.returns)
+            if gives_tensors and not operation._schema.is_mutable:
                 found[f"{name}.{overload}"] = operation
     return found
 

@@ -16,7 +16,7 @@ from qbp.storage.atomic import write_atomic
 __all__ = ["VERSION", "load_state", "save_state"]
 
 VERSION = 1
-LONGEST = 2**25
+LONGEST = 2**23
 """Characters of what is not a tensor: Python needs up to 30 times as many bytes for it."""
 
 
@@ -31,7 +31,10 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
-    plain = json.dumps({"version": VERSION, "state": _pack(state, "", tensors)})
+    try:
+        plain = json.dumps({"version": VERSION, "state": _pack(state, "", tensors)})
+    except RecursionError as error:
+        raise ConfigError(f"{path} cannot hold a state that is nested so deep") from error
     if len(plain) > LONGEST:
         raise ConfigError(f"{path} can hold {LONGEST} characters beside tensors, but these are {len(plain)}")
     write_atomic(Path(path), save(tensors, metadata={"qbp": plain}))  # one key: their order would be random

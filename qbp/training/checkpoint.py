@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qbp.errors import ConfigError, check_choice
 from qbp.nn.layer import QuantumLayer
@@ -104,15 +104,20 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
         ConfigError: there is no checkpoint, or it does not fit the model.
     """
     state = load_state(Path(run_dir) / CHECKPOINT)
-    part = state["best"] if best and state["epoch"] else state
-    weights, student = part["model"], "student."  # a run of `distill` holds the student beside its regressors
+    part = state.get("best") if best and state.get("epoch") else state
+    weights: Any = part.get("model") if isinstance(part, dict) else None
+    epoch = part.get("epoch") if isinstance(part, dict) else None
+    is_whole = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
+    if not is_whole or not isinstance(epoch, int) or not all(isinstance(key, str) for key in weights):
+        raise ConfigError(f"The checkpoint in {run_dir} is damaged: it holds no weights of an epoch")
+    student = "student."  # a run of `distill` holds the student beside its regressors
     if any(key.startswith(student) for key in weights) and not hasattr(model, "student"):
         weights = {key.removeprefix(student): value for key, value in weights.items() if key.startswith(student)}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"The checkpoint in {run_dir} does not fit the model: {error}") from error
-    return int(part["epoch"])
+    return epoch
 
 
 def get_random(model: nn.Module) -> dict[str, Any]:

@@ -83,3 +83,159 @@ def test_a_file_names_no_other_code(tmp_path, target):
     save_state(tmp_path / "m", state)
     with pytest.raises(ConfigError, match="cannot hold"):
         load_model(tmp_path / "m")
+
+
+# ---- modules and weights in several places ---------------------------------------------------------------------------
+
+
+def shared_models():
+    act, linear, block = nn.ReLU(), nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    norm, layer = nn.BatchNorm1d(3), qbp.QuantumLayer("strongly_entangling", n_qubits=3, n_layers=1, seed=0)
+    yield "an activation", nn.Sequential(nn.Linear(3, 5), act, nn.Linear(5, 3), act, nn.Linear(3, 2))
+    yield "a linear layer", nn.Sequential(linear, nn.Tanh(), linear, nn.Linear(3, 2))
+    yield "a quantum layer", nn.Sequential(layer, nn.Tanh(), layer, nn.Linear(3, 2))
+    yield "a block, and a part of it", nn.Sequential(block, block, nn.Sequential(nn.Sequential(block[0]), norm), norm)
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 3, bias=False))
+    tied[2].weight = tied[3].weight = tied[0].weight
+    tied[2].bias.requires_grad_(False)
+    yield "tied weights", tied
+    two = [qbp.QuantumLayer("strongly_entangling", n_qubits=3, n_layers=1, seed=k) for k in range(2)]
+    two[1].weights = two[0].weights
+    yield "tied weights of circuits", nn.Sequential(two[0], nn.Linear(3, 3), two[1])
+
+
+SHARED = list(shared_models())
+
+
+@pytest.mark.parametrize(("name", "model"), SHARED, ids=[name for name, _ in SHARED])
+def test_what_is_shared_stays_shared(name, model, tmp_path):
+    model(torch.randn(8, 3))  # running means that are not the first ones
+    save_model(model, tmp_path / "m")
+    again = load_model(tmp_path / "m")
+    x = torch.randn(5, 3)
+    assert torch.equal(again.eval()(x), model.eval()(x))
+    for each in ("named_modules", "named_parameters", "named_buffers"):
+        places = [
+            [list(dict.fromkeys(id(thing) for _, thing in named)).index(id(thing)) for _, thing in named]
+            for named in (list(getattr(m, each)(remove_duplicate=False)) for m in (model, again))
+        ]
+        assert places[0] == places[1] and (each == "named_buffers" or len(set(places[0])) <= len(places[0]))
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
+    one, other = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, again))
+    for m, optimizer in ((model, one), (again, other)):
+        m(x).square().sum().backward()
+        optimizer.step()
+    assert torch.allclose(again(x), model(x), atol=1e-6)
+
+
+class Skip(nn.Sequential):
+    """A Sequential whose forward is no chain."""
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class OwnLayer(qbp.QuantumLayer):
+    def forward(self, inputs):
+        return 2 * super().forward(inputs)
+
+
+class OwnRule:
+    name = "mine"
+
+    def __call__(self, *_, **__): ...
+    def begin(self, steps=None): ...
+    def state(self): ...
+    def load_state(self, state): ...
+
+
+def refused():
+    layer = {"n_qubits": 2, "n_layers": 1}
+    yield "'*1'* is a Skip", nn.Sequential(nn.Tanh(), Skip(nn.Linear(2, 2)))
+    yield "0.1 is a OwnLayer", nn.Sequential(nn.Sequential(nn.Tanh(), OwnLayer("basic_entangler", **layer)))
+    hooked = nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda module, args, output: output + 1)
+    yield "hooks, but 1, a Linear, has some", nn.Sequential(nn.Tanh(), hooked)
+    masked = nn.utils.prune.l1_unstructured(nn.Linear(2, 2), "weight", 0.5)
+    yield "hooks, but 0, a Linear", nn.Sequential(masked)
+    patched = nn.Tanh()
+    patched.forward = lambda x: x
+    yield "`forward` of its own, but 0", nn.Sequential(patched)
+    parametrized = nn.utils.parametrizations.orthogonal(nn.Linear(2, 2))
+    yield "0 is a ParametrizedLinear", nn.Sequential(parametrized)
+    views = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    views[1].weight = nn.Parameter(views[0].weight)
+    yield "0.weight and 1.weight share memory", views
+    own = qbp.QuantumLayer("basic_entangler", **layer, diff_method=OwnRule())
+    yield "rule of your own, but 0 has 'mine'", nn.Sequential(own)
+    yield "model is a Linear3", type("Linear3", (nn.Linear,), {})(2, 2)
+
+
+REFUSED = list(refused())
+
+
+@pytest.mark.parametrize(("message", "model"), REFUSED, ids=[message for message, _ in REFUSED])
+def test_what_would_be_lost_is_refused_by_name(message, model, tmp_path):
+    with pytest.raises(ConfigError, match=message.replace("'*", "").replace("'*", "").replace("*", ".?")):
+        save_model(model, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_options_of_a_rule(tmp_path):
+    rule = qbp.gradients.stateful.GradientPruning(0.25, accumulate=2, prune=3, by="top")
+    save_model(qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, diff_method=rule), tmp_path / "m")
+    again = load_model(tmp_path / "m").rule
+    assert type(again) is type(rule) and repr(again) == repr(rule)
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    save_model(qbp.hybrid(4, 2, seed=0), tmp_path / "m")
+    before = torch.get_rng_state()
+    load_model(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_model_that_gives_other_outputs_is_noticed(dtype, tmp_path):
+    model = qbp.hybrid(4, 2, seed=0).to(dtype)
+    save_model(model, tmp_path / "m")
+    state = load_state(tmp_path / "m")
+    x, outputs = state["rows"]["inputs"], state["rows"]["outputs"]
+    assert torch.allclose(outputs, model(x), atol=0.05 if dtype is torch.bfloat16 else 1e-5)
+    load_model(tmp_path / "m")
+    off = {torch.float32: 1e-3, torch.float64: 1e-7, torch.bfloat16: 0.5}[dtype]
+    state["weights"]["3.bias"] = state["weights"]["3.bias"] + off
+    save_state(tmp_path / "m", state)
+    with pytest.raises(ConfigError, match="gives other outputs than it did when it was saved"):
+        load_model(tmp_path / "m")
+
+
+def test_rows_are_none_of_the_users_and_run_on_no_device(tmp_path, monkeypatch):
+    """Whatever the backend is, the dense executor computes them; a model that takes no such rows has none."""
+
+    class Device:
+        name, exact, shots = "device", True, None
+
+        def __call__(self, program, angles, amplitudes=None):
+            raise AssertionError("asked")
+
+    layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, backend=Device())
+    save_model(nn.Sequential(layer, nn.Linear(2, 2)), tmp_path / "m")
+    state = load_state(tmp_path / "m")
+    assert state["rows"]["inputs"].shape == (3, 2)
+    assert load_model(tmp_path / "m", backend=Device())[0].backend == "device"
+    save_model(nn.Sequential(nn.Flatten(), nn.Tanh()), tmp_path / "m")
+    assert load_state(tmp_path / "m")["rows"] is None
+    save_model(nn.Sequential(qbp.QuantumLayer("basic_entangler", n_qubits=18, n_layers=1)), tmp_path / "m")
+    assert load_state(tmp_path / "m")["rows"] is None and load_model(tmp_path / "m")
+
+
+def test_files_of_the_version_before(tmp_path):
+    model = qbp.hybrid(4, 2, seed=0)
+    save_model(model, tmp_path / "m")
+    state = {key: value for key, value in load_state(tmp_path / "m").items() if key not in ("ties", "rows")}
+    save_state(tmp_path / "m", state | {"version": 1})
+    assert torch.equal(load_model(tmp_path / "m")(torch.ones(1, 4)), model(torch.ones(1, 4)))
