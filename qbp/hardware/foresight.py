@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from qbp.jobs.jobs import Primitive, Results, Work
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.seeding import seeded, spared
 
 __all__ = ["Foresight"]
 
@@ -75,9 +76,7 @@ class Foresight:
         for seen, other in zip(self._seen, self._others, strict=True):
             seen.clear()
             other.train(self.model.training)
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                if seen is not self._seen[0]:
-                    torch.manual_seed(1)
+            with torch.no_grad(), spared(other), seeded(None if seen is self._seen[0] else 1, other):
                 other(batch)
         self._batch, self._training = batch, training
         with torch.enable_grad():  # that shows what the inputs of a layer come from

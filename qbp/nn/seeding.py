@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from qbp.circuit.lock import LOCK
 from qbp.errors import ArgumentError
 
-__all__ = ["gpus", "redraw", "renew", "seeded"]
+__all__ = ["gpus", "redraw", "renew", "seeded", "spared"]
 
 
 def gpus(model: nn.Module | None = None) -> list[torch.device]:
@@ -43,13 +43,20 @@ def seeded(seed: int | None, model: nn.Module | None = None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    used = gpus(model)
-    with LOCK, torch.random.fork_rng(devices=used):
+    with spared(model) as used:
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every GPU there is
         for gpu in used:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def spared(model: nn.Module | None = None) -> Iterator[list[torch.device]]:
+    """Put the states of torch's global generators back afterwards; gives the GPUs among them."""
+    used = gpus(model)
+    with LOCK, torch.random.fork_rng(devices=used):
+        yield used
 
 
 def renew(model: nn.Module, seed: int) -> nn.Module:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qbp.circuit.lock import LOCK
 from qbp.errors import ArgumentError
+from qbp.nn.seeding import spared
 
 __all__ = ["Draws", "WeightedModule", "Weights", "initial_weight"]
 
@@ -140,7 +140,7 @@ def _drawn(init: Callable[..., Tensor], empty: Tensor, generator: torch.Generato
         takes_generator = False
     if takes_generator:
         return init(empty, generator=generator)
-    with LOCK, torch.random.fork_rng(devices=[]):
+    with spared():
         torch.default_generator.set_state(generator.get_state())
         value = init(empty)
         generator.set_state(torch.default_generator.get_state())

@@ -57,7 +57,7 @@ def stages_document(directory: str | Path) -> Document:
     about = result["data"]
     circuits: list[Block] = []
     for name in result["stages"]:
-        for layer in parts.quantum_layers(load_model(folder / name / MODEL)):
+        for layer in parts.quantum_layers(load_model(folder / name / MODEL, backend="auto")):
             circuits += [Heading(_title(name)), *parts.circuit_blocks(layer)]
     sections = (
         Section("stages", "Size and score", tuple(_stages(result))),

@@ -191,13 +191,14 @@ def test_names_in_a_file_are_no_source_text(tmp_path, good):
     for graph in ("batched_graph", "shared_graph", "amplitudes_graph"):
         nodes = good["model"]["modules"]["5"]["circuit"][graph]
         for k, (name, op, target, args, kwargs) in enumerate(nodes):
-            for evil in (
+            variants = (
                 [name, op, f"{target}={code}", args, kwargs],
                 [f"{name}={code}", op, target, args, kwargs],
                 [name, op, target, args, {f"**({code} or {{}}), out": None}],
                 [name, op, target, [*args, code] if isinstance(args, list) else code, kwargs],
                 [name, op, target, args, {code: code}],
-            ):
+            )
+            for evil in variants if k < 2 else variants[k % 5 :: 5]:
                 state = copy.deepcopy(good)
                 change(state, *circuit, graph, k, to=evil)
                 (tmp_path / "evil").write_bytes(as_file(state))
