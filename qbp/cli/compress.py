@@ -71,7 +71,8 @@ def prune(
         if by not in ("random", "exact"):
             models["random"] = pruned_by(model, train, by="random", **options)
         found = {
-            name: cost_of(each, backend=backend) | quality_of(each, test, shots=None) for name, each in models.items()
+            name: cost_of(each, backend=backend, x=test.x[:1]) | quality_of(each, test, shots=None)
+            for name, each in models.items()
         }
     save_model(models["pruned"], run / "pruned.safetensors")
     written = [{"model": name, **row} for name, row in found.items()]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from qbp.compression.pruning import prune
 from qbp.compression.rank import live_parameters
@@ -16,8 +16,8 @@ from qbp.executors import Executor
 from qbp.executors import backend as executor_named
 from qbp.hardware.transfer import on_backend
 from qbp.nn.layer import QuantumLayer
-from qbp.nn.models import n_parameters, renew
-from qbp.nn.resources import depth, is_fed
+from qbp.nn.models import renew
+from qbp.nn.resources import count
 from qbp.training.fitting import fit
 from qbp.training.metrics import evaluate, main_metric
 
@@ -30,19 +30,21 @@ CONTROLS = ("full", "pruned", "random", "everything", "scratch")
 pruned; and the pruned model with new weights, trained from scratch for as many epochs as the pruned one altogether."""
 
 
-def cost_of(model: nn.Module, *, backend: str | Executor | None = None, batch_size: int = 32) -> Row:
+def cost_of(
+    model: nn.Module, *, backend: str | Executor | None = None, batch_size: int = 32, x: Tensor | None = None
+) -> Row:
     """Count what a model costs.
 
     Args:
         model: the model.
         backend: a device, as in "fake:quito", that its circuits are transpiled for.
         batch_size: B, samples in a training step.
+        x: rows that the model takes; found by trying where None.
 
     Returns:
-        `parameters` and `live` (less those beyond the rank of the quantum layers' Jacobians), `rotations` (that an
-        input or a weight turns), `one_qubit`, `two_qubit` and `depth` of the circuits as they are, `circuits` (the
-        parameter sets of a training step by the shift rule: forward, and two for each rotation that wants a gradient),
-        `multiply_adds` of the linear layers for a sample, `bytes` of the weights. With a device also `device`,
+        What `qbp.nn.resources.count` counts: `parameters`, `rotations`, `one_qubit`, `two_qubit` and `depth` of the
+        circuits as they are, `circuits` of a training step, `multiply_adds` of a row; `live` (the parameters less those
+        beyond the rank of the quantum layers' Jacobians); `bytes` of the weights. With a device also `device`,
         `seed_transpiler`, `level` and `device_one_qubit` (without RZ), `device_two_qubit`, `device_depth`.
 
     Example:
@@ -52,20 +54,12 @@ def cost_of(model: nn.Module, *, backend: str | Executor | None = None, batch_si
     """
     check_count("batch_size", batch_size)
     layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
-    row: Row = {"parameters": n_parameters(model), "live": n_parameters(model)}
-    row |= dict.fromkeys(("rotations", "one_qubit", "two_qubit", "depth", "circuits"), 0)
-    for layer in layers:
-        program = layer.circuit.program
-        trains = any(weight.requires_grad for weight in layer.qnode_weights.values())
-        needs = layer.circuit.angle_map.needs(is_fed(model, layer), trains)
-        row["live"] -= (layer.circuit.angle_map.n_weights - live_parameters(layer)) if trains else 0
-        row["rotations"] += program.n_angles
-        row["one_qubit"] += sum(len(op.wires) == 1 for op in program.ops)
-        row["two_qubit"] += sum(len(op.wires) > 1 for op in program.ops)
-        row["depth"] += depth(program.ops)
-        row["circuits"] += batch_size * (1 + 2 * sum(needs))
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    row["multiply_adds"] = sum(module.in_features * module.out_features for module in linear)
+    found = count(model, x, batch_size=batch_size)
+    training = [layer for layer in layers if any(weight.requires_grad for weight in layer.qnode_weights.values())]
+    beyond = sum(layer.circuit.angle_map.n_weights - live_parameters(layer) for layer in training)
+    row: Row = {"parameters": found.parameters, "live": found.parameters - beyond, "rotations": found.rotations}
+    row |= {"one_qubit": found.one_qubit_gates, "two_qubit": found.two_qubit_gates, "depth": found.depth}
+    row |= {"circuits": found.circuits, "multiply_adds": found.multiply_adds}
     row["bytes"] = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     if backend is not None:
         from qbp.compression.device_cost import gate_counts
@@ -170,7 +164,7 @@ def compression(
         models["scratch"] = renew(models["pruned"], seed + 1000)  # not the weights that it was pruned from
         fit(models["scratch"], train, **{"seed": seed, **training, "epochs": epochs})
         for name in CONTROLS:
-            cost = cost_of(models[name], backend=backend)
+            cost = cost_of(models[name], backend=backend, x=train.x[:1])
             rows.append(
                 {"model": name, "seed": seed, **cost, **quality_of(models[name], test, shots=shots, backend=backend)}
             )

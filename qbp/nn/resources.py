@@ -3,30 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qbp.circuit.program import Clifford, Op, Program, Rotation
-from qbp.gradients.rules import Needs, shift_terms
-from qbp.nn.flow import replaced
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Clifford, Program, Rotation
+from qbp.errors import ArgumentError
+from qbp.gradients.rules import RULES
+from qbp.nn.flow import copied, guessed_rows, tensors_in
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import n_parameters
+from qbp.nn.seeding import spared
 
-__all__ = ["depth", "is_fed", "resources", "shape_of", "size"]
+__all__ = ["Resources", "count", "depth", "resources", "shape_of", "size"]
 
 
-def shape_of(layer: QuantumLayer) -> tuple[int, int]:
-    """Columns (I, M) of what a quantum layer takes and gives."""
-    return layer.circuit.n_inputs, layer.circuit.program.n_outputs
+@dataclass(frozen=True)
+class Resources:
+    """What a model is made of, and what it takes.
+
+    Attributes:
+        parameters: that training changes.
+        rotations: that an input or a weight turns, in all circuits.
+        one_qubit_gates, two_qubit_gates: ops of the circuits on one wire, and on more, as an executor gets them; what a
+            device makes of them is counted by `qbp.compression.device_cost.gate_counts`.
+        depth: longest chains of gates, one circuit after the other.
+        circuits: parameter sets that a training step executes, by each layer's own gradient rule; by the shift rule
+            where that is the simulator's.
+        multiply_adds: of one row forward. A rotation of N qubits costs 4 * 2^N of them, an output 2 * 2^N (the two
+            halves of a Pauli word); Clifford gates cost the native engine none.
+    """
+
+    parameters: int
+    rotations: int
+    one_qubit_gates: int
+    two_qubit_gates: int
+    depth: int
+    circuits: int
+    multiply_adds: int
+
+
+def count(model: nn.Module, x: Tensor | None = None, *, batch_size: int = 1) -> Resources:
+    """Count what a model costs, by running it with an executor that only counts what it is asked for.
+
+    What a layer's inputs are worth in circuits is so decided by autograd: by whether something in front of the layer
+    trains, wherever it stands and however often it is called.
+
+    Args:
+        model: (B, ...) -> one tensor or several.
+        x: rows that it takes (B, ...), of which the first is used; found by trying where None.
+        batch_size: rows of a step.
+
+    Raises:
+        ArgumentError: no rows are given, and none are found that the model takes.
+
+    Example:
+        >>> import qbp
+        >>> count(qbp.hybrid(8, 2, n_qubits=4, n_layers=2), batch_size=32).circuits
+        1824
+    """
+    rows = guessed_rows(model) if x is None else x
+    if rows is None or not len(rows):
+        raise ArgumentError("Argument `x` must be rows that the model takes: none are found by trying")
+    counted, counter = _counted(model)
+    apiece = all(layer.diff_method in RULES for layer in _layers(counted))  # each row costs as much as any other
+    batch = rows[:1] if apiece else rows[:1].repeat(batch_size, *[1] * (rows.ndim - 1))
+    with spared(counted), torch.enable_grad():
+        outputs = [t for t in tensors_in(counted(batch)) if t.requires_grad]
+        if outputs:
+            sum(t.real.sum() for t in outputs).backward()  # type: ignore[union-attr]
+        circuits = counter.sets * (batch_size if apiece else 1)
+        multiply_adds = _multiply_adds(counted, counter, rows[:1])
+    programs = [layer.circuit.program for layer in _layers(model)]
+    sizes = [len(op.wires) for program in programs for op in program.ops]
+    return Resources(
+        parameters=n_parameters(model),
+        rotations=sum(program.n_angles for program in programs),
+        one_qubit_gates=sizes.count(1),
+        two_qubit_gates=len(sizes) - sizes.count(1),
+        depth=sum(depth(program.ops) for program in programs),
+        circuits=circuits,
+        multiply_adds=multiply_adds,
+    )
 
 
 def resources(model: nn.Module, n_inputs: int, batch_size: int = 1) -> dict[str, int]:
-    """Count what a model is made of, and what a training step takes.
-
-    A rotation of N qubits costs 4 * 2^N real multiply-adds, a measured Pauli word 2 * 2^N (two halves of it); Clifford
-    gates cost the native engine none. A rotation about a word of k letters is 2 (k - 1) two-qubit gates on a device.
+    """Count what a model of so many inputs costs; the columns of a comparison. See `count`.
 
     Args:
         model: (B, n_inputs) -> (B, n_outputs).
@@ -34,8 +99,7 @@ def resources(model: nn.Module, n_inputs: int, batch_size: int = 1) -> dict[str,
         batch_size: rows of a step.
 
     Returns:
-        `n_parameters` that training changes, `n_gates`, `two_qubit_gates`, `circuits_per_step` by the parameter-shift
-        rule, and `multiply_adds` for one row forward.
+        `n_parameters`, `n_gates`, `two_qubit_gates`, `circuits_per_step` and `multiply_adds`.
 
     Example:
         >>> from qbp.nn.models import hybrid, mlp
@@ -44,57 +108,81 @@ def resources(model: nn.Module, n_inputs: int, batch_size: int = 1) -> dict[str,
         >>> resources(hybrid(8, 2, n_qubits=4, n_layers=2), 8, batch_size=32)["two_qubit_gates"]
         8
     """
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    x = like.new_full((1, n_inputs), max(1, n_inputs) ** -0.5)  # of norm 1, as amplitudes must be
+    found = count(model, x, batch_size=batch_size)
+    return {
+        "n_parameters": found.parameters,
+        "n_gates": found.one_qubit_gates + found.two_qubit_gates,
+        "two_qubit_gates": found.two_qubit_gates,
+        "circuits_per_step": found.circuits,
+        "multiply_adds": found.multiply_adds,
+    }
+
+
+def size(model: nn.Module, x: Tensor | None = None) -> dict[str, int]:
+    """What a model costs, as the stages of a run tell it. See `count`.
+
+    Returns:
+        `parameters`, `rotations`, `two_qubit_gates`, and `circuits` of a training step for each sample.
+
+    Example:
+        >>> import qbp
+        >>> size(qbp.hybrid(8, 2, n_qubits=4, n_layers=2))
+        {'parameters': 70, 'rotations': 28, 'two_qubit_gates': 8, 'circuits': 57}
+    """
+    found = count(model, x)
+    return {key: getattr(found, key) for key in ("parameters", "rotations", "two_qubit_gates", "circuits")}
+
+
+def shape_of(layer: QuantumLayer) -> tuple[int, int]:
+    """Columns (I, M) of what a quantum layer takes and gives."""
+    return layer.circuit.n_inputs, layer.circuit.program.n_outputs
+
+
+class _Counter:
+    """An executor that counts what it is asked for, and answers with zeros."""
+
+    name, exact, shots = "counter", True, None
+
+    def __init__(self) -> None:
+        self.sets = self.multiply_adds = 0
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
+        rows = Angles.of(angles).batched
+        self.sets += len(rows)
+        self.multiply_adds += len(rows) * _simulated(program)
+        return rows.new_zeros(len(rows), program.n_outputs)
+
+
+def _layers(model: nn.Module) -> list[QuantumLayer]:
+    return [module for module in model.modules() if isinstance(module, QuantumLayer)]
+
+
+def _counted(model: nn.Module) -> tuple[nn.Module, _Counter]:
+    """A copy in evaluation whose circuits are counted rather than run; the model's own executors are not copied."""
+    counted = copied(model, {id(layer.executor): layer.executor for layer in _layers(model)}).eval()
+    counter = _Counter()
+    for layer in _layers(counted):
+        layer.circuit  # noqa: B018  a QNode that runs itself has none to count
+        if layer.diff_method not in RULES and layer.diff_method not in ("gradient-pruning", "guided-spsa"):
+            layer._diff_method, layer._rule = "parameter-shift", None
+        layer._executor = counter
+    return counted, counter
+
+
+def _multiply_adds(counted: nn.Module, counter: _Counter, row: Tensor) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    first = next((p for p in model.parameters()), torch.empty(0))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        replaced(model, _Skipped).eval()(torch.zeros(1, n_inputs, dtype=first.dtype, device=first.device))
-    counts = dict.fromkeys(("n_gates", "two_qubit_gates", "circuits_per_step"), 0)
-    multiply_adds = counter.get_total_flops() // 2
-    is_first = model
-    while isinstance(is_first, nn.Sequential) and len(is_first):
-        is_first = is_first[0]
-    for layer in (module for module in model.modules() if isinstance(module, QuantumLayer)):
-        program = layer.circuit.program
-        trains = any(p.requires_grad for p in layer.parameters())
-        needs = layer.circuit.angle_map.needs(layer is not is_first, trains)
-        shifted = len(shift_terms(program, Needs(needs)))
-        counts["n_gates"] += len(program.ops)
-        counts["two_qubit_gates"] += sum(map(_two_qubit_gates, program.ops))
-        counts["circuits_per_step"] += batch_size * (1 + shifted)
-        multiply_adds += _simulated(program)
-    return {"n_parameters": n_parameters(model), **counts, "multiply_adds": multiply_adds}
-
-
-class _Skipped(nn.Module):
-    """A quantum layer that costs nothing."""
-
-    def __init__(self, layer: QuantumLayer) -> None:
-        super().__init__()
-        self.n_outputs = shape_of(layer)[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.new_zeros(len(x), self.n_outputs)
-
-
-def _two_qubit_gates(op: Op) -> int:
-    wires = len(op.wires)
-    return int(wires > 1) if isinstance(op, Clifford) else 2 * max(0, wires - 1)
+    counter.multiply_adds = 0
+    with FlopCounterMode(display=False) as flops:
+        counted(row)
+    return flops.get_total_flops() // 2 + counter.multiply_adds
 
 
 def _simulated(program: Program) -> int:
     rotations = sum(not isinstance(op, Clifford) for op in program.ops)
     return 2**program.n_qubits * (4 * rotations + 2 * program.n_outputs)
-
-
-def is_fed(model: nn.Module, layer: QuantumLayer) -> bool:
-    """Whether anything before the layer trains, so that its inputs want a gradient."""
-    for module in model.modules():
-        if module is layer:
-            return False
-        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-            return True
-    return False
 
 
 def depth(ops: Sequence[Any]) -> int:
@@ -109,26 +197,3 @@ def depth(ops: Sequence[Any]) -> int:
         ends.update(dict.fromkeys(op.wires, level))
         last = op
     return max(ends.values(), default=0)
-
-
-def size(model: nn.Module) -> dict[str, int]:
-    """What a model costs.
-
-    Returns:
-        `parameters`; and of its quantum layers together `rotations` (that are trained or fed), `two_qubit_gates` as
-        they are written, and `circuits`: parameter sets that a training step by the shift rule executes for each
-        sample, where something in front of the layers trains too.
-
-    Example:
-        >>> import qbp
-        >>> size(qbp.hybrid(8, 2, n_qubits=4, n_layers=2))
-        {'parameters': 70, 'rotations': 28, 'two_qubit_gates': 8, 'circuits': 57}
-    """
-    programs = [layer.circuit.program for layer in model.modules() if isinstance(layer, QuantumLayer)]
-    shifts = [shift_terms(program, Needs((True,) * program.n_angles)) for program in programs]
-    return {
-        "parameters": n_parameters(model),
-        "rotations": sum(program.n_angles for program in programs),
-        "two_qubit_gates": sum(len(op.wires) > 1 for program in programs for op in program.ops),
-        "circuits": sum(1 + len(terms) for terms in shifts),
-    }

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.circuit import stored
+from qbp.circuit.stored_graphs import size_of
 from qbp.errors import ConfigError, QbpError, check_choice
 from qbp.executors import capabilities_of, check_trusted
 from qbp.executors.dense import Dense
@@ -156,7 +157,8 @@ def _to_data(module: nn.Module, name: str, seen: dict[int, str]) -> dict[str, An
         children = {key: _to_data(child, f"{name}.{key}".lstrip("."), seen) for key, child in _children(module)}
         return {"kind": kind, "modules": children}
     if type(module) is QuantumLayer and module.executor is not None:
-        about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": capabilities_of(module.executor).shots}
+        shots = capabilities_of(module.executor).shots
+        about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": shots}
         return {"kind": kind, "circuit": stored.to_data(module.circuit), **about}
     if kind not in MODULES or type(module) is not MODULES[kind][0]:
         known = ", ".join(["Sequential", "QuantumLayer", *MODULES])
@@ -335,7 +337,7 @@ def _work(model: nn.Module) -> int:
             program = module.circuit.program
             words = sum(len(getattr(m, "terms", (0,))) for m in program.measurements)
             work += (64 + 2 ** min(program.n_qubits, 40)) * (len(program.ops) + words)
-            work += sum(stored.size_of(graph) for graph in module.circuit.angle_map.graphs)
+            work += sum(size_of(graph) for graph in module.circuit.angle_map.graphs)
         else:
             work += 1 + sum(parameter.numel() for parameter in module.parameters(recurse=False))
     return work

@@ -161,7 +161,10 @@ def teach(
         taught = _distilled(config, models, student, train, folder, progress)
         save_model(taught, folder / MODEL)
         named = {"student": taught, **{f"teacher {k}": model for k, model in enumerate(models, 1)}}
-        found = {name: size(model) | evaluate(model, test, loss=config.train.loss) for name, model in named.items()}
+        found = {
+            name: size(model, test.x[:1]) | evaluate(model, test, loss=config.train.loss)
+            for name, model in named.items()
+        }
         run.finish(_about(config, train, test) | {"models": found})
         return run.result()
 
@@ -172,7 +175,7 @@ def _stage(folder: RunFolder, make: Stage, test: Dataset, loss: Any, trust: bool
         folder.path.mkdir(exist_ok=True)
         save_model(make(folder.path), folder.path / MODEL)
         model = load_model(folder.path / MODEL, trust=trust)
-        folder.finish(size(model) | evaluate(model, test, loss=loss))
+        folder.finish(size(model, test.x[:1]) | evaluate(model, test, loss=loss))
     return folder.result()
 
 

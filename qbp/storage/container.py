@@ -16,7 +16,7 @@ from qbp.storage.atomic import write_atomic
 __all__ = ["VERSION", "load_state", "save_state"]
 
 VERSION = 1
-LONGEST = 2**23
+LONGEST = 2**22
 """Characters of what is not a tensor: Python needs up to 30 times as many bytes for it."""
 
 

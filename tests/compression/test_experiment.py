@@ -51,7 +51,7 @@ def test_costs():
     model = qbp.hybrid(8, 2, n_qubits=4, n_layers=3, seed=0)
     row = cost_of(model, backend=DEVICE)
     assert (row["parameters"], row["live"], row["rotations"]) == (36 + 36 + 10, 28 + 36 + 10, 40)
-    assert (row["one_qubit"], row["two_qubit"], row["multiply_adds"]) == (40, 12, 8 * 4 + 4 * 2)
+    assert (row["one_qubit"], row["two_qubit"], row["multiply_adds"]) == (40, 12, 8 * 4 + 4 * 2 + 16 * (4 * 40 + 2 * 4))
     assert row["bytes"] == 4 * row["parameters"] and (row["device"], row["seed_transpiler"], row["level"]) == (
         "fake:quito",
         0,
