@@ -162,7 +162,7 @@ def _layers(model: nn.Module) -> list[QuantumLayer]:
 def _counted(model: nn.Module) -> tuple[nn.Module, _Counter]:
     """A copy in evaluation whose circuits are counted rather than run; the model's own executors are not copied."""
     counted = copied(model, {id(layer.executor): layer.executor for layer in _layers(model)}).eval()
-    counter = _Counter()
+    counter: Any = _Counter()
     for layer in _layers(counted):
         layer.circuit  # noqa: B018  a QNode that runs itself has none to count
         if layer.diff_method not in RULES and layer.diff_method not in ("gradient-pruning", "guided-spsa"):
