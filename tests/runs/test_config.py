@@ -238,3 +238,23 @@ def test_whatever_a_value_is_it_loads_or_is_refused_in_words(key: str, value: An
         assert "key `" in str(error) or "YAML" in str(error)
     else:
         assert yaml.safe_load(configs.dump(config))
+
+
+@pytest.mark.parametrize("name", ["plugin:Thing", "os:system", "ibm:torino", "some.device"])
+def test_backends_of_a_file_want_trust(name, tmp_path):
+    """But not those that the user gives beside it."""
+    model = f"{{kind: hybrid, backend: '{name}'}}"
+    files = {
+        "run.yaml": f"data: {{name: xor}}\nmodel: {model}\n",
+        "student.yaml": f"data: {{name: xor}}\ndistill:\n  student: {model}\n",
+        "compare.yaml": f"data: {{xor: {{name: xor}}}}\nmodels: {{a: {model}}}\n",
+    }
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+        kind = configs.Compare if file == "compare.yaml" else configs.Config
+        with pytest.raises(ConfigError, match=rf"{file}, line \d names the backend '{name}', which would"):
+            configs.load(tmp_path / file, kind=kind)
+        configs.load(tmp_path / file, kind=kind, trust=True)
+    key = {"run.yaml": "model.backend", "student.yaml": "distill.student.backend"}
+    for file, dotted in key.items():
+        configs.load(tmp_path / file, [f"{dotted}={name}"])
