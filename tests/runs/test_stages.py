@@ -57,7 +57,8 @@ def test_every_stage_leaves_its_model_and_is_measured(finished: Path) -> None:
     trained, pruned, distilled, scratch = result["stages"].values()
     for what in ("parameters", "rotations", "two_qubit_gates", "circuits"):
         assert distilled[what] < pruned[what] < trained[what] and distilled[what] == scratch[what]
-    assert trained["rotations"] - pruned["rotations"] == (trained["circuits"] - pruned["circuits"]) / 2 > 0
+    gone = trained["rotations"] - pruned["rotations"]  # two circuits each, and those of angles that now move together
+    assert 0 < gone <= (trained["circuits"] - pruned["circuits"]) / 2
     assert distilled["loss"] != scratch["loss"]
 
 
