@@ -6,7 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import nn
 
 from qbp.comparison.controls import CLASSIFIERS, LARGEST_BUDGET, classifier, configurations
 from qbp.data import Dataset
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, check_count
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import renew
 from qbp.nn.resources import resources
@@ -39,19 +39,22 @@ class Protocol:
         training: how the models are trained that are torch's.
         budget: configurations that every model may try, at most `qbp.comparison.controls.LARGEST_BUDGET`.
         folds: parts of the train part, on each of which every configuration is scored once.
+        metric: the score by which a configuration is chosen, the one that is compared.
     """
 
     training: Training = field(default_factory=Training)
     budget: int = 4
     folds: int = 3
+    metric: str = "accuracy"
 
     def __post_init__(self) -> None:
-        for name, value, least, most in (("budget", self.budget, 1, LARGEST_BUDGET), ("folds", self.folds, 2, 20)):
-            if not isinstance(value, int) or not least <= value <= most:
-                raise ArgumentError(f"Argument `{name}` must be {least} to {most}, but is {value!r}")
+        check_count("budget", self.budget, 1, LARGEST_BUDGET)
+        check_count("folds", self.folds, 2, 20)
 
 
-def trial(model: nn.Module | str, train: Dataset, test: Dataset, seed: int, protocol: Protocol) -> dict[str, Any]:
+def trial(
+    model: nn.Module | str, train: Dataset, test: Dataset, seed: int, protocol: Protocol, *, scaled: bool = False
+) -> dict[str, Any]:
     """Tune, fit and score a model.
 
     Every configuration is scored by cross-validation on the train part (stratified folds, drawn by `seed`); the best
@@ -63,11 +66,15 @@ def trial(model: nn.Module | str, train: Dataset, test: Dataset, seed: int, prot
         train, test: the data.
         seed: of folds, initial weights, order of the rows and whatever else is random.
         protocol: what is the same for all.
+        scaled: whether the features are standardised first, by the train part.
 
     Returns:
         `row` (the scores and costs of `qbp.comparison.comparing.COLUMNS`), `curve` (a row for each epoch), and
         `arrays` (`y`, `predicted`, `probabilities`).
     """
+    feature_scale = float(torch.maximum(train.x.double().mean(0).abs(), train.x.double().std(0)).max())
+    if scaled:
+        train, test = _standardised(train, test)
     grid = CLASSIFIERS[model] if isinstance(model, str) else configurations(protocol.training)
     grid = grid[: protocol.budget]
     if not isinstance(model, str):
@@ -83,12 +90,13 @@ def trial(model: nn.Module | str, train: Dataset, test: Dataset, seed: int, prot
     y = test.y.numpy()
     row = {
         **_scores(y, predicted, probabilities, decision, test.n_classes or 0),
-        "cv_accuracy": scores[best] if scores else None,
+        "cv_score": scores[best] if scores else None,
         "train_seconds": trained - tuned,
         "tune_seconds": tuned - began,
         **_costs(fitted, train, grid[best]),
         "epochs": len(fitted.history.rows) if fitted.history is not None else None,
         "converged": fitted.converged,
+        "feature_scale": feature_scale,
         "hyperparameters": json.dumps(grid[best]),
     }
     arrays = {"y": y, "predicted": predicted}
@@ -164,7 +172,10 @@ def _cross_validate(
         except DivergenceError:
             return -np.inf
         held_out = train.subset(outside)
-        scores.append(float(np.mean(_predict(fitted, held_out)[0] == held_out.y.numpy())))
+        score = _scores(held_out.y.numpy(), *_predict(fitted, held_out), train.n_classes or 0)[protocol.metric]
+        if score is None:  # a fold without a class has no area under a curve
+            return -np.inf
+        scores.append(score)
     return float(np.mean(scores))
 
 
@@ -217,10 +228,10 @@ def _costs(fitted: _Fitted, train: Dataset, options: Mapping[str, Any]) -> Row:
         counts = resources(fitted.model, train.x.shape[1], options["batch_size"])
         epochs = len(fitted.history.rows) if fitted.history is not None else 0
         circuits = epochs * len(train) * counts["circuits_per_step"] / options["batch_size"]
-        return {**counts, "quantum_seconds": circuits * SECONDS_A_CIRCUIT}
+        return {**counts, "narrowest": _narrowest(fitted.model), "quantum_seconds": circuits * SECONDS_A_CIRCUIT}
     none = dict.fromkeys(("n_gates", "two_qubit_gates", "circuits_per_step"), 0)
     size, multiply_adds = _kept(fitted.model[-1])
-    return {"n_parameters": size, **none, "multiply_adds": multiply_adds, "quantum_seconds": 0.0}
+    return {"n_parameters": size, **none, "multiply_adds": multiply_adds, "narrowest": None, "quantum_seconds": 0.0}
 
 
 def _kept(model: Any) -> tuple[int, int]:
@@ -233,8 +244,24 @@ def _kept(model: Any) -> tuple[int, int]:
         return kept + model.intercept_.size, kept
     if hasattr(model, "coef_"):
         return model.coef_.size + model.intercept_.size, model.coef_.size
+    if not hasattr(model, "estimators_"):  # the most frequent class
+        return 1, 0
     trees = np.ravel(np.asarray(model.estimators_, dtype=object))
     return sum(3 * tree.tree_.node_count for tree in trees), 0  # feature, threshold and value of each node
+
+
+def _narrowest(model: nn.Module) -> int | None:
+    """The fewest neurons of a hidden layer of a network of dense layers."""
+    widths = [module.out_features for module in model.modules() if isinstance(module, nn.Linear)][:-1]
+    return min(widths, default=None)
+
+
+def _standardised(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
+    x = train.x.double()
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    deviation[deviation <= 1e-9 * mean.abs()] = 1.0  # a constant has rounding only
+    deviation[deviation == 0] = 1.0
+    return tuple(replace(part, x=((part.x.double() - mean) / deviation).to(part.x)) for part in (train, test))  # type: ignore[return-value]
 
 
 def _warm_up(model: nn.Module, train: Dataset) -> None:

@@ -9,11 +9,16 @@ import json
 import multiprocessing
 import os
 import pickle
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -78,21 +83,26 @@ def sweep(
         for path in waiting:
             finished(path, _one(run, cells[path], path, folder))
     else:
-        _check_pickles(run)
-        with _pool(min(workers, len(waiting)), run) as pool:
-            futures = {pool.submit(_in_worker, cells[path], path, folder): path for path in waiting}
+        with _pool(min(workers, len(waiting)), run, _needs_script(run)) as pool:
             try:
+                futures = {pool.submit(_in_worker, cells[path], path, folder): path for path in waiting}
                 for future in as_completed(futures):
                     finished(futures[future], future.result())
+            except BrokenProcessPool as error:
+                raise ArgumentError(
+                    "Argument `workers` must be smaller, since a process ended by itself, as where memory runs out. If "
+                    "the models are functions of this script, put the call under `if __name__ == '__main__':`"
+                ) from error
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                _kill(pool)
                 raise
     return [done[path] for path in cells]
 
 
-def _check_pickles(run: Run) -> None:
+def _needs_script(run: Run) -> bool:
+    """Whether what is run can be had only by running the caller's script again, up to its `__main__` guard."""
     try:
-        pickle.dumps(run)
+        return b"__main__" in pickle.dumps(run)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ArgumentError(
             "Argument `workers` must be 1 here, since other processes cannot be given what is run (give functions of a "
@@ -149,14 +159,57 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
 _run: Run | None = None  # of a worker, which gets it once rather than with every cell
 
 
+class _Process(SpawnProcess):
+    """A process that Ctrl-C does not reach: the one that started it ends it."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        block = getattr(signal, "pthread_sigmask", None)  # a new process inherits what is blocked
+        before = block(signal.SIG_BLOCK, {signal.SIGINT}) if block else None
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            if block:
+                block(signal.SIG_SETMASK, before)
+
+
+class _ProcessWithoutScript(_Process):
+    """One that does not run the caller's script again, which then needs no `__main__` guard."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return _Process._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
+class _ContextWithoutScript(SpawnContext):
+    Process = _ProcessWithoutScript
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: what a cell has not finished is not there, and is run again another time."""
+    workers = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.kill()
+
+
 @contextlib.contextmanager
-def _pool(workers: int, run: Run) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, run: Run, with_script: bool) -> Iterator[ProcessPoolExecutor]:
     """Start processes of one thread each: more of them would only wait for each other."""
     single = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     before = {name: os.environ.get(name) for name in single}
     os.environ.update(single)
     try:
-        context = multiprocessing.get_context("spawn")
+        context = _Context() if with_script else _ContextWithoutScript()
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(run,)) as pool:
             yield pool
     finally:

@@ -30,7 +30,7 @@ from qbp.comparison.grid import (
 from qbp.comparison.statistics import need_statsmodels
 from qbp.comparison.verdicts import METRICS, judge
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, ConfigError, check_choice
+from qbp.errors import ArgumentError, ConfigError, check_choice, check_seed, check_share
 from qbp.storage.atomic import write_atomic, write_table
 from qbp.storage.folder import VERSIONS, RunFolder
 from qbp.storage.markup import read_yaml
@@ -42,6 +42,8 @@ __all__ = ["COLUMNS", "Comparison", "compare", "load_comparison", "save_tables"]
 CONFIG, SPLITS = "comparison.yaml", "splits.json"
 TABLE, VERDICTS = "rows", "verdicts.json"
 FEWEST_SEEDS = 5
+ROW_METRICS = ("accuracy", "balanced_accuracy")
+"""Scores that are a mean over test rows, which McNemar's test needs."""
 
 # The columns of a row, in order, with their type: one row for each cell (data set, model, seed, rows to train on).
 COLUMNS: dict[str, type] = {
@@ -61,7 +63,7 @@ COLUMNS: dict[str, type] = {
     "brier": float,  # likewise; mean over rows of the squared error of the probabilities, summed over classes
     "auc": float,  # one against the rest, mean over classes
     "confusion": str,  # JSON: counts, row = true class, column = predicted class
-    "cv_accuracy": float,  # of the configuration chosen, mean over folds of the train part
+    "cv_score": float,  # in the metric that is compared, of the configuration chosen, mean over folds of the train part
     "train_seconds": float,  # of the last fit, with the configuration chosen
     "tune_seconds": float,
     "n_parameters": int,  # that training changes; of scikit-learn's models the numbers that they keep
@@ -69,9 +71,11 @@ COLUMNS: dict[str, type] = {
     "two_qubit_gates": int,
     "circuits_per_step": int,  # by the parameter-shift rule, for one batch
     "multiply_adds": int,  # of one row forward, the circuit simulated
+    "narrowest": int,  # neurons of the narrowest hidden layer; None without one
     "quantum_seconds": float,  # that training would take on a device: 1,000 shots of 250 microseconds a circuit
     "epochs": int,
     "converged": bool,
+    "feature_scale": float,  # largest mean or standard deviation of a column of the train part, as it was given
     "hyperparameters": str,  # JSON: the configuration chosen
 }
 
@@ -250,7 +254,8 @@ def compare(
     Args:
         models: the subjects by name: modules (B, I) -> (B, n_classes), or functions of (n_inputs, n_outputs) such as
             `qbp.hybrid`.
-        train, test: data with labels. Those of `qbp.data.load` are loaded anew for each seed, other rows split anew.
+        train, test: data with labels. Those of `qbp.data.load` are loaded anew for each seed; other parts stay as they
+            are for every seed, and the models are compared on each of your test rows (McNemar).
         data: in place of these, for each data set by name the arguments of `qbp.data.load`.
         seeds: how many (0, 1...), or which; at least 5.
         training: how models are trained, as in `qbp.fit`; or its options, as in {"epochs": 30}.
@@ -283,7 +288,7 @@ def compare(
     need_statsmodels()  # before hours of training, not after them
     sources = sources_of(train, test, data)
     numbers = _check(models, sources, seeds, metric, rope, alpha)
-    protocol = Protocol(training_of(training, {}), budget, folds)
+    protocol = Protocol(training_of(training, {}), budget, folds, metric)
     folder = None if directory is None else Path(directory)
     splits: dict[str, dict[int, str]] = {}
     names: dict[str, tuple[str, ...]] = {}
@@ -291,6 +296,7 @@ def compare(
     for name, source in sources.items():
         parts = {seed: source.split(seed) for seed in numbers}
         first = parts[numbers[0]][0]
+        _check_classes(name, source, [train for train, _ in parts.values()], metric)
         _check_sizes(sizes, first)
         splits[name] = {seed: split_hash(*pair) for seed, pair in parts.items()}
         names[name] = model_names(models, first, aa)
@@ -322,7 +328,8 @@ def compare(
     done = sweep({cell_path(*cell): cell for cell in cells}, grid, folder, workers=workers, progress=progress)
     rows = sorted_rows([cell["row"] for cell in done])
     fresh = {name: source.fresh for name, source in sources.items()}
-    verdicts, ranks, complexity = judge(rows, metric=metric, rope=rope, alpha=alpha, fresh=fresh)
+    right = _right(cells, done, folder, metric, {name for name, source in sources.items() if source.parts is not None})
+    verdicts, ranks, complexity = judge(rows, metric=metric, rope=rope, alpha=alpha, fresh=fresh, right=right)
     found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder)
     if folder is not None:
         save_tables(found, folder)
@@ -343,15 +350,48 @@ def _check(
     check_names(list(models), "models")
     check_names(list(sources), "data")
     check_choice("metric", metric, METRICS)
-    for name, value in (("rope", rope), ("alpha", alpha)):
-        if not 0 < value < 1:
-            raise ArgumentError(f"Argument `{name}` must be above 0 and below 1, but is {value!r}")
+    check_share("rope", rope)
+    check_share("alpha", alpha)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    for number in numbers:
+        check_seed("seeds", number)
     if len(set(numbers)) < max(FEWEST_SEEDS, len(numbers)):
         raise ArgumentError(
             f"Argument `seeds` must be {FEWEST_SEEDS} different ones or more, but is {seeds!r}: one seed is one draw"
         )
     return numbers
+
+
+def _check_classes(name: str, source: Source, trains: Sequence[Dataset], metric: str) -> None:
+    """Refuse a class that cannot be learned, and a score of test rows that cannot be taken row by row."""
+    for train in trains:
+        counts = np.bincount(train.y.numpy(), minlength=train.n_classes or 0)
+        if absent := [label for label, count in zip(train.classes, counts, strict=True) if not count]:
+            raise ArgumentError(f"Data set {name!r}: class {absent[0]!r} must have rows to train on, but has none")
+    if source.parts is not None and metric not in ROW_METRICS:
+        raise ArgumentError(
+            f"Argument `metric` must be one of {', '.join(ROW_METRICS)} for a test set of your own, but is {metric!r}"
+        )
+
+
+def _right(
+    cells: Sequence[Cell], done: Sequence[Mapping[str, Any]], folder: Path | None, metric: str, names: set[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """For data sets with a test part of the user's own: by model and test row the share of seeds that are right."""
+    found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
+    for cell, result in zip(cells, done, strict=True):
+        if cell.dataset not in names or cell.n_train is not None:
+            continue
+        if folder is None:
+            arrays = result["arrays"]
+        else:
+            with np.load((folder / cell_path(*cell)).with_suffix(".npz"), allow_pickle=False) as file:
+                arrays = dict(file)
+        y = arrays["y"]
+        counts = np.bincount(y)
+        weights = len(y) / (counts[y] * np.count_nonzero(counts)) if metric == "balanced_accuracy" else 1.0
+        found[cell.dataset].setdefault(cell.model, []).append((y == arrays["predicted"]) * weights)
+    return {name: {model: np.mean(seeds, 0) for model, seeds in models.items()} for name, models in found.items()}
 
 
 def _check_sizes(sizes: Sequence[int], train: Dataset) -> None:

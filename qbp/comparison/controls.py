@@ -21,7 +21,7 @@ from qbp.nn.models import matched_mlp, mlp
 from qbp.nn.resources import resources, shape_of
 from qbp.training.options import Training
 
-__all__ = ["CLASSIFIERS", "CONTROLS", "LAYER_CONTROLS", "Removed", "Sine"]
+__all__ = ["CLASSIFIERS", "CONTROLS", "LAYER_CONTROLS", "RIVALS", "Removed", "Sine"]
 
 
 # ---- in place of the circuit ---------------------------------------------------------------------------------------
@@ -167,6 +167,7 @@ CONTROLS: dict[str, Control] = {
 
 # name -> twelve configurations, the likeliest first: a budget of n takes the first n of every model.
 CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
+    "majority": ({},),  # always the most frequent class, which leaves nothing to tune
     "logistic_regression": tuple(
         {"C": c} for c in (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 1e4, 3.0, 0.3, 30.0, 0.03)
     ),
@@ -236,7 +237,9 @@ CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
         )
     ),
 }
-LARGEST_BUDGET = min(map(len, CLASSIFIERS.values()))
+LARGEST_BUDGET = min(len(grid) for name, grid in CLASSIFIERS.items() if name != "majority")
+RIVALS = ("matched_parameters", "matched_compute", "linear_model")
+"""Controls that begin with a dense layer and so want scaled features, whatever the subject wants."""
 
 
 def configurations(training: Training) -> tuple[dict[str, Any], ...]:
@@ -247,6 +250,7 @@ def configurations(training: Training) -> tuple[dict[str, Any], ...]:
 
 def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:
     """Build one of scikit-learn's classifiers, behind a scaler that is fitted on what it trains on."""
+    from sklearn.dummy import DummyClassifier
     from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
@@ -255,6 +259,7 @@ def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:
     from sklearn.svm import SVC
 
     makers: dict[str, Callable[[], Any]] = {
+        "majority": lambda: DummyClassifier(strategy="most_frequent"),
         "logistic_regression": lambda: LogisticRegression(max_iter=5000),
         "svm_rbf": SVC,
         "random_forest": lambda: RandomForestClassifier(random_state=seed),

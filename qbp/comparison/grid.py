@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 from qbp.comparison.cell import Protocol, trial
-from qbp.comparison.controls import CLASSIFIERS, controls_of
+from qbp.comparison.controls import CLASSIFIERS, RIVALS, controls_of
 from qbp.data import DATASETS, Dataset, load, split
 from qbp.errors import ArgumentError, ConfigError
 from qbp.nn.models import renew
@@ -40,11 +39,10 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Where the parts of each seed come from: a recipe of `qbp.data.load`, or rows to split anew."""
+    """Where the parts of each seed come from: a recipe of `qbp.data.load`, or parts that stay as they are."""
 
     recipe: Mapping[str, Any] | None
-    rows: Dataset | None = None
-    test_size: float = 0.25
+    parts: tuple[Dataset, Dataset] | None = None
 
     @property
     def fresh(self) -> bool:
@@ -53,8 +51,8 @@ class Source:
         return isinstance(name, str) and name in DATASETS and "seed" in inspect.signature(DATASETS[name]).parameters
 
     def split(self, seed: int) -> tuple[Dataset, Dataset]:
-        if self.rows is not None:
-            return split(self.rows, self.test_size, seed=seed)
+        if self.parts is not None:
+            return self.parts
         return load(**{**(self.recipe or {}), "seed": seed})
 
 
@@ -73,7 +71,7 @@ class Grid:
         model, subject, role, seed = self._model(cell, train)
         if cell.n_train is not None:
             train = split(train, cell.n_train / len(train), seed=cell.seed)[1]
-        done = trial(model, train, test, seed, self.protocol)
+        done = trial(model, train, test, seed, self.protocol, scaled=role in RIVALS)
         known = {row.tobytes() for row in train.x.numpy()}
         about = {
             "dataset": cell.dataset,
@@ -138,10 +136,12 @@ def sources_of(
             raise ArgumentError(f"Argument `{name}` must be a qbp.data.Dataset with labels")
     if train.recipe is not None and train.recipe is test.recipe:  # two parts of one load
         return {train.name: Source(train.recipe)}
-    rows = Dataset(
-        torch.cat([train.x, test.x]), torch.cat([train.y, test.y]), train.name, train.n_classes, train.classes
-    )
-    return {train.name: Source(None, rows, len(test) / len(rows))}
+    if train.x.shape[1] != test.x.shape[1] or train.classes != test.classes:
+        raise ArgumentError(
+            f"Argument `test` must have the columns and classes of `train`, {train.x.shape[1]} and {train.classes}, "
+            f"but has {test.x.shape[1]} and {test.classes}"
+        )
+    return {train.name: Source(None, (train, test))}
 
 
 def split_hash(train: Dataset, test: Dataset) -> str:

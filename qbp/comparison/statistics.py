@@ -16,7 +16,7 @@ import numpy as np
 
 from qbp.errors import ArgumentError, MissingPackageError
 
-__all__ = ["Difference", "check_scores", "holm", "paired", "rank", "sample_complexity", "verdict"]
+__all__ = ["Difference", "check_scores", "holm", "mcnemar", "paired", "rank", "sample_complexity", "verdict"]
 
 VERDICTS = ("BEATS", "TIES", "LOSES", "INCONCLUSIVE")
 MOST_PAIRS = 2**20
@@ -121,6 +121,62 @@ def paired(
         inside, test = float(t.sf((rope - abs(mean)) / error)), "corrected resampled t-test"
     needed = _pairs_needed(rope / deviation, test_share or 0.0, alpha)
     return Difference(n, mean, low, high, p, flipped, inside, attainable, mean / deviation, wins, needed, test)
+
+
+def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha: float = 0.05) -> Difference:
+    """Compare two models on the rows of one test set (McNemar, Psychometrika 12, 153, 1947).
+
+    With one seed only the rows count on which one model is right and the other wrong: the test is exact. With several
+    seeds a row's difference is that of the shares of seeds that are right, and its sign is flipped: the same test.
+
+    Args:
+        a, b: (n,) for each row whether the model is right: 0 or 1, a mean over seeds, or that times a row's weight.
+        rope: half the width of the region of practical equivalence.
+        alpha: level of the tests.
+
+    Returns:
+        The difference; its pairs are rows.
+
+    Raises:
+        ArgumentError: fewer than two rows.
+
+    Example:
+        >>> found = mcnemar([1] * 9 + [0] * 21, [0] * 8 + [1] * 2 + [0] * 20)
+        >>> round(found.mean, 3), round(found.p, 4)
+        (0.233, 0.0391)
+    """
+    from scipy import stats
+
+    one, two = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if one.shape != two.shape or one.ndim != 1 or len(one) < 2:
+        raise ArgumentError(f"Arguments `a` and `b` must be of shape (n,), n >= 2, but are {one.shape} and {two.shape}")
+    d = one - two
+    n, mean, deviation = len(d), float(d.mean()), float(d.std(ddof=1))
+    discordant = d[np.abs(d) > 1e-12]
+    attainable = 2.0 ** (1 - max(1, len(discordant)))
+    if not len(discordant):
+        p = 1.0
+    elif np.ptp(np.abs(discordant)) < 1e-12:  # all weigh the same
+        p = float(stats.binomtest(int((discordant > 0).sum()), len(discordant)).pvalue)
+    else:
+        p = _flipped(discordant)
+    error, t = deviation / math.sqrt(n), stats.t(n - 1)
+    reach = float(t.ppf(1 - alpha / 2)) * error
+    inside = float(t.sf((rope - abs(mean)) / error)) if error else float(abs(mean) >= rope)
+    wins = float((np.sign(d) + 1).mean() / 2)
+    needed = _pairs_needed(rope / deviation, 0.0, alpha) if deviation else n
+    effect = mean / deviation if deviation else None
+    low, high = mean - reach, mean + reach
+    return Difference(n, mean, low, high, p, None, inside, attainable, effect, wins, needed, "McNemar's test on rows")
+
+
+def _flipped(d: np.ndarray, n_flips: int = 10_000) -> float:
+    """How often differences (n,) whose signs are drawn anew have as large a sum."""
+    rng, reached, part = np.random.default_rng(0), 0, max(1, 10**6 // len(d))
+    for first in range(0, n_flips, part):
+        signs = rng.integers(2, size=(min(part, n_flips - first), len(d)), dtype=np.int8) * 2.0 - 1
+        reached += int((np.abs(signs @ d) >= abs(d.sum()) - 1e-9).sum())
+    return (reached + 1) / (n_flips + 1)
 
 
 def _pairs_needed(effect: float, test_share: float, alpha: float, power: float = 0.8) -> int | None:

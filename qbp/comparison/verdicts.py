@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
-from qbp.comparison.statistics import Difference, check_scores, holm, paired, rank, sample_complexity, verdict
+from qbp.comparison.gates import Gates, gates_of
+from qbp.comparison.statistics import Difference, check_scores, holm, mcnemar, paired, rank, sample_complexity, verdict
 from qbp.errors import ArgumentError
 
 __all__ = ["METRICS", "IncompleteError", "judge"]
@@ -30,6 +31,7 @@ def judge(
     rope: float = 0.01,
     alpha: float = 0.05,
     fresh: Mapping[str, bool] | None = None,
+    right: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[tuple[Row, ...], Row | None, tuple[Row, ...]]:
     """Compare every subject with all its controls, and with the other subjects.
 
@@ -39,6 +41,7 @@ def judge(
         rope: half the width of the region of practical equivalence.
         alpha: level of the tests.
         fresh: for each data set whether every seed drew new data; otherwise the seeds are splits of the same data.
+        right: for each data set whose test part is the same for all seeds, by model, how right each test row is.
 
     Returns:
         `verdicts`, `ranks` and `sample_complexity` of a `Comparison`.
@@ -58,7 +61,8 @@ def judge(
         scores, about = _by_model(name, full, metric)
         _check_controls(name, about, full)
         test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
-        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha)
+        gates, rows_right = gates_of(full, metric), (right or {}).get(name)
+        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right)
         for model, seeds in scores.items():
             table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))
     everywhere = {model: means for model, means in table.items() if len(means) == len(names)}
@@ -107,6 +111,8 @@ def _verdicts(
     test_share: float | None,
     rope: float,
     alpha: float,
+    gates: Gates,
+    right: Mapping[str, Any] | None,
 ) -> list[Row]:
     subjects = [model for model, row in about.items() if row["role"] == "subject"]
     pairs = [
@@ -115,15 +121,21 @@ def _verdicts(
         for model, row in about.items()
         if model != subject and (row["role"] == "subject" or row["subject"] in (subject, ""))
     ]
-    found = [
-        paired(list(scores[a].values()), list(scores[b].values()), test_share=test_share, rope=rope, alpha=alpha)
-        for a, b in pairs
-    ]
+    if right is not None:
+        found = [mcnemar(right[a], right[b], rope=rope, alpha=alpha) for a, b in pairs]
+    else:
+        found = [
+            paired(list(scores[a].values()), list(scores[b].values()), test_share=test_share, rope=rope, alpha=alpha)
+            for a, b in pairs
+        ]
     adjusted = holm([difference.p for difference in found])
-    saturated = _saturated(scores, about, metric, rope)
+    saturated = _saturated(scores, about, metric, rope) or _no_better_than_the_majority(scores, about, metric, rope)
     made: list[Row] = []
     for (subject, model), difference, p in zip(pairs, found, adjusted, strict=True):
-        word, sentence = verdict(difference, p, rope=rope, alpha=alpha, saturated=saturated)
+        reason = saturated or gates.weak.get(model)
+        word, sentence = verdict(difference, p, rope=rope, alpha=alpha, saturated=reason)
+        if gates.leak and word != "INCONCLUSIVE":
+            word, sentence = "INCONCLUSIVE", f"{sentence.rstrip('.')}, but {gates.leak}."
         role = about[model]["role"]
         control = model if role == "subject" else role
         made.append(_row(name, subject, control, difference, p, word, f"{_says(subject, word, control)}: {sentence}"))
@@ -132,7 +144,8 @@ def _verdicts(
         groups = {"circuit": LAYER_CONTROLS.keys(), "all": CONTROLS.keys() | CLASSIFIERS.keys()}
         for group, controls in groups.items():
             if members := [row for row in against if row["control"] in controls]:
-                made.append(_summary(name, subject, group, members, saturated))
+                notes = [*([saturated] if saturated else []), *gates.notes[subject]]
+                made.append(_summary(name, subject, group, members, notes))
     return made
 
 
@@ -159,7 +172,7 @@ def _says(subject: str, word: str, control: str) -> str:
     return f"{subject} {word} to {control}" if word == "LOSES" else f"{subject} {word} {control}"
 
 
-def _summary(name: str, subject: str, group: str, members: Sequence[Row], saturated: str | None) -> Row:
+def _summary(name: str, subject: str, group: str, members: Sequence[Row], notes: Sequence[str]) -> Row:
     """The verdict against several controls: it BEATS them if it beats each; one that it loses to decides."""
     words = {row["verdict"] for row in members}
     if "LOSES" in words:
@@ -176,8 +189,8 @@ def _summary(name: str, subject: str, group: str, members: Sequence[Row], satura
     sentence = (
         f"{_says(subject, word, what)} on {name} ({counts}). Decided by {deciding['control']}: {deciding['sentence']}"
     )
-    if saturated:
-        sentence += f" Note: {saturated}."
+    if notes:
+        sentence += f" Note: {'; '.join(notes)}."
     return {**deciding, "control": group, "sentence": sentence}
 
 
@@ -193,6 +206,20 @@ def _saturated(
     return (
         f"these data cannot show an advantage, as {about[linear]['role']} ({metric} {means[linear]:.3f}) is within "
         f"{100 * rope:g} point(s) of the best model ({about[best]['role']}, {means[best]:.3f})"
+    )
+
+
+def _no_better_than_the_majority(
+    scores: Mapping[str, Mapping[int, float]], about: Mapping[str, Row], metric: str, rope: float
+) -> str | None:
+    """Why the data cannot show an advantage, where the most frequent class is as good an answer as the best model's."""
+    means = {model: float(np.mean(list(seeds.values()))) for model, seeds in scores.items()}
+    best = max(means, key=lambda model: means[model])
+    if means[best] - means["majority"] > rope + 1e-12:
+        return None
+    return (
+        f"these data cannot show an advantage, as the most frequent class alone ({metric} {means['majority']:.3f}) is "
+        f"within {100 * rope:g} point(s) of the best model ({about[best]['role']}, {means[best]:.3f})"
     )
 
 

@@ -42,7 +42,8 @@ PLAIN = {
     "BEATS": "The quantum part helps: {subject} beats them all.",
     "TIES": "The quantum part does not help. As good: {control}.",
     "LOSES": "The quantum part does not help. Better: {control}.",
-    "INCONCLUSIVE": "It is not shown that the quantum part helps. Perhaps as good: {control}.",
+    "INCONCLUSIVE": "It is not shown that the quantum part helps. Not surely beaten: {control}.",
+    "AHEAD": "It is not shown that the quantum part helps. Ahead of it, though not surely: {control}.",
 }
 
 
@@ -102,7 +103,10 @@ def _verdicts(found: Comparison) -> Iterator[Verdict]:
             own = [row for row in found.verdicts if row["subject"] == subject and row["control"] == scope]
             if len(own) == 1:
                 (row,) = own
-                heading = PLAIN[row["verdict"]].format(subject=subject, control=_title(row["decided_by"]))
+                is_behind = row["verdict"] == "INCONCLUSIVE" and row["difference"] < 0
+                heading = PLAIN["AHEAD" if is_behind else row["verdict"]].format(
+                    subject=subject, control=_title(row["decided_by"])
+                )
                 yield Verdict(row["verdict"], f"{subject} on {row['dataset']}, {against}", heading, row["sentence"])
             elif own:
                 words = Counter(row["verdict"] for row in own)

@@ -48,6 +48,7 @@ TITLES = {
     "random_forest": "random forest",
     "gradient_boosting": "gradient boosting",
     "multilayer_perceptron": "MLP, scikit-learn",
+    "majority": "the most frequent class",
     "identical": "the same model again",
     "circuit": "all that can take the circuit's place",
 }

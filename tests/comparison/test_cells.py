@@ -150,3 +150,48 @@ def test_a_comparison_killed_three_times_is_the_undisturbed_one(tmp_path):
     for row in whole.rows:
         one, two = (found.predictions("moons", row["model"], row["seed"]) for found in (killed, whole))
         assert all(np.array_equal(one[key], two[key]) for key in two)
+
+
+SCRIPT = """
+import math, time
+from functools import partial
+from pathlib import Path
+from qbp.comparison.cells import sweep
+print("script", flush=True)
+{model}
+cells = {{Path("cells", f"{{k}}.json"): {{"k": k}} for k in range(6)}}
+done = sweep(cells, {run}, workers=2)
+print([cell["k"] for cell in done], flush=True)
+"""
+
+
+def test_a_plain_script_without_a_guard_runs_once(tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text(SCRIPT.format(model="", run="dict"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n") == ["script", "[0, 1, 2, 3, 4, 5]", ""] and done.stderr == ""
+
+
+def test_functions_of_such_a_script_need_the_guard_and_the_error_says_so(tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text(SCRIPT.format(model="def model(cell): return cell", run="model"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("put the call under `if __name__ == '__main__':`")
+
+
+def test_ctrl_c_is_quiet_and_quick(tmp_path):
+    script, kept = tmp_path / "sleeper.py", tmp_path / "kept"
+    script.write_text(SLEEPER.replace("time.sleep(0.05)", "time.sleep(30)"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(kept), "8", "2"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len({e["process"] for e in events(kept)}) < 2:
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes of the group get it
+    _, said = process.communicate(timeout=20)
+    assert said.count("Traceback") == 1 and said.rstrip().endswith("KeyboardInterrupt")  # the script's own
+    assert not any(Path(f"/proc/{e['process']}").exists() for e in events(kept))

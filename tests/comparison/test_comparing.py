@@ -165,7 +165,7 @@ def test_a_real_advantage_is_called_one(linear):
     rows = []
     for row in linear[0].rows:
         right = 78 - rng.integers(2) if row["role"] == "subject" else 60 - rng.integers(4)
-        rows.append(row | {"accuracy": right / 80})
+        rows.append(row | {"accuracy": right / 80, "converged": True})
     verdicts, _, _ = judge(rows, fresh={"linear": True})
     words = {row["control"]: row["verdict"] for row in verdicts}
     assert words["all"] == words["circuit"] == words["frozen"] == words["svm_rbf"] == "BEATS"
@@ -184,7 +184,7 @@ def test_a_cell_tunes_on_the_train_part_alone():
     found = trial("logistic_regression", train, test, 1, protocol)
     shuffled = Dataset(test.x, 1 - test.y, test.name)
     other = trial("logistic_regression", train, shuffled, 1, protocol)
-    for key in ("hyperparameters", "cv_accuracy", "n_parameters"):
+    for key in ("hyperparameters", "cv_score", "n_parameters"):
         assert found["row"][key] == other["row"][key]  # whatever the test part says
     assert found["row"]["accuracy"] == pytest.approx(1 - other["row"]["accuracy"])
     assert json.loads(found["row"]["hyperparameters"])["C"] in (1.0, 10.0, 0.1)
@@ -216,16 +216,21 @@ def test_a_configuration_that_diverges_is_passed_over(monkeypatch):
         trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=2, lr=0.06), budget=2))
 
 
-def test_rows_of_one_s_own_are_split_anew_and_tested_as_splits():
+def test_a_test_set_of_one_s_own_is_kept_and_compared_row_by_row():
     x = torch.randn(60, 2, generator=torch.Generator().manual_seed(1))
     data = Dataset(x, (x[:, 0] * x[:, 1] > 0).long(), "mine")
     options = {"seeds": 5, "budget": 1, "training": {"epochs": 1}, "sizes": (20,)}
     mlp = qbp.mlp(2, 6, 2, seed=0)
     found = compare({"mlp": mlp}, data.subset(range(40)), data.subset(range(40, 60)), **options)
-    assert {row["test"] for row in found.verdicts if row["effect"] is not None} == {"corrected resampled t-test"}
-    assert {row["verdict"] for row in found.verdicts} == {"INCONCLUSIVE"}  # five seeds decide nothing
+    assert {row["test"] for row in found.verdicts} == {"McNemar's test on rows"}
+    assert {row["n"] for row in found.verdicts} == {20}  # test rows
+    for row in found.verdicts:
+        if row["control"] not in ("circuit", "all"):
+            control = row["control"] if row["control"] in CLASSIFIERS else f"mlp/{row['control']}"
+            ours, theirs = (np.mean(found.column("accuracy", model=m, n_train=40)) for m in ("mlp", control))
+            assert row["difference"] == pytest.approx(ours - theirs)
     assert not set(LAYER_CONTROLS) & {row["role"] for row in found.rows}
-    assert {row["n_train"] for row in found.rows} == {20, 40} and len(set(found.column("split"))) == 5
+    assert {row["n_train"] for row in found.rows} == {20, 40} and len(set(found.column("split"))) == 1
     assert {row["model"] for row in found.sample_complexity} == set(found.column("model"))
 
 

@@ -151,8 +151,9 @@ def test_a_model_without_a_circuit_has_no_controls_in_its_place():
 
 
 def test_all_classifiers_try_equally_many_configurations():
-    assert {len(grid) for grid in CLASSIFIERS.values()} == {12}
-    assert all(len({repr(options) for options in grid}) == 12 for grid in CLASSIFIERS.values())
+    grids = {name: grid for name, grid in CLASSIFIERS.items() if name != "majority"}
+    assert {len(grid) for grid in grids.values()} == {12} and CLASSIFIERS["majority"] == ({},)
+    assert all(len({repr(options) for options in grid}) == 12 for grid in grids.values())
 
 
 def test_controls_stand_wherever_a_circuit_is_used():

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from qbp.comparison.statistics import check_scores, holm, paired, rank, sample_complexity, verdict
+from qbp.comparison.statistics import check_scores, holm, mcnemar, paired, rank, sample_complexity, verdict
 from qbp.errors import ArgumentError
 
 RNG = np.random.default_rng(7)
@@ -188,3 +188,29 @@ def test_check_scores():
     assert "no share of 60 rows" in said and "train part" in said
     assert "train accuracies" in check_scores([0.85, 0.9], 60, train=[0.85, 0.9])[0]
     assert check_scores([1.0, 1.0], 60, train=[1.0, 1.0]) == []  # all right on both says nothing
+
+
+def test_mcnemar_is_the_exact_binomial_test_and_several_seeds_flip_signs():
+    from scipy import stats
+
+    rng = np.random.default_rng(3)
+    a, b = (rng.random(200) < 0.8).astype(float), (rng.random(200) < 0.7).astype(float)
+    found = mcnemar(a, b)
+    only_a, only_b = int((a > b).sum()), int((b > a).sum())
+    assert found.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    assert found.mean == pytest.approx((only_a - only_b) / 200) and found.n == 200
+    # the same by hand, from the two-sided sum of binomial probabilities
+    k, n = min(only_a, only_b), only_a + only_b
+    assert found.p == pytest.approx(min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n), abs=1e-9)
+    mixed = mcnemar((3 * a + rng.random(200)) / 4, (3 * b + rng.random(200)) / 4)
+    assert mixed.p == pytest.approx(found.p, abs=0.02)
+    assert mcnemar(a, a).p == 1.0 and mcnemar(a, a).p_equivalent == 0.0
+
+
+def test_mcnemar_finds_no_difference_where_there_is_none():
+    rng = np.random.default_rng(0)
+    rejected = 0
+    for _ in range(200):
+        rows = rng.random((2, 5, 60)) < 0.5 + 0.4 * rng.random(60)  # two models of one skill, five seeds
+        rejected += mcnemar(*rows.mean(1)).p < 0.05
+    assert rejected < 20

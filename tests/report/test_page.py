@@ -82,7 +82,7 @@ def make_comparison(gains: dict[str, float], n_seeds: int = 8) -> Comparison:
                 row: dict[str, Any] = dict.fromkeys(COLUMNS)
                 row |= {"dataset": dataset, "split": f"{seed:064x}", "seed": seed, "model": model, "role": role}
                 row |= {"subject": "hybrid" if model.startswith("hybrid") else "", "n_train": size, "n_test": 1000}
-                row |= {key: right / 1000 for key in ("accuracy", "balanced_accuracy", "f1", "auc", "cv_accuracy")}
+                row |= {key: right / 1000 for key in ("accuracy", "balanced_accuracy", "f1", "auc", "cv_score")}
                 row |= {
                     "log_loss": None if role == "svm_rbf" else 0.4,
                     "brier": 0.3,

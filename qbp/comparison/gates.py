@@ -1,0 +1,97 @@
+"""What forbids a verdict, or has to be said beside it: leaks, rivals that are none, classes that drown the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Gates", "gates_of"]
+
+Row = dict[str, Any]
+
+LEAK = 0.05
+"""Share of test rows that are also training rows from which nothing is decided."""
+
+CONVERGED = 0.5
+"""Share of a rival's trainings that have to have converged, for it to be beaten."""
+
+IMBALANCE = 0.8
+"""Share of the most frequent class from which accuracy alone says little."""
+
+LARGE = 20.0
+"""A feature's mean or standard deviation beyond which a model that does not scale it cannot be expected to learn."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Of one data set.
+
+    Attributes:
+        leak: why nothing at all can be decided, or None.
+        weak: for each model why beating it shows nothing.
+        notes: for each subject what its summaries have to say besides.
+    """
+
+    leak: str | None
+    weak: Mapping[str, str]
+    notes: Mapping[str, Sequence[str]]
+
+
+def gates_of(rows: Sequence[Row], metric: str) -> Gates:
+    """Look for what the scores of one data set do not show.
+
+    Args:
+        rows: of all models and seeds, trained on all rows.
+        metric: the score that is compared.
+
+    Returns:
+        The gates and notes.
+    """
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"], []).append(row)
+    overlap = float(np.mean([row["overlap"] for row in rows]))
+    shared = f"{overlap:.0%} of the test rows are also training rows" if overlap >= 0.005 else None
+    weak = {model: why for model, own in by_model.items() if (why := _weakness(own))}
+    notes: dict[str, list[str]] = {}
+    for model, own in by_model.items():
+        if own[0]["role"] == "subject":
+            said = [shared, _imbalance(own, metric), _scale(model, own), _unconverged(model, own)]
+            notes[model] = [note for note in said if note]
+    return Gates(shared if overlap >= LEAK else None, weak, notes)
+
+
+def _weakness(rows: Sequence[Row]) -> str | None:
+    role = rows[0]["role"]
+    converged = sum(row["converged"] for row in rows)
+    if converged < CONVERGED * len(rows):
+        return f"only {converged} of {len(rows)} trainings of {role} had converged: train longer"
+    if role == "matched_parameters" and rows[0].get("narrowest") == 1:
+        return f"{role} has a layer of one neuron, as a model of so few parameters has no better twin"
+    return None
+
+
+def _unconverged(model: str, rows: Sequence[Row]) -> str | None:
+    converged = sum(row["converged"] for row in rows)
+    if converged == len(rows):
+        return None
+    return f"{len(rows) - converged} of {len(rows)} trainings of {model} had not converged"
+
+
+def _imbalance(rows: Sequence[Row], metric: str) -> str | None:
+    counts = np.sum([np.sum(json.loads(row["confusion"]), 1) for row in rows], 0)
+    share = float(counts.max() / counts.sum())
+    if metric != "accuracy" or share < IMBALANCE:
+        return None
+    return f"{share:.0%} of the test rows are of one class, so that accuracy says little: compare by balanced_accuracy"
+
+
+def _scale(model: str, rows: Sequence[Row]) -> str | None:
+    scale = max(row.get("feature_scale") or 0.0 for row in rows)
+    if scale <= LARGE:
+        return None
+    return f"{model} was given features as they are, as large as {scale:.3g}, its rivals scaled ones: scale the data"

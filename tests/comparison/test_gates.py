@@ -1,0 +1,143 @@
+"""What forbids a verdict: each gate planted in a comparison that would BEAT everything without it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import qbp
+from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.controls import CLASSIFIERS, CONTROLS
+from qbp.comparison.gates import gates_of
+from qbp.comparison.verdicts import judge
+from qbp.data import Dataset
+from qbp.errors import ArgumentError
+from qbp.training.options import Training
+
+
+def planted(change=lambda row: {}, ours=78, theirs=60, shares=(50, 50)):
+    """Rows of ten seeds in which the subject "q" has `ours` of 80 test rows right, and every control `theirs`."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for seed in range(10):
+        for role in ("subject", *CONTROLS, *CLASSIFIERS):
+            right = (ours if role == "subject" else theirs) - int(rng.integers(3))
+            first = round(80 * shares[0] / 100)
+            row = {
+                "dataset": "d",
+                "split": str(seed),
+                "seed": seed,
+                "model": "q" if role == "subject" else role if role in CLASSIFIERS else f"q/{role}",
+                "subject": "" if role in CLASSIFIERS else "q",
+                "role": role,
+                "n_train": 240,
+                "n_test": 80,
+                "overlap": 0.0,
+                "accuracy": right / 80,
+                "balanced_accuracy": right / 80,
+                "circuits_per_step": 3,
+                "converged": True,
+                "narrowest": 5,
+                "feature_scale": 1.0,
+                "confusion": json.dumps([[first, 0], [80 - right, right - first]]),
+            }
+            rows.append(row | change(row))
+    return rows
+
+
+def verdict_of(rows, control="all", **options):
+    verdicts, _, _ = judge(rows, fresh={"d": True}, **options)
+    return next(row for row in verdicts if row["control"] == control)
+
+
+def test_without_a_gate_it_beats_them_all_and_has_nothing_to_note():
+    found = verdict_of(planted())
+    assert found["verdict"] == "BEATS" and "Note" not in found["sentence"]
+
+
+def test_a_leak_decides_nothing_either_way():
+    for ours, theirs in ((78, 60), (60, 78), (70, 70)):
+        found = verdict_of(planted(lambda row: {"overlap": 0.5}, ours, theirs))
+        assert found["verdict"] == "INCONCLUSIVE" and "50% of the test rows are also training rows" in found["sentence"]
+    found = verdict_of(planted(lambda row: {"overlap": 0.03}))
+    assert found["verdict"] == "BEATS" and "Note: 3% of the test rows are also training rows" in found["sentence"]
+
+
+@pytest.mark.parametrize("role", ["matched_parameters", "svm_rbf", "layer_sine"])
+def test_a_rival_that_had_not_converged_is_not_beaten(role):
+    rows = planted(lambda row: {"converged": row["role"] != role or row["seed"] < 4})
+    found = verdict_of(rows, role)
+    assert found["verdict"] == "INCONCLUSIVE"
+    assert f"only 4 of 10 trainings of {role} had converged" in found["sentence"]
+    assert verdict_of(rows)["verdict"] == "INCONCLUSIVE" and verdict_of(rows, "removed")["verdict"] == "BEATS"
+    fast = planted(lambda row: {"converged": row["role"] != role}, 60, 78)
+    assert verdict_of(fast, role)["verdict"] == "LOSES"  # training it longer would not help the subject
+
+
+def test_a_subject_that_had_not_converged_is_noted():
+    found = verdict_of(planted(lambda row: {"converged": row["role"] != "subject"}, 60, 78))
+    assert found["verdict"] == "LOSES" and "10 of 10 trainings of q had not converged" in found["sentence"]
+
+
+def test_a_twin_of_one_neuron_is_none():
+    found = verdict_of(planted(lambda row: {"narrowest": 1}), "matched_parameters")
+    assert found["verdict"] == "INCONCLUSIVE" and "a layer of one neuron" in found["sentence"]
+
+
+def test_the_most_frequent_class_and_its_share():
+    found = verdict_of(planted(lambda row: {"accuracy": 78 / 80} if row["role"] == "majority" else {}))
+    assert found["verdict"] != "BEATS" and "most frequent class" in found["sentence"]
+    rows = planted(shares=(95, 5), theirs=77, ours=79)
+    assert "95% of the test rows are of one class" in verdict_of(rows)["sentence"]
+    assert "of one class" not in verdict_of(rows, metric="balanced_accuracy")["sentence"]
+
+
+def test_features_in_other_units_are_noted():
+    assert "scale the data" in verdict_of(planted(lambda row: {"feature_scale": 5000.0}))["sentence"]
+
+
+def test_the_gates_see_what_cells_write():
+    """Real cells: an unscaled table, rows that repeat, 95:5 classes, a rival trained for one epoch."""
+    x = torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 1.6).long()
+    data = Dataset(1000 * x + 5000, y, "units")
+    train, test = data.subset(range(90)), data.subset(range(60, 120))
+    protocol = Protocol(Training(epochs=30, lr=0.05), budget=1)
+    plain = trial(torch.nn.Linear(3, 2), train, test, 0, protocol)
+    scaled = trial(torch.nn.Linear(3, 2), train, test, 0, protocol, scaled=True)
+    majority = trial("majority", train, test, 0, protocol)["row"]
+    assert (
+        5000 < plain["row"]["feature_scale"] < 6500 and scaled["row"]["feature_scale"] == plain["row"]["feature_scale"]
+    )
+    assert majority["accuracy"] == float((test.y == 0).double().mean()) and majority["balanced_accuracy"] == 0.5
+    assert scaled["row"]["log_loss"] < 0.3 < plain["row"]["log_loss"]
+    about = {"model": "q", "role": "subject", "overlap": 0.5}
+    notes = gates_of([plain["row"] | about], "accuracy").notes["q"]
+    assert any("scale the data" in note for note in notes) and any("of one class" in note for note in notes)
+
+
+def test_tuning_goes_by_the_metric_that_is_compared():
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(200, 2)), dtype=torch.float32)
+    y = torch.tensor((x[:, 0].numpy() + 0.7 * rng.normal(size=200) > 1.9).astype(np.int64))
+    data = Dataset(x, y)
+    found = {
+        metric: trial("logistic_regression", data, data, 0, Protocol(budget=4, metric=metric))["row"]
+        for metric in ("accuracy", "balanced_accuracy")
+    }
+    assert found["balanced_accuracy"]["cv_score"] < 0.9 < found["accuracy"]["cv_score"]
+
+
+def test_a_class_without_rows_is_named_before_anything_is_trained():
+    x, y = torch.randn(80, 3), torch.arange(80) % 2
+    data = Dataset(x, y, "absent", 3, ("a", "b", "c"))
+    with pytest.raises(ArgumentError, match="class 'c' must have rows to train on"):
+        qbp.compare({"h": qbp.hybrid}, data.subset(range(60)), data.subset(range(60, 80)), seeds=6)
+    two = Dataset(x, y, "two")
+    with pytest.raises(ArgumentError, match="columns and classes of `train`"):
+        qbp.compare({"h": qbp.hybrid}, two, Dataset(x[:, :2], y, "two"), seeds=6)
+    with pytest.raises(ArgumentError, match="`metric` must be one of accuracy, balanced_accuracy"):
+        qbp.compare({"h": qbp.hybrid}, two.subset(range(60)), two.subset(range(60, 80)), seeds=6, metric="auc")
