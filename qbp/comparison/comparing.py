@@ -21,9 +21,11 @@ from qbp.comparison.grid import (
     Source,
     Subject,
     cell_path,
+    check_classes,
     check_names,
     fingerprints,
     model_names,
+    right_rows,
     sources_of,
     split_hash,
 )
@@ -42,8 +44,6 @@ __all__ = ["COLUMNS", "Comparison", "compare", "load_comparison", "save_tables"]
 CONFIG, SPLITS = "comparison.yaml", "splits.json"
 TABLE, VERDICTS = "rows", "verdicts.json"
 FEWEST_SEEDS = 5
-ROW_METRICS = ("accuracy", "balanced_accuracy")
-"""Scores that are a mean over test rows, which McNemar's test needs."""
 
 # The columns of a row, in order, with their type: one row for each cell (data set, model, seed, rows to train on).
 COLUMNS: dict[str, type] = {
@@ -296,7 +296,7 @@ def compare(
     for name, source in sources.items():
         parts = {seed: source.split(seed) for seed in numbers}
         first = parts[numbers[0]][0]
-        _check_classes(name, source, [train for train, _ in parts.values()], metric)
+        check_classes(name, source, [train for train, _ in parts.values()], metric)
         _check_sizes(sizes, first)
         splits[name] = {seed: split_hash(*pair) for seed, pair in parts.items()}
         names[name] = model_names(models, first, aa)
@@ -328,7 +328,9 @@ def compare(
     done = sweep({cell_path(*cell): cell for cell in cells}, grid, folder, workers=workers, progress=progress)
     rows = sorted_rows([cell["row"] for cell in done])
     fresh = {name: source.fresh for name, source in sources.items()}
-    right = _right(cells, done, folder, metric, {name for name, source in sources.items() if source.parts is not None})
+    right = right_rows(
+        cells, done, folder, metric, {name for name, source in sources.items() if source.parts is not None}
+    )
     verdicts, ranks, complexity = judge(rows, metric=metric, rope=rope, alpha=alpha, fresh=fresh, right=right)
     found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder)
     if folder is not None:
@@ -360,38 +362,6 @@ def _check(
             f"Argument `seeds` must be {FEWEST_SEEDS} different ones or more, but is {seeds!r}: one seed is one draw"
         )
     return numbers
-
-
-def _check_classes(name: str, source: Source, trains: Sequence[Dataset], metric: str) -> None:
-    """Refuse a class that cannot be learned, and a score of test rows that cannot be taken row by row."""
-    for train in trains:
-        counts = np.bincount(train.y.numpy(), minlength=train.n_classes or 0)
-        if absent := [label for label, count in zip(train.classes, counts, strict=True) if not count]:
-            raise ArgumentError(f"Data set {name!r}: class {absent[0]!r} must have rows to train on, but has none")
-    if source.parts is not None and metric not in ROW_METRICS:
-        raise ArgumentError(
-            f"Argument `metric` must be one of {', '.join(ROW_METRICS)} for a test set of your own, but is {metric!r}"
-        )
-
-
-def _right(
-    cells: Sequence[Cell], done: Sequence[Mapping[str, Any]], folder: Path | None, metric: str, names: set[str]
-) -> dict[str, dict[str, np.ndarray]]:
-    """For data sets with a test part of the user's own: by model and test row the share of seeds that are right."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
-    for cell, result in zip(cells, done, strict=True):
-        if cell.dataset not in names or cell.n_train is not None:
-            continue
-        if folder is None:
-            arrays = result["arrays"]
-        else:
-            with np.load((folder / cell_path(*cell)).with_suffix(".npz"), allow_pickle=False) as file:
-                arrays = dict(file)
-        y = arrays["y"]
-        counts = np.bincount(y)
-        weights = len(y) / (counts[y] * np.count_nonzero(counts)) if metric == "balanced_accuracy" else 1.0
-        found[cell.dataset].setdefault(cell.model, []).append((y == arrays["predicted"]) * weights)
-    return {name: {model: np.mean(seeds, 0) for model, seeds in models.items()} for name, models in found.items()}
 
 
 def _check_sizes(sizes: Sequence[int], train: Dataset) -> None:

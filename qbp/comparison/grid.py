@@ -20,9 +20,23 @@ from qbp.errors import ArgumentError, ConfigError
 from qbp.nn.models import renew
 from qbp.training.checkpoint import fingerprint
 
-__all__ = ["CELLS", "Cell", "Grid", "Source", "Subject", "cell_path", "check_names", "model_names", "sources_of"]
+__all__ = [
+    "CELLS",
+    "Cell",
+    "Grid",
+    "Source",
+    "Subject",
+    "cell_path",
+    "check_classes",
+    "check_names",
+    "model_names",
+    "right_rows",
+    "sources_of",
+]
 
 CELLS = "cells"
+ROW_METRICS = ("accuracy", "balanced_accuracy")
+"""Scores that are a mean over test rows, which McNemar's test needs."""
 IDENTICAL = "identical"  # the A/A check: the subject again, with other random numbers on the same split
 
 Subject = nn.Module | Callable[[int, int], nn.Module]
@@ -188,3 +202,35 @@ def fingerprints(models: Mapping[str, Subject], train: Dataset) -> dict[str, str
     """Return a hash of the structure of each subject."""
     shape = train.x.shape[1], train.n_classes or 0
     return {name: fingerprint(build(subject, *shape)) for name, subject in models.items()}
+
+
+def check_classes(name: str, source: Source, trains: Sequence[Dataset], metric: str) -> None:
+    """Refuse a class that cannot be learned, and a score of test rows that cannot be taken row by row."""
+    for train in trains if trains[0].n_classes else ():
+        counts = np.bincount(train.y.numpy(), minlength=train.n_classes or 0)
+        if absent := [label for label, count in zip(train.classes, counts, strict=True) if not count]:
+            raise ArgumentError(f"Data set {name!r}: class {absent[0]!r} must have rows to train on, but has none")
+    if source.parts is not None and metric not in ROW_METRICS:
+        raise ArgumentError(
+            f"Argument `metric` must be one of {', '.join(ROW_METRICS)} for a test set of your own, but is {metric!r}"
+        )
+
+
+def right_rows(
+    cells: Sequence[Cell], done: Sequence[Mapping[str, Any]], folder: Path | None, metric: str, names: set[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """For data sets with a test part of the user's own: by model and test row the share of seeds that are right."""
+    found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
+    for cell, result in zip(cells, done, strict=True):
+        if cell.dataset not in names or cell.n_train is not None:
+            continue
+        if folder is None:
+            arrays = result["arrays"]
+        else:
+            with np.load((folder / cell_path(*cell)).with_suffix(".npz"), allow_pickle=False) as file:
+                arrays = dict(file)
+        y = arrays["y"]
+        counts = np.bincount(y)
+        weights = len(y) / (counts[y] * np.count_nonzero(counts)) if metric == "balanced_accuracy" else 1.0
+        found[cell.dataset].setdefault(cell.model, []).append((y == arrays["predicted"]) * weights)
+    return {name: {model: np.mean(seeds, 0) for model, seeds in models.items()} for name, models in found.items()}
