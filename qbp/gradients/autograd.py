@@ -11,7 +11,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program
 from qbp.errors import ArgumentError, GradientError
-from qbp.executors import Executor, Results, capabilities_of, execute, has_adjoint
+from qbp.executors import Executor, Gradients, Results, capabilities_of, execute, has_adjoint
 from qbp.gradients.error_bars import ErrorBars, GradientErrors
 from qbp.gradients.evaluations import Evaluations, Needs, Point
 from qbp.gradients.rules import RULES
@@ -93,18 +93,24 @@ class Expectation(torch.autograd.Function):
                 return Results(Expectation.apply(point.angles.batched, point.angles.shared, point.amplitudes, task))
 
             plan = _plan(ctx, task, Angles(batched, shared.reshape(-1)), amplitudes)
-            g = plan.combine(map(run, plan.points()), grad)
+            g = _shaped(plan.combine(map(run, plan.points()), grad), shared)
         else:
-            g = _gradients(ctx, task, Angles(batched.detach(), shared.detach().reshape(-1)), amplitudes, grad)
+            angles = Angles(batched.detach(), shared.detach().reshape(-1))
+            g = _shaped(_gradients(ctx, task, angles, amplitudes, grad), shared)
         return (
             g.batched if need_batched else None,
-            g.shared.view_as(shared) if need_shared and g.shared is not None else None,
+            g.shared if need_shared else None,
             g.amplitudes if need_amplitudes else None,
             None,
         )
 
 
-def _gradients(ctx: Any, task: Task, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Any:
+def _shaped(gradients: Gradients, shared: Tensor) -> Gradients:
+    """The gradient of the shared angles in their shape."""
+    return gradients if gradients.shared is None else gradients._replace(shared=gradients.shared.view_as(shared))
+
+
+def _gradients(ctx: Any, task: Task, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
     """The rule's gradients, and their errors as the task's error bars."""
     noted: list[Results] = []
 

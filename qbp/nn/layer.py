@@ -238,7 +238,7 @@ class QuantumLayer(PlacedModule):
         weight = self._parameters.get(names[0])
         if weight is None or weight.dtype is not x.dtype or weight.device != x.device:
             return None
-        takes_it = self._diff_method == "adjoint" and capabilities_of(self._executor).any_shape
+        takes_it = self._diff_method == "adjoint" and self._executor.capabilities.any_shape  # type: ignore[union-attr]
         return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
 
     def _task(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Task:

@@ -14,7 +14,7 @@ from qbp.circuit.lock import LOCK
 from qbp.circuit.tracing import Circuit
 from qbp.circuit.tracing.watch import Watch
 from qbp.errors import ArgumentError, CircuitError, UnsteadyError
-from qbp.executors import Executor
+from qbp.executors import Executor, capabilities_of
 from qbp.executors import backend as make_backend
 from qbp.gradients.autograd import choose_diff_method
 from qbp.gradients.stateful import rule_of
@@ -122,7 +122,8 @@ class PlacedModule(TorchLayerNames):
 
         Args:
             backend, shots: as in the constructor.
-            diff_method: None keeps a rule that works anywhere ("spsa", "parameter-shift") and is "best" otherwise.
+            diff_method: None keeps "spsa", "parameter-shift" and a rule that remembers steps, where the backend can run
+                it, and is "best" otherwise.
 
         Raises:
             CircuitError: if a QNode runs itself, since its circuit is no program.
@@ -134,12 +135,16 @@ class PlacedModule(TorchLayerNames):
             >>> layer.backend, layer.diff_method
             ('dense', 'backprop')
         """
-        rule = self._rule
+        rule, asked = self._rule, diff_method
         if diff_method is None:
-            diff_method = self._diff_method if self._diff_method in ("spsa", "parameter-shift") else "best"
+            stays = rule is not None or self._diff_method in ("spsa", "parameter-shift")
+            diff_method = self._diff_method if stays else "best"
         else:
             diff_method, rule = rule_of(diff_method)
         executor = make_backend(backend, shots=shots, generator=self._generator)
+        able = capabilities_of(executor)
+        if asked is None and diff_method == "gcans" and not (able.shots and able.with_shots):
+            diff_method, rule = "best", None
         method = choose_diff_method(executor, diff_method, self.circuit.program)
         self._executor, self._diff_method, self._rule = executor, method, rule
         self._asked = Asked(executor, diff_method, None)

@@ -156,3 +156,12 @@ def test_budgets_that_are_none(wrong):
         Budget(**wrong)
     with pytest.raises(ArgumentError, match="`budget` must be quantum seconds"):
         Budget.of("a lot")
+
+
+def test_a_rule_with_a_memory_goes_along_where_it_works():
+    pruning = hardware.on_backend(small(diff_method="gradient-pruning"), "aer", shots=5)
+    assert pruning[2].diff_method == pruning[2].rule.name == "gradient-pruning"
+    shots = QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, diff_method="gcans", shots=20)
+    moved = hardware.on_backend(nn.Sequential(shots), "aer", shots=5)
+    assert (moved[0].diff_method, moved[0].rule) == ("parameter-shift", None)
+    moved(torch.zeros(2, 2)).sum().backward()
