@@ -128,7 +128,7 @@ def test_workers_end_with_their_parent(tmp_path):
 
 @pytest.mark.slow
 def test_a_comparison_killed_three_times_is_the_undisturbed_one(tmp_path):
-    """A grid of 105 cells: 7 seeds of a hybrid model, its 9 controls and 5 classifiers."""
+    """A grid of 112 cells: 7 seeds of a hybrid model, its 9 controls and 6 classifiers."""
     from qbp.comparison.comparing import load_comparison
 
     def command(folder):
@@ -137,7 +137,7 @@ def test_a_comparison_killed_three_times_is_the_undisturbed_one(tmp_path):
         where = ["--runs-dir", str(tmp_path / folder), "--workers", "2", "--quiet"]
         return [sys.executable, "-m", "qbp", "compare", "moons", *sets, *where]
 
-    kill_and_go_on(command("killed"), tmp_path / "killed" / "moons", kills=3, total=105)
+    kill_and_go_on(command("killed"), tmp_path / "killed" / "moons", kills=3, total=112)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run(command("whole"), env=environment, cwd=ROOT, check=True)
     killed, whole = (load_comparison(tmp_path / folder / "moons") for folder in ("killed", "whole"))
@@ -146,7 +146,7 @@ def test_a_comparison_killed_three_times_is_the_undisturbed_one(tmp_path):
     def table(found):
         return [{key: value for key, value in row.items() if key not in timed} for row in found.rows]
 
-    assert len(whole.rows) == 105 and table(killed) == table(whole) and killed.verdicts == whole.verdicts
+    assert len(whole.rows) == 112 and table(killed) == table(whole) and killed.verdicts == whole.verdicts
     for row in whole.rows:
         one, two = (found.predictions("moons", row["model"], row["seed"]) for found in (killed, whole))
         assert all(np.array_equal(one[key], two[key]) for key in two)
