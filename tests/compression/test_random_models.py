@@ -3,16 +3,20 @@ to leave as it is stays, and whatever comes out runs and trains."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 import qbp
 from qbp.comparison.controls import LAYER_CONTROLS, controls_of
 from qbp.compression.groups import groups_of
 from qbp.compression.scores import SCORES
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, ConfigError
 from qbp.testing import random_model
+from qbp.testing.models import Wired
 
 SEEDS = [pytest.param(seed, marks=[] if seed < 6 else pytest.mark.slow) for seed in range(60)]
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
@@ -74,3 +78,20 @@ def test_controls_stand_in_every_place(seed: int) -> None:
             left = [module for module in control.modules() if isinstance(module, qbp.QuantumLayer)]
             assert bool(left) == (name in ("frozen", "separable")), name
             assert not any(p.requires_grad for m in left for p in m.parameters()) or name != "frozen"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_saved_models_are_the_same_or_refused_by_name(seed: int, tmp_path: Path) -> None:
+    model = random_model(seed)
+    file = tmp_path / "model.safetensors"
+    unknown = next((type(m).__name__ for m in model.modules() if isinstance(m, Wired) or is_parametrized(m)), None)
+    if unknown is not None:
+        with pytest.raises(ConfigError, match=unknown):
+            qbp.save_model(model, file)
+        return
+    for each in (model, qbp.prune(model, DATA, by="exact"), qbp.distill(model, model, DATA, epochs=1, logit_norm=True)):
+        qbp.save_model(each, file)
+        loaded = qbp.load_model(file)
+        assert torch.equal(loaded.eval()(X), each.eval()(X)) and n_ties(loaded) == n_ties(each)
+        assert len(list(loaded.modules())) == len(list(each.modules()))  # shared modules count once
+        check_runs(loaded)
