@@ -32,8 +32,13 @@ def random_states() -> tuple[Any, ...]:
 
 @contextmanager
 def as_if_not_called() -> Iterator[None]:
-    """Lock, and put the global random numbers back: trying out a user's function must not use them up."""
-    with LOCK:
+    """Lock, and put the global random numbers back: trying out a user's function must not use them up.
+
+    Transforms of `torch.func` around the call (vmap, grad) are no part of it.
+    """
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    with LOCK, temporarily_clear_interpreter_stack():
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             yield

@@ -28,7 +28,7 @@ REDUCTIONS = ("pca", "pool")
 _Pair = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Rows of features with their labels or targets.
 
@@ -86,6 +86,10 @@ class Dataset:
         ):
             if have != want:
                 raise ArgumentError(f"Argument `{what}` must have {want} names, but has {have}")
+
+    def __repr__(self) -> str:
+        kind = f"{self.n_classes} classes" if self.n_classes else f"{self.y.shape[1]} targets"
+        return f"Dataset({self.name!r}, {len(self)} rows, {self.x.shape[1]} features, {kind})"
 
     def __len__(self) -> int:
         return len(self.x)

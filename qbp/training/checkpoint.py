@@ -45,6 +45,12 @@ class History:
 
     rows: tuple[Row, ...]
 
+    def __repr__(self) -> str:
+        last = ", ".join(
+            f"{name}={value:.4g}" for name, value in (self.rows[-1] if self.rows else {}).items() if name != "epoch"
+        )
+        return f"History({len(self.rows)} epochs{': ' + last if last else ''})"
+
     @property
     def last(self) -> Row:
         """The last epoch's row."""

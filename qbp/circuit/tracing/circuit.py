@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from qbp.errors import CircuitError
 __all__ = ["Circuit", "Recorder", "build", "sparse_word", "z_on_every_wire"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Circuit:
     """A program, and where its angles come from.
 
@@ -43,6 +44,14 @@ class Circuit:
     @property
     def n_qubits(self) -> int:
         return self.program.n_qubits
+
+    def __repr__(self) -> str:
+        gates = ", ".join(f"{count} {name}" for name, count in self.program.counts().items())
+        n_weights = sum(math.prod(shape) for shape in self.weight_shapes.values())
+        return (
+            f"Circuit({self.n_qubits} qubits, {self.n_inputs} inputs, {n_weights} weights, "
+            f"{self.program.n_outputs} outputs: {gates or 'no gates'})"
+        )
 
     def drop_ops(self, drop: Callable[[Op], bool] | Sequence[int]) -> Circuit:
         """The circuit without some ops, and without the angles that only those used."""
