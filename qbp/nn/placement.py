@@ -166,11 +166,14 @@ class PlacedModule(TorchLayerNames):
         circuit = self._circuits.get(n_inputs)
         watch = self._watches.get(n_inputs)
         if circuit is None or (watch is not None and not watch.is_current()):
-            with LOCK:
-                return self._new_circuit(n_inputs)
+            return torch.compiler.disable(self._new_circuit)(n_inputs)  # no part of what torch compiles
         return circuit
 
     def _new_circuit(self, n_inputs: int) -> Circuit | None:
+        with LOCK:
+            return self._traced_again(n_inputs)
+
+    def _traced_again(self, n_inputs: int) -> Circuit | None:
         for watch, circuit in self._variants.get(n_inputs, ()):
             if watch.is_current():
                 self._circuits[n_inputs], self._watches[n_inputs] = circuit, watch
