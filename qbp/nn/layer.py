@@ -192,17 +192,23 @@ class QuantumLayer(PlacedModule):
             got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
         dtype = inputs.dtype
-        if dtype not in _WORKING:
-            if inputs.is_complex():
-                raise ArgumentError(f"Argument `inputs` must be real, but has dtype {dtype}")
-            dtype = dtype if inputs.is_floating_point() else torch.get_default_dtype()
+        if inputs.is_complex():
+            dtype = dtype.to_real()
+        elif not inputs.is_floating_point():
+            dtype = torch.get_default_dtype()
         working = dtype if dtype in _WORKING else torch.float32
+        if inputs.is_complex():  # statevectors
+            working = working.to_complex()
         *lead, n_inputs = map(int, inputs.shape)
         circuit = self._current(n_inputs)
         if circuit is None:
             assert self._own is not None
             x = inputs.to(working)
-            return self._own(x, self._weights_like(x)).to(dtype)
+            return self._own(x, self._weights_like(x.real)).to(dtype)
+        if inputs.is_complex() and (not circuit.program.amplitudes or circuit.angle_map.n_batched):
+            raise ArgumentError(
+                f"Argument `inputs` must be real where it is not only amplitudes, but has dtype {inputs.dtype}"
+            )
         x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)
         x = x if x.dtype is working else x.to(working)  # each operation of torch costs as much as a small circuit
         outputs = self._run(circuit, x)
@@ -214,10 +220,11 @@ class QuantumLayer(PlacedModule):
         weight = self._only_weight_of(circuit, x)
         if weight is not None:
             return Expectation.apply(x, weight, None, self._task(circuit, x, weight))
-        weights = self.flat_weights(x)
+        real = x.real if x.is_complex() else x
+        weights = self.flat_weights(real)
         if not len(x):
-            return x.new_zeros(0, circuit.program.n_outputs) + 0 * (x.sum() + weights.sum())
-        angles = circuit.angle_map(x, weights)
+            return real.new_zeros(0, circuit.program.n_outputs) + 0 * (real.sum() + weights.sum())
+        angles = circuit.angle_map(real, weights)
         amplitudes = circuit.angle_map.amplitudes(x, weights)
         if circuit.normalized and amplitudes is not None:
             check_norms(amplitudes)

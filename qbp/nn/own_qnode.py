@@ -68,7 +68,7 @@ class OwnQNode:
                 stacked = run(flat, *_named(weights))
             else:
                 stacked = _Locked.apply(run, self._run_rows, self._note, _named(weights)[0], flat, *weights.values())
-        shaped = stacked.to(inputs.dtype).reshape(len(stacked), *lead, *stacked.shape[2:])
+        shaped = stacked.to(inputs.real.dtype).reshape(len(stacked), *lead, *stacked.shape[2:])
         return shaped if copies else shaped[0]
 
     def _note(self, n_inputs: int) -> None:

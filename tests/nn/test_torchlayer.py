@@ -798,3 +798,29 @@ def test_inputs_that_are_refused():
         layer(torch.zeros(2, 3))
     with pytest.raises(ArgumentError, match=r"\(\.\.\., 2\), but has \(\.\.\., 1\)"):
         QuantumLayer(qml.QNode(many, device(wires=2)), MANY, n_inputs=2)(torch.zeros(2, 1))
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize": True}, {"normalize": True, "pad_with": 0.3}], ids=str)
+def test_complex_states_as_inputs(options):
+    def circuit(inputs, w):
+        qml.AmplitudeEmbedding(inputs, wires=range(2), **options)
+        qml.StronglyEntanglingLayers(w, wires=range(2))
+        return [qml.expval(qml.Y(0) @ qml.X(1)), qml.expval(qml.Y(1))]
+
+    qnode = qml.QNode(circuit, device(wires=2))
+    layer = QuantumLayer(qnode, {"w": (2, 2, 3)}, n_inputs=4 - bool(options.get("pad_with"))).double()
+    x = torch.randn(5, layer.n_inputs, dtype=torch.complex128)  # PennyLane's own gradient of unit rows is without norm
+    x = (nn.functional.normalize(x, dim=1) * (2 if options else 1)).requires_grad_()
+    answers = []
+    for y in (layer(x), torch.stack([torch.stack(qnode(row, layer.w)) for row in x])):
+        answers.append([y, *torch.autograd.grad(y.pow(2).sum(), [x, layer.w])])
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-9, rtol=0)
+    assert layer.backend == "native"
+
+
+@pytest.mark.parametrize("transform", [torch.func.jacrev, lambda f: torch.func.grad(lambda v: f(v).sum()), torch.vmap])
+def test_a_first_call_inside_a_transform(transform):
+    first, later = (QuantumLayer(many, MANY, diff_method="backprop", seed=0) for _ in range(2))
+    x = torch.randn(4, 3)
+    later(x)
+    torch.testing.assert_close(transform(first)(x), transform(later)(x))
