@@ -88,8 +88,7 @@ class Dataset:
                 raise ArgumentError(f"Argument `{what}` must have {want} names, but has {have}")
 
     def __repr__(self) -> str:
-        kind = f"{self.n_classes} classes" if self.n_classes else f"{self.y.shape[1]} targets"
-        return f"Dataset({self.name!r}, {len(self)} rows, {self.x.shape[1]} features, {kind})"
+        return f"Dataset({self.name!r}, {len(self)} rows, {self.x.shape[1]} features, {self.n_classes or 'no'} classes)"
 
     def __len__(self) -> int:
         return len(self.x)
