@@ -136,8 +136,10 @@ def load_model(path: str | Path, *, backend: Any = None, trust: bool = False) ->
         with seeded(0):  # weights that are drawn first are none of the caller's random numbers
             model = _Reader(str(path), state, backend, trust).read()
         _check_rows(model, state.get("rows"), str(path))
-    except QbpError:
-        raise
+    except QbpError as error:
+        if len(str(error)) < 1000:
+            raise
+        raise ConfigError(f"The model in {path} is damaged: {str(error)[:300]} ...") from error
     except Exception as error:  # whatever a damaged file makes of it
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ConfigError(f"The model in {path} is damaged: {said}") from error
