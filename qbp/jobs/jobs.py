@@ -154,8 +154,7 @@ class Jobs:
     The ledger says that a job will be sent before it is, under a tag of its own; its id follows as soon as it is
     known, its results before they are used. After a kill at any moment the same work finds its job again, by id or by
     tag, and work that is done costs nothing. What the client sent twice by itself is found by tag; all but one of
-    those jobs are cancelled, and what they cost is booked. Any number of threads may ask: one of them deals with a
-    work, the others wait for what it gets.
+    them are cancelled, and their cost is booked. Any number of threads may ask: one deals with a work, others wait.
 
     Args:
         directory: of the ledger.
@@ -218,6 +217,8 @@ class Jobs:
     def _begin(self, primitive: Primitive, work: Work, failed: Entry | None) -> Entry:
         if not np.isfinite(work.values).all():
             raise ArgumentError("Argument `values` must be finite, but holds nan or infinity")
+        if failed is None and primitive.paid:
+            self.ledger.check_new()
         with self.ledger.mutex:  # what other threads are about to send is in the ledger, or not yet in the budget
             self.budget.check(work.cost, self.ledger.spent_on(primitive.name))
             if failed is not None:

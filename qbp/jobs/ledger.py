@@ -114,6 +114,8 @@ class Ledger:
     Attributes:
         mutex: held by a thread that reads and writes more than one thing.
         unsure: works of which there may be jobs that nobody has heard of.
+        is_earlier: whether a version of qbp wrote it that named works by another rule, so that a work may be there
+            under a name that it does not have today.
 
     Raises:
         JobError: another process has it open.
@@ -146,9 +148,13 @@ class Ledger:
         if not self._path.exists():
             if results:
                 raise ConfigError(f"The ledger {self._path} is gone, and results of its jobs are there: put it back")
-            header = {"event": "ledger", "version": VERSION, "name": secrets.token_hex(4)}
-            write_atomic(self._path, _line(header, "")[0])
-        self.name, self.entries, self._sum, size = _read(self._path)
+            write_atomic(self._path, _header())
+        self.name, self.entries, self._sum, version, size = _read(self._path)
+        self.is_earlier = version < VERSION
+        if self.is_earlier and not self.entries:  # nothing was sent: it may as well begin today
+            write_atomic(self._path, _header())
+            self.name, self.entries, self._sum, version, size = _read(self._path)
+            self.is_earlier = False
         lost = results - self.entries.keys()
         if lost:
             raise ConfigError(f"The ledger {self._path} is damaged: it does not know the results {min(lost)} beside it")
@@ -170,6 +176,15 @@ class Ledger:
         if os.getpid() != self._process:
             raise JobError(
                 f"The jobs in {self.directory} are in the hands of another process, which this one came from"
+            )
+
+    def check_new(self) -> None:
+        """Raise `JobError` where a work that is not in the ledger may be there under another name."""
+        if self.is_earlier:
+            raise JobError(
+                f"The ledger {self._path} was begun by an earlier version of qbp, which named works otherwise: this "
+                f"one may be among its {len(self.entries)}, and would be paid for twice. Nothing was sent: finish the "
+                "run with that version, or start in another directory"
             )
 
     def claim(self, work: str) -> threading.Lock:
@@ -242,8 +257,8 @@ def read_ledger(directory: str | Path) -> tuple[str, dict[str, Entry]]:
     return _read(Path(directory) / JOBS)[:2]
 
 
-def _read(path: Path) -> tuple[str, dict[str, Entry], str, int]:
-    """Name, entries, checksum, and the bytes of whole lines; the rest is a line that a kill cut off."""
+def _read(path: Path) -> tuple[str, dict[str, Entry], str, int, int]:
+    """Name, entries, checksum, version, and the bytes of whole lines; the rest is a line that a kill cut off."""
     entries: dict[str, Entry] = {}
     name, checksum, version, number = "", "", 0, 0
     try:
@@ -277,7 +292,12 @@ def _read(path: Path) -> tuple[str, dict[str, Entry], str, int]:
             f"Cannot read the ledger of jobs {path}{at}: {said}. It is left as it is: put back the file as it was, or "
             "start in another directory, which pays for its jobs again"
         ) from error
-    return name, entries, checksum, len(content) - len(rest)
+    return name, entries, checksum, version, len(content) - len(rest)
+
+
+def _header() -> bytes:
+    """The first line of a new ledger."""
+    return _line({"event": "ledger", "version": VERSION, "name": secrets.token_hex(4)}, "")[0]
 
 
 def _line(event: dict[str, Any], before: str) -> tuple[bytes, str]:

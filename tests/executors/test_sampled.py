@@ -64,13 +64,13 @@ def test_words_that_agree_on_their_wires_share_their_shots():
 def test_one_group_is_read_from_the_same_shots():
     """In a Bell state each wire is a coin, but the two always agree."""
     program = Program(2, BELL, (Expval.word("Z", 0), Expval.word("Z", 1), Expval.word("ZZ", 0, 1), Probs((0, 1))), 0)
-    y = Sampled(Dense(), 100)(program, nothing(50))
+    y = Sampled(Dense(), 100)(program, nothing(50)).values
     assert (y[:, 2] == 1).all() and torch.equal(y[:, 0], y[:, 1])
     assert (y[:, 0].abs() < 0.6).all() and y[:, 0].std() > 0.02
     torch.testing.assert_close(y[:, 3] - y[:, 6], y[:, 0])
     assert (y[:, 4:6] == 0).all()
     xx_yy = Program(2, BELL, (Expval.word("XX", 0, 1), Expval.word("YY", 0, 1)), 0)
-    assert Sampled(Dense(), 100)(xx_yy, nothing()).tolist() == [[1.0, -1.0]]
+    assert Sampled(Dense(), 100)(xx_yy, nothing()).values.tolist() == [[1.0, -1.0]]
 
 
 @pytest.mark.parametrize("inner", ["native", "dense"])
@@ -86,7 +86,7 @@ def test_means_are_unbiased_with_the_right_spread(inner):
     n, shots = 4000, 64
     angles = Angles.of(torch.full((n, 1), 0.9, dtype=torch.float64))
     torch.manual_seed(0)
-    y = backend(inner, shots=shots)(program, angles)
+    y = backend(inner, shots=shots)(program, angles).values
     want = Dense()(program, Angles.of(angles.batched[:1])).values[0]
     variance = torch.stack(
         [1 - want[0] ** 2, 1 - want[1] ** 2, 0.25 - (want[2] - 2) ** 2, want[3] * want[4], want[3] * want[4]]
@@ -163,13 +163,13 @@ def test_threads_and_parts_do_not_change_the_draws(monkeypatch):
 
 def seeded(program, shots, n=20):
     angles = Angles.of(torch.linspace(0, 3, n, dtype=torch.float64)[:, None])
-    return backend("native", shots=shots, generator=torch.Generator().manual_seed(5))(program, angles)
+    return backend("native", shots=shots, generator=torch.Generator().manual_seed(5))(program, angles).values
 
 
 def test_what_is_not_a_number_stays_so():
     """And does not hang: a diverged model must be seen as such."""
     program = Program(2, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0), Probs((1, 0))), 1)
-    y = backend("native", shots=100)(program, Angles.of(torch.tensor([[0.3], [math.nan], [1.0]])))
+    y = backend("native", shots=100)(program, Angles.of(torch.tensor([[0.3], [math.nan], [1.0]]))).values
     assert y[1].isnan().all() and y[[0, 2]].isfinite().all()
 
 

@@ -90,18 +90,55 @@ def test_a_damaged_ledger_is_no_new_one(tmp_path, damage):
     assert len(primitive.sent) == 1 and before == (path.read_bytes() if path.exists() else None)
 
 
-def test_ledgers_before_checksums_are_read(tmp_path):
-    used(tmp_path)
-    path = tmp_path / "jobs.jsonl"
+def as_version_1(directory):
+    """Make its ledger one of the version before checksums, which named works by another rule too."""
+    path = directory / "jobs.jsonl"
     events = [json.loads(line) for line in lines(path)]
     events[0]["version"] = 1
     path.write_text("".join(json.dumps({k: v for k, v in e.items() if k != "sum"}) + "\n" for e in events))
+
+
+def test_ledgers_before_checksums_give_what_they_have(tmp_path):
+    used(tmp_path)
+    as_version_1(tmp_path)
     primitive = Counting()
-    jobs = Jobs(tmp_path, patience=AT_ONCE)
-    jobs(primitive, work_for(VALUES))
-    jobs(primitive, work_for(VALUES + 1))
-    jobs.ledger.close()
-    assert len(primitive.sent) == 1 and len(read_ledger(tmp_path)[1]) == 2
+    results = Jobs(tmp_path, patience=AT_ONCE)(primitive, work_for(VALUES))
+    np.testing.assert_array_equal(results.values, VALUES)
+    assert not primitive.sent and len(read_ledger(tmp_path)[1]) == 1
+
+
+@pytest.mark.parametrize("event", ["intended", "submitted", "done"])
+def test_a_work_may_be_in_an_earlier_ledger_under_another_name(tmp_path, event):
+    primitive = used(tmp_path)
+    path = tmp_path / "jobs.jsonl"
+    upto = next(i for i, line in enumerate(lines(path)) if json.loads(line)["event"] == event)
+    path.write_bytes(b"".join(lines(path)[: upto + 1]))
+    as_version_1(tmp_path)
+    before = path.read_bytes()
+    for _ in range(2):
+        jobs = Jobs(tmp_path, patience=AT_ONCE)
+        with pytest.raises(JobError, match=r"may be among its 1, and would be paid for twice\. Nothing was sent"):
+            jobs(primitive, work_for(VALUES + 1))
+        jobs.ledger.close()
+    assert len(primitive.sent) == 1 and path.read_bytes() == before
+
+
+def test_an_earlier_ledger_is_open_to_what_costs_nothing(tmp_path):
+    primitive = used(tmp_path)
+    as_version_1(tmp_path)
+    primitive.paid = False
+    Jobs(tmp_path, patience=AT_ONCE)(primitive, work_for(VALUES + 1))
+    assert len(primitive.sent) == 2
+
+
+def test_an_earlier_ledger_without_jobs_begins_anew(tmp_path):
+    Ledger(tmp_path).close()
+    as_version_1(tmp_path)
+    for shift in (0, 1):
+        jobs, primitive = Jobs(tmp_path, patience=AT_ONCE), Counting()
+        jobs(primitive, work_for(VALUES + shift))
+        jobs.ledger.close()
+        assert len(primitive.sent) == 1
 
 
 @pytest.mark.parametrize("name", ["values", "stds"])
