@@ -7,6 +7,7 @@ Every call is one piece of work: all parameter sets of a batch, and of its gradi
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,16 @@ from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepa
 from qbp.jobs.jobs import Runner, Work, run_unrecorded
 
 _COMPILING = threading.Lock()  # layers of one model often have the same circuit
+
+
+def _forget_compiling() -> None:
+    """In a forked process: a thread of its parent's may have held the lock, and is not there to let go of it."""
+    global _COMPILING
+    _COMPILING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_compiling)
 
 __all__ = ["Options", "Payload", "QiskitPrimitive", "qiskit_backend"]
 
