@@ -15,7 +15,7 @@ from qbp.executors import Executor, capabilities_of
 from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
 from qbp.nn.placement import Asked, PlacedModule
-from qbp.nn.qnode import FunctionSource, check_signature, is_function
+from qbp.nn.qnode import FunctionSource, as_torchlayer, check_signature, is_function, qnode_behind
 from qbp.nn.weights import Draws, initial_weight
 
 __all__ = ["QuantumLayer"]
@@ -27,8 +27,8 @@ class QuantumLayer(PlacedModule):
     """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
 
     It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's
-    ``TorchConnector(EstimatorQNN(...))``. Its weights train by adjoint or by parameter-shift gradients; its inputs get
-    gradients exactly when they require them.
+    ``TorchConnector(EstimatorQNN(...))``; made from a QNode it is an instance of the former, too. Its
+    weights train by adjoint or by parameter-shift gradients; its inputs get gradients exactly when they require them.
 
     Args:
         source: the circuit: anything `qbp.trace` takes. Of a QNode on an exact, noiseless simulator only the circuit
@@ -62,6 +62,12 @@ class QuantumLayer(PlacedModule):
         torch.Size([32, 2])
     """
 
+    def __new__(cls, source: Any = None, *args: Any, qnode: Any = None, **options: Any) -> QuantumLayer:
+        source = qnode if source is None else source
+        made_from_qnode = source is not None and qnode_behind(source) is source
+        kind: Any = cls
+        return object.__new__(as_torchlayer(kind) if made_from_qnode and kind is QuantumLayer else kind)
+
     def __init__(
         self,
         source: Any = None,
@@ -80,7 +86,7 @@ class QuantumLayer(PlacedModule):
         input_params: Any = None,
         weight_params: Any = None,
     ):
-        super().__init__()
+        nn.Module.__init__(self)  # not that of PennyLane's class, where it is one of the bases
         if (source is None) == (qnode is None):
             raise ArgumentError("Give the circuit as `source` (or as `qnode`, PennyLane's name for it)")
         source = qnode if source is None else source

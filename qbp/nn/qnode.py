@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import pickle
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from qbp.circuit.tracing import Circuit, trace
 from qbp.errors import ArgumentError, CircuitError
@@ -20,6 +22,7 @@ __all__ = [
     "FunctionSource",
     "SignatureError",
     "as_qnode",
+    "as_torchlayer",
     "changes_circuit",
     "check_signature",
     "executor_of",
@@ -82,6 +85,26 @@ def as_qnode(function: Callable[..., Any]) -> Any:
     import pennylane as qml
 
     return qml.QNode(function, qml.device("default.qubit", seed=None))
+
+
+@functools.cache
+def as_torchlayer(kind: Any) -> Any:
+    """The class of a layer made from a QNode: PennyLane's functions, as `pennylane.specs`, ask for their own class.
+
+    All that a layer does stays that of `kind`; of PennyLane's class nothing but the name is used.
+    """
+    from pennylane.qnn import TorchLayer
+
+    own: dict[str, Any] = {name: getattr(nn.Module, name) for name in ("__repr__", "__setattr__", "__str__")}
+    own |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    own["__reduce_ex__"] = lambda layer, protocol: (_blank, (kind,), layer.__getstate__())  # no module has this class
+    return type(kind.__name__, (kind, TorchLayer), own)
+
+
+def _blank(kind: Any) -> Any:
+    with contextlib.suppress(ImportError):  # unpickled where there is no PennyLane
+        kind = as_torchlayer(kind)
+    return kind.__new__(kind)
 
 
 def without_shots(qnode: Any) -> Any:

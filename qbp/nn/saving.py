@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -158,18 +158,23 @@ def _to_data(module: nn.Module, name: str, seen: dict[int, str]) -> dict[str, An
     if type(module) is nn.Sequential:
         children = {key: _to_data(child, f"{name}.{key}".lstrip("."), seen) for key, child in _children(module)}
         return {"kind": kind, "modules": children}
-    if type(module) is QuantumLayer and module.executor is not None:
+    if _is_layer(module) and module.executor is not None:
         shots = capabilities_of(module.executor).shots
         about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": shots}
         return {"kind": kind, "circuit": stored.to_data(module.circuit), **about}
     if kind not in MODULES or type(module) is not MODULES[kind][0]:
         known = ", ".join(["Sequential", "QuantumLayer", *MODULES])
-        what = "QNode that runs itself" if type(module) is QuantumLayer else kind
+        what = "QNode that runs itself" if _is_layer(module) else kind
         raise ConfigError(f"A model file can hold {known}, but {name or 'the model'} is a {what}")
     values = {key: getattr(module, key) for key in MODULES[kind][1]}
     if "bias" in values:
         values["bias"] = values["bias"] is not None
     return {"kind": kind, "arguments": values}
+
+
+def _is_layer(module: nn.Module) -> TypeGuard[QuantumLayer]:
+    """Whether it is a quantum layer, and of no subclass that somebody wrote."""
+    return isinstance(module, QuantumLayer) and type(module).__module__ == QuantumLayer.__module__
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from qbp.errors import ArgumentError
 from qbp.nn.own_qnode import OwnQNode
@@ -15,8 +15,16 @@ from qbp.nn.weights import WeightedModule
 
 __all__ = ["TorchLayerNames"]
 
-DRAWN_BY = ("_get_shots", "compile_pipeline", "device", "execute_kwargs", "gradient_kwargs", "interface")
-"""What `pennylane.draw` reads of a QNode."""
+READ_BY_PENNYLANE = (
+    "_get_shots",
+    "compile_pipeline",
+    "device",
+    "execute_kwargs",
+    "gradient_kwargs",
+    "interface",
+    "shots",
+)
+"""What `pennylane.draw` and `pennylane.specs` read of a QNode."""
 
 
 class TorchLayerNames(WeightedModule):
@@ -67,11 +75,13 @@ class TorchLayerNames(WeightedModule):
         return tuple(outputs.unbind(0)) if self._own is not None and self._own.copies else outputs
 
     def __getattr__(self, name: str) -> Any:
-        """What a QNode that runs itself has; of another only what PennyLane's drawing reads."""
+        """What a QNode that runs itself has; of another only what PennyLane's functions read."""
         try:
-            return super().__getattr__(name)
+            return nn.Module.__getattr__(self, name)
         except AttributeError:
             source = self.__dict__.get("_source")
-            if source is None or not (name in DRAWN_BY or (self._own is not None and not name.startswith("__"))):
+            if source is None or not (
+                name in READ_BY_PENNYLANE or (self._own is not None and not name.startswith("__"))
+            ):
                 raise
             return getattr(source.function, name)

@@ -634,7 +634,7 @@ def test_the_qnode_shows_through():
         == str(layer)
         == ("QuantumLayer(4 qubits, 2 outputs, 7 weights, backend='native', diff_method='adjoint')")
     )
-    assert not hasattr(layer, "shots") and not hasattr(layer, "diff_options")
+    assert layer.shots == qnode.shots and not hasattr(layer, "diff_options")
     assert layer.input_arg == "inputs" and list(layer.qnode_weights) == list(MANY)
     x = torch.randn(2, 2)
     tape = qml.workflow.construct_tape(layer)(x)

@@ -104,7 +104,8 @@ class Watch:
         elif isinstance(thing, list | tuple | set | frozenset | Mapping | np.ndarray):
             if not isinstance(thing, tuple | frozenset):
                 self._contents[id(thing)] = thing, _contents(thing)
-            for part in [] if isinstance(thing, np.ndarray) else [*thing, *getattr(thing, "values", list)()]:
+            values = thing.values() if isinstance(thing, Mapping) else ()  # a tuple may have a field of that name
+            for part in [] if isinstance(thing, np.ndarray) else [*thing, *values]:
                 self._look(part)
         elif not _is_of_library(thing) or isinstance(thing, nn.Module):
             self._look_at_object(thing)
@@ -116,7 +117,8 @@ class Watch:
             return
         code = function.__code__
         for name in self._read(code):
-            self._note(function.__globals__, name)
+            if not name.startswith("@"):  # pytest's, where it rewrites an `assert`
+                self._note(function.__globals__, name)
         for cell in function.__closure__ or ():
             value = getattr(cell, "cell_contents", _NOTHING)
             if value is not _NOTHING:
