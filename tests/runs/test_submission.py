@@ -279,6 +279,52 @@ def test_what_costs_nothing_asks_nothing(tmp_path, run, capsys):
     assert "holds a submission of another config" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_a_rehearsal_is_submitted_and_collected(run, capsys):
+    """All that a paid evaluation goes through, for nothing: no account, no question."""
+    rehearsed = ("submit", run, "--backend", "fake:manila", "--shots", 50, "--no-wait")
+    assert qbp(*rehearsed) == 0
+    folder = run / "hardware" / "manila"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 jobs are not done" in said and "quantum seconds" in said and not (folder / "result.json").exists()
+    assert qbp("jobs", run) == 0
+    said = capsys.readouterr().out
+    assert "SUBMITTED" in said and "Rehearsed, for nothing: 1 job" in said and "Altogether" not in said
+    assert qbp("collect", folder) == 0 and "test accuracy" in capsys.readouterr().out
+    result = json.loads((folder / "result.json").read_text())
+    assert result["accuracy"] == pytest.approx(runs.evaluate(run)["accuracy"], abs=0.4)
+    (entry,) = read_ledger(folder / "jobs")[1].values()
+    assert (entry.state, entry.backend) == ("DONE", "fake:manila")
+    assert (result["cost"]["jobs"], result["cost"]["circuits"]) == (1, entry.circuits)
+    assert result["cost"]["seconds"] == entry.seconds == entry.estimate > 2
+
+
+def test_a_rehearsal_is_cancelled_and_goes_on(run, capsys):
+    assert qbp("submit", run, "--backend", "fake:manila", "--shots", 50, "--no-wait", "--name", "mine") == 0
+    folder = run / "hardware" / "mine"
+    capsys.readouterr()
+    assert qbp("jobs", folder, "--cancel") == 0 and "FAILED: cancelled" in capsys.readouterr().out
+    assert not (folder / "result.json").exists()
+    assert qbp("collect", folder) == 0
+    (entry,) = read_ledger(folder / "jobs")[1].values()
+    assert entry.state == "DONE" and len(entry.dead) == 1 and entry.spent == 0
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", ".", "/x", "a/b", "a\\b"])
+def test_no_name_leaves_the_directory(tmp_path, run, capsys, name):
+    """Neither a submission's, nor a config's, nor a backend's label."""
+    inside = tmp_path / "deep" / "runs"
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (
+        (run, "--backend", "aer", "--name", name),
+        ("digits", "--backend", "aer", "--runs-dir", inside, "--name", name),
+        ("digits", "--backend", "aer", "--runs-dir", inside, "--set", f"name={json.dumps(name)}"),
+        (run, "--backend", f"fake:{name}"),
+    ):
+        assert qbp("submit", *arguments) == 2, arguments
+        assert "ame" in capsys.readouterr().err
+        assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_token_is_never_written_or_said(ibm, run, capsys, caplog):
     ibm.set_faults(
         {"route": "jobs.results", "status": 401, "code": 1200, "message": f"Bearer {TOKEN} is wrong", "times": -1}
