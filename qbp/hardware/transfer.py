@@ -91,7 +91,7 @@ def _record(executors: list[Any], directory: Path, budget: Any, wait: bool, pati
     if not primitive.paid and patience is None:
         patience = AT_ONCE
     jobs = Jobs(directory, budget=budget, wait=wait, patience=patience)
-    jobs.patience.ask(lambda: primitive.backend, primitive.transient, f"{primitive.name}, connecting")
+    jobs.patience.ask(lambda: primitive.calibration, primitive.transient, f"{primitive.name}, connecting")
     for executor in executors:
         executor.primitive, executor.runner, executor.directory = primitive, jobs, directory
         rehearsing(executor)

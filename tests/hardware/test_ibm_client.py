@@ -21,6 +21,7 @@ from qbp.executors.dense import Dense
 from qbp.executors.qiskit_primitive import Options, QiskitPrimitive, client, local
 from qbp.executors.qiskit_primitive.client import IBM, UnreadableError
 from qbp.jobs.jobs import FINAL
+from qbp.jobs.retry import Patience
 from qbp.testing import NASTY, random_amplitudes, random_angles
 
 pytest.importorskip("qiskit_aer")
@@ -370,3 +371,18 @@ def test_a_token_that_expires_is_renewed(bare):
         runs.primitive.submit(work, ())
     assert runs.primitive.transient(caught.value)
     assert done(runs.primitive, work)
+
+
+@pytest.mark.parametrize(
+    "route", ["search.instances", "backends.list", "backends.configuration", "backends.properties"]
+)
+@pytest.mark.parametrize("action", ["corrupt", "truncate"])
+def test_answers_while_connecting_that_are_no_json_are_asked_for_again(bare, tmp_path, route, action):
+    layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, seed=0).double()
+    patience = Patience(answer=30.0, tries=5, pause=0.05, poll=0.05, settle=0.2, rate=1000)
+    bare.set_faults({"route": route, "action": action, "times": 2})
+    moved = qbp.on_backend(layer, "ibm:fake_manila", shots=16, budget=9, run_dir=tmp_path, patience=patience)
+    with torch.no_grad():
+        assert moved(X[:2, :2]).shape == (2, 2)
+    assert bare.stats()["faults_fired"] and bare.stats()["jobs"]["by_status"] == {"Completed": 1}
+    assert bare.stats()["paid_twice"] == []
