@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from typing import NamedTuple
 
 import pennylane as qml
+import pytest
 import torch
 from pennylane.qnn import TorchLayer
 
@@ -66,3 +68,97 @@ def test_a_tuple_with_a_field_of_the_name_of_a_method():
 
     layer = QuantumLayer(circuit, {"w": ()}, n_inputs=1)
     assert torch.allclose(layer(torch.zeros(1, 1)), torch.cos(layer.w + 0.5), atol=1e-6)
+
+
+class LoudDevice(type(qml.device("default.qubit", wires=1))):
+    """A device of a user's own."""
+
+
+class OwnQNode(qml.QNode):
+    """A QNode of a user's own: whatever it returns is doubled."""
+
+    def __call__(self, *args, **kwargs):
+        return tuple(2 * result for result in super().__call__(*args, **kwargs))
+
+
+def partly(inputs, w, factor):
+    return angles(inputs * factor, w)
+
+
+def doubled(qnode):
+    @functools.wraps(qnode)
+    def call(*args, **kwargs):
+        return tuple(2 * result for result in qnode(*args, **kwargs))
+
+    return call
+
+
+def on_qubits(function, kind=qml.QNode, on=None, **options):
+    return kind(function, on or qml.device("default.qubit", wires=2), **options)
+
+
+RUN_BY_THEMSELVES = {
+    "a device of a subclass": lambda: on_qubits(angles, on=LoudDevice(wires=2)),
+    "a QNode of a subclass": lambda: on_qubits(angles, OwnQNode),
+    "functools.partial": lambda: functools.partial(on_qubits(partly), factor=0.5),
+    "functools.wraps": lambda: doubled(on_qubits(angles)),
+    "partial of wraps": lambda: functools.partial(doubled(on_qubits(partly)), factor=0.5),
+    "a gradient transform as rule": lambda: on_qubits(angles, diff_method=qml.gradients.param_shift),
+    "another, as a rule": lambda: on_qubits(angles, diff_method=qml.gradients.finite_diff),
+    "finite differences of a step": lambda: on_qubits(angles, diff_method="finite-diff", gradient_kwargs={"h": 1e-5}),
+    "a transform": lambda: qml.transforms.cancel_inverses(on_qubits(angles)),
+}
+
+
+@pytest.mark.parametrize("name", RUN_BY_THEMSELVES)
+def test_what_is_more_than_its_circuit_runs_itself_with_its_values_and_gradients(name):
+    source = RUN_BY_THEMSELVES[name]()
+    layer = QuantumLayer(source, SHAPES).double()
+    assert layer.executor is None and layer.backend.startswith("qnode on")
+    x = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
+    theirs = torch.stack([torch.stack(list(source(inputs=row, w=layer.w))) for row in x])
+    ours = layer(x)
+    assert torch.allclose(ours, theirs, atol=1e-8)
+    weights = torch.linspace(-1, 2, 6, dtype=torch.float64).reshape(3, 2)
+    for mine, other in zip(
+        torch.autograd.grad((ours * weights).sum(), (x, layer.w)),
+        torch.autograd.grad((theirs * weights).sum(), (x, layer.w)),
+        strict=True,
+    ):
+        assert torch.allclose(mine, other, atol=1e-6) and mine.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("before", ["native", "itself"])
+@pytest.mark.parametrize("after", ["native", "itself"])
+def test_another_qnode_in_a_built_layer(before, after):
+    """Outputs, gradients and backend are those of the new QNode; the weights stay."""
+
+    def other(inputs, w):
+        qml.AngleEmbedding(inputs, wires=range(2), rotation="Y")
+        qml.RX(w[1], wires=0)
+        return qml.expval(qml.X(0)), qml.expval(qml.Y(0))
+
+    kinds = {"native": qml.QNode, "itself": OwnQNode}
+    layer = QuantumLayer(on_qubits(angles, kinds[before]), SHAPES).double()
+    x, weights = torch.rand(3, 2, dtype=torch.float64), layer.w.detach().clone()
+    layer(x)
+    new = on_qubits(other, kinds[after])
+    layer.qnode = new
+    assert layer.qnode is new and torch.equal(layer.w, weights)
+    assert (layer.backend == "native") == (after == "native")
+    theirs = torch.stack([torch.stack(list(new(inputs=row, w=layer.w))) for row in x])
+    assert torch.allclose(layer(x), theirs, atol=1e-8)
+    mine, other_gradient = (torch.autograd.grad(y.sum(), layer.w)[0] for y in (layer(x), theirs))
+    assert torch.allclose(mine, other_gradient, atol=1e-8)
+
+
+def test_reprs_are_of_one_line():
+    """A circuit, a data set and a history say what they are, not all that they hold."""
+    train, _ = qbp.data.load("iris")
+    history = qbp.History(tuple({"epoch": i, "loss": 1 / (i + 1)} for i in range(1, 10)))
+    assert repr(qbp.trace(angles, SHAPES, n_inputs=2)) == (
+        "Circuit(2 qubits, 2 inputs, 2 weights, 2 outputs: 3 RX, 1 RY, 1 CNOT)"
+    )
+    assert repr(train) == f"Dataset('iris', {len(train)} rows, 4 features, 3 classes)"
+    assert repr(history) == "History(9 epochs: loss=0.1)"
+    assert repr(qbp.History(())) == "History(0 epochs)"
