@@ -15,6 +15,7 @@ from torch import nn
 from qbp import _moved
 from qbp.circuit.angles import Angles
 from qbp.errors import ArgumentError, CircuitError, GradientError
+from qbp.executors import Capabilities
 from qbp.executors.dense import Dense
 from qbp.nn.layer import QuantumLayer
 from qbp.testing import gradcheck
@@ -114,6 +115,7 @@ class Counting(Dense):
     """Counts circuits; without adjoint rule, so that shifts are what trains."""
 
     name = "counting"
+    capabilities = Capabilities()  # not differentiable, as Dense is
 
     def __init__(self):
         self.calls = []
