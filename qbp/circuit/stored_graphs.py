@@ -65,6 +65,7 @@ def operations() -> dict[str, Callable[..., Any]]:
 
 
 def graph_to_data(graph: GraphModule | None) -> list[Any] | None:
+    """A graph as plain data: operations by name, their arguments by the numbers of steps."""
     if graph is None:
         return None
     nodes: list[Any] = []
@@ -244,4 +245,5 @@ def size_of(graph: GraphModule | None) -> int:
 
 
 def result_of(graph: GraphModule) -> Any:
+    """What a graph returns: nodes."""
     return next(node for node in graph.graph.nodes if node.op == "output").args[0]

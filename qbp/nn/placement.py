@@ -130,7 +130,8 @@ class PlacedModule(TorchLayerNames):
             GradientError: if the backend cannot give the gradients that were asked for.
 
         Example:
-            >>> layer = QuantumLayer("basic_entangler", n_qubits=2, n_layers=1)
+            >>> import qbp
+            >>> layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1)
             >>> layer.set_backend("dense")
             >>> layer.backend, layer.diff_method
             ('dense', 'backprop')

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_atomic", "write_table"]
+__all__ = ["sweep", "write_atomic", "write_table"]
+
+_TEMPORARY = re.compile(r"\.(\d+)-\d+\.tmp$")  # process and thread
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -25,6 +28,26 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that processes which were killed have left in a folder."""
+    for path in folder.glob("*.tmp"):
+        owner = _TEMPORARY.search(path.name)
+        if owner and not _lives(int(owner[1])):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":
+        return True  # asking would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:

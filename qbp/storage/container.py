@@ -57,6 +57,8 @@ def load_state(path: str | Path) -> dict[str, Any]:
             if not isinstance(content, dict) or content.get("version") != VERSION:
                 raise ConfigError(f"{path} is not a qbp checkpoint of version {VERSION}")
             state = _unpack(content["state"], cache(file.get_tensor))  # one that is named twice is read once
+    except ConfigError:  # a ValueError, too
+        raise
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"Cannot read checkpoint {path}: {error}") from error
     except (ValueError, TypeError, LookupError, RuntimeError) as error:  # RecursionError is a RuntimeError

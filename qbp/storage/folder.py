@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from qbp.errors import ConfigError
-from qbp.storage.atomic import write_atomic
+from qbp.storage.atomic import sweep, write_atomic
 from qbp.storage.markup import read_text, read_yaml
 from qbp.storage.provenance import versions
 
@@ -69,6 +69,7 @@ class RunFolder:
         except FileExistsError:
             if not resume:
                 raise ConfigError(f"{self.what.capitalize()} {self.path} is already there: {self.again}") from None
+            sweep(self.path)
         if (self.path / self.config).exists():
             if changed := differences(self.read(self.path / self.config), config):
                 raise ConfigError(
@@ -82,7 +83,7 @@ class RunFolder:
             self.write(VERSIONS, versions())
 
     def _check_empty(self) -> None:
-        others = sorted(path.name for path in self.path.iterdir() if path.name != f"{self.config}.tmp")
+        others = sorted(path.name for path in self.path.iterdir() if path.suffix != ".tmp")  # another begins, too
         if others:
             raise ConfigError(f"{self.path} is no {self.what} to resume: it has {others[0]}, but no {self.config}")
 

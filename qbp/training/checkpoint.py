@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from qbp.errors import ConfigError, check_choice
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import gpus
-from qbp.storage.atomic import write_atomic
+from qbp.storage.atomic import sweep, write_atomic
 from qbp.storage.container import load_state
 from qbp.training.metrics import modes
 
@@ -197,6 +197,7 @@ def open_run(
     if not (run / CHECKPOINT).exists():
         write_atomic(run / METRICS, b"")
         return None
+    sweep(run)
     state = load_state(run / CHECKPOINT)
     old = state["config"]
     changed = [_change(key, old.get(key), config[key]) for key in config if old.get(key) != config[key]]

@@ -376,7 +376,7 @@ def test_is_an_adjoint_executor_and_copies():
     angles = random_angles(np.random.default_rng(0), program, 2, n_batched=2)
     outputs = executor(program, angles).values
     for other in (copy.deepcopy(executor), pickle.loads(pickle.dumps(executor))):
-        assert torch.equal(other(pickle.loads(pickle.dumps(program)), angles), outputs)
+        assert torch.equal(other(pickle.loads(pickle.dumps(program)), angles).values, outputs)
 
 
 STEP = """
