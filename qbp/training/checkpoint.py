@@ -194,10 +194,10 @@ def open_run(
         UserWarning: something cannot be compared.
     """
     check_new(run, resume)
+    sweep(run)
     if not (run / CHECKPOINT).exists():
         write_atomic(run / METRICS, b"")
         return None
-    sweep(run)
     state = load_state(run / CHECKPOINT)
     old = state["config"]
     changed = [_change(key, old.get(key), config[key]) for key in config if old.get(key) != config[key]]
