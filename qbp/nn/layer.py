@@ -140,6 +140,11 @@ class QuantumLayer(PlacedModule):
         return self._executor
 
     @property
+    def shots(self) -> int | None:
+        """How often each circuit is sampled; None where expectation values are exact."""
+        return None if self._executor is None else self._executor.shots
+
+    @property
     def diff_method(self) -> str:
         """The gradient rule in use."""
         return self._diff_method

@@ -93,9 +93,15 @@ def as_torchlayer(kind: Any) -> Any:
 
     All that a layer does stays that of `kind`; of PennyLane's class nothing but the name is used.
     """
+    from pennylane.measurements import Shots
     from pennylane.qnn import TorchLayer
 
-    own: dict[str, Any] = {name: getattr(nn.Module, name) for name in ("__repr__", "__setattr__", "__str__")}
+    def shots(layer: Any) -> Any:
+        """Of what runs the circuit, in PennyLane's own type."""
+        return layer.qnode.shots if layer.executor is None else Shots(layer.executor.shots)
+
+    own: dict[str, Any] = {"shots": property(shots)}
+    own |= {name: getattr(nn.Module, name) for name in ("__repr__", "__setattr__", "__str__")}
     own |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     own["__reduce_ex__"] = lambda layer, protocol: (_blank, (kind,), layer.__getstate__())  # no module has this class
     return type(kind.__name__, (kind, TorchLayer), own)

@@ -22,7 +22,6 @@ READ_BY_PENNYLANE = (
     "execute_kwargs",
     "gradient_kwargs",
     "interface",
-    "shots",
 )
 """What `pennylane.draw` and `pennylane.specs` read of a QNode."""
 

@@ -635,6 +635,8 @@ def test_the_qnode_shows_through():
         == ("QuantumLayer(4 qubits, 2 outputs, 7 weights, backend='native', diff_method='adjoint')")
     )
     assert layer.shots == qnode.shots and not hasattr(layer, "diff_options")
+    assert QuantumLayer(qnode, MANY, shots=7).shots.total_shots == 7  # of what runs, not of the QNode
+    assert QuantumLayer("xor", n_qubits=2, n_layers=1, shots=7).shots == 7
     assert layer.input_arg == "inputs" and list(layer.qnode_weights) == list(MANY)
     x = torch.randn(2, 2)
     tape = qml.workflow.construct_tape(layer)(x)
