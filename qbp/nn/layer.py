@@ -142,7 +142,7 @@ class QuantumLayer(PlacedModule):
     @property
     def shots(self) -> int | None:
         """How often each circuit is sampled; None where expectation values are exact."""
-        return None if self._executor is None else self._executor.shots
+        return None if self._executor is None else capabilities_of(self._executor).shots
 
     @property
     def diff_method(self) -> str:
@@ -187,7 +187,7 @@ class QuantumLayer(PlacedModule):
     def describe(self) -> str:
         """What the layer computes apart from its weights, in full: equal for layers that compute the same."""
         traced = [(circuit.program, *circuit.angle_map.describe()) for circuit in self._circuits.values()][:1]
-        shots = capabilities_of(self._executor).shots if self._executor is not None else None
+        shots = None if self._executor is None else capabilities_of(self._executor).shots
         return repr((traced, self.backend, self._rule or self.diff_method, shots))
 
     def extra_repr(self) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 
 from qbp.circuit.tracing import Circuit, trace
 from qbp.errors import ArgumentError, CircuitError
-from qbp.executors import Executor, backend
+from qbp.executors import Executor, backend, capabilities_of
 from qbp.gradients.rules import RULES
 
 __all__ = [
@@ -98,7 +98,7 @@ def as_torchlayer(kind: Any) -> Any:
 
     def shots(layer: Any) -> Any:
         """Of what runs the circuit, in PennyLane's own type."""
-        return layer.qnode.shots if layer.executor is None else Shots(layer.executor.shots)
+        return layer.qnode.shots if layer.executor is None else Shots(capabilities_of(layer.executor).shots)
 
     own: dict[str, Any] = {"shots": property(shots)}
     own |= {name: getattr(nn.Module, name) for name in ("__repr__", "__setattr__", "__str__")}
