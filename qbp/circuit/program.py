@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 
+from qbp.circuit.channels import Channel
 from qbp.circuit.gates import GATES, Gate
 from qbp.circuit.pauli import Word
 from qbp.errors import ArgumentError, CircuitError
 from qbp.limits import check_memory
 
 __all__ = [
+    "Channel",
     "Clifford",
     "Expval",
     "Op",
@@ -53,7 +55,7 @@ class Clifford:
     wires: tuple[int, ...]
 
 
-Op = Rotation | Clifford
+Op = Rotation | Clifford | Channel
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ class Program:
 
     Attributes:
         n_qubits: N.
-        ops: rotations and Clifford gates in order of time.
+        ops: rotations, Clifford gates and channels in order of time.
         measurements: what is measured; the outputs of all of them, in order, are the M outputs.
         n_angles: K, the length of the vector of angles.
         amplitudes: whether the circuit starts from amplitudes given at run time, (B, 2^N), rather than from |0...0>.
+        readout: ``(wire, p(1|0), p(0|1))`` for the wires that are read wrongly: the probability of reading 1 where the
+            outcome is 0, and 0 where it is 1, whatever Pauli letter is measured there.
     """
 
     n_qubits: int
@@ -108,6 +112,7 @@ class Program:
     measurements: tuple[Measurement, ...]
     n_angles: int
     amplitudes: bool = False
+    readout: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_qubits < 1:
@@ -119,7 +124,7 @@ class Program:
                     raise CircuitError(f"{op.name!r} is not the name of a Clifford gate")
                 if len(op.wires) != GATES[op.name].n_wires:
                     raise CircuitError(f"{op.name} acts on {GATES[op.name].n_wires} wires, but has {op.wires}")
-            else:
+            elif isinstance(op, Rotation):
                 self._check_word(op.pauli, op.wires, op)
                 if op.angle is not None and not 0 <= op.angle < self.n_angles:
                     raise CircuitError(f"{op} names angle {op.angle}, but there are {self.n_angles}")
@@ -152,11 +157,22 @@ class Program:
         """M: one for each expectation value, 2^wires for probabilities."""
         return sum(1 if isinstance(m, Expval) else 2 ** len(m.wires) for m in self.measurements)
 
+    @cached_property
+    def is_noisy(self) -> bool:
+        """Whether it has channels or readout errors."""
+        return bool(self.readout) or any(isinstance(op, Channel) for op in self.ops)
+
     def rotations(self) -> Iterator[Rotation]:
-        """The ops with Clifford gates spelt out as rotations by multiples of pi/2: all that a simulator needs."""
+        """The ops with Clifford gates spelt out as rotations by multiples of pi/2: all that a simulator needs.
+
+        Raises:
+            CircuitError: if the program has channels.
+        """
         for op in self.ops:
             if isinstance(op, Rotation):
                 yield op
+            elif isinstance(op, Channel):
+                raise CircuitError(f"{op.name} is noise, which no sequence of rotations makes")
             else:
                 yield from (
                     Rotation(step.pauli, tuple(op.wires[w] for w in step.wires), None, offset=step.offset)
@@ -209,7 +225,7 @@ class Program:
         return self.drop_ops(outside)
 
     def inverse(self) -> Program:
-        """The program whose ops undo this one's."""
+        """The program whose ops undo this one's; a CircuitError where it has channels."""
         return replace(self, ops=inverse_ops(self.ops))
 
     def counts(self) -> dict[str, int]:
@@ -226,9 +242,11 @@ def wires_of(measurements: Iterable[Measurement]) -> tuple[int, ...]:
 
 
 def inverse_ops(ops: Iterable[Op]) -> tuple[Op, ...]:
-    """The ops that undo `ops`."""
+    """The ops that undo `ops`; a CircuitError where one is a channel."""
     undone: list[Op] = []
     for op in reversed(tuple(ops)):
+        if isinstance(op, Channel):
+            raise CircuitError(f"{op.name} is noise, which nothing undoes")
         if isinstance(op, Rotation):
             undone.append(replace(op, scale=-op.scale, offset=-op.offset))
         else:
