@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, CircuitError
 
 __all__ = ["Channel"]
 
 LETTERS = "IXYZ"
+PAULI = (np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1]))
 TOLERANCE = 1e-9  # of trace preservation: Kraus operators of a file have about nine digits
 
 
@@ -57,3 +59,22 @@ class Channel:
         for row, column, value in self.transfer:
             matrix[row, column] = value
         return matrix
+
+    def kraus(self) -> list[np.ndarray]:
+        """Kraus operators (2^k, 2^k) of it, at most 4^k: the eigenvectors of its Choi matrix.
+
+        Raises:
+            CircuitError: if it is not completely positive, so that there are none.
+        """
+        n_wires, size = len(self.wires), 2 ** len(self.wires)
+        words = [
+            reduce(np.kron, (PAULI[index >> 2 * k & 3] for k in reversed(range(n_wires)))) for index in range(size**2)
+        ]
+        choi = np.zeros((size**2, size**2), complex)  # sum_ij |i><j| (x) E(|i><j|)
+        for row, column, value in self.transfer:
+            choi += value / size * np.kron(words[column].T, words[row])
+        weights, vectors = np.linalg.eigh(choi)
+        if weights[0] < -TOLERANCE * size:
+            raise CircuitError(f"{self.name} is no channel: its Choi matrix has the eigenvalue {weights[0]:.3g}")
+        parts = zip(weights, vectors.T, strict=True)
+        return [np.sqrt(w) * vector.reshape(size, size).T for w, vector in parts if w > 1e-14]

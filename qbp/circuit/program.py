@@ -128,6 +128,11 @@ class Program:
                 self._check_word(op.pauli, op.wires, op)
                 if op.angle is not None and not 0 <= op.angle < self.n_angles:
                     raise CircuitError(f"{op} names angle {op.angle}, but there are {self.n_angles}")
+        read = [wire for wire, _, _ in self.readout]
+        self._check_wires(tuple(read), "readout errors")
+        for wire, *errors in self.readout:
+            if not all(0 <= p <= 1 for p in errors):
+                raise CircuitError(f"Readout errors must be probabilities, but those of wire {wire} are {errors}")
         if not self.measurements:
             raise CircuitError("A circuit must measure something: give at least one observable")
         for measurement in self.measurements:

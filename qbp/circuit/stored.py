@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from qbp.circuit.angles import AngleMap, Terms
-from qbp.circuit.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation
+from qbp.circuit.program import Channel, Clifford, Expval, Measurement, Op, Probs, Program, Rotation
 from qbp.circuit.stored_graphs import check_stack, graph_of, graph_to_data, result_of
 from qbp.circuit.stored_values import (
     MOST_NUMBERS,
@@ -29,6 +30,7 @@ from qbp.errors import ConfigError
 __all__ = ["from_data", "to_data"]
 
 MOST_QUBITS = 4096
+WIDEST_CHANNEL = 4  # wires: a map of 256 words
 
 _TERMS = ("inputs", "weights", "shared")
 _GRAPHS = ("batched_graph", "shared_graph", "amplitudes_graph")
@@ -45,12 +47,8 @@ def to_data(circuit: Circuit) -> dict[str, Any]:
         raise ConfigError(f"A file can hold a circuit of at most {MOST_OPS} ops, but this one has {len(program.ops)}")
     return {
         "n_qubits": program.n_qubits,
-        "ops": [
-            [op.pauli, list(op.wires), op.angle, op.scale, op.offset]
-            if isinstance(op, Rotation)
-            else [op.name, list(op.wires)]
-            for op in program.ops
-        ],
+        "ops": [_op_to_data(op) for op in program.ops],
+        "readout": [list(errors) for errors in program.readout],
         "measurements": [
             {"probs": list(m.wires)} if isinstance(m, Probs) else {"terms": [[c, w, list(on)] for c, w, on in m.terms]}
             for m in program.measurements
@@ -81,7 +79,8 @@ def from_data(data: Any) -> Circuit:
     flags = [as_flag(data[key], key) for key in ("amplitudes", "is_scalar", "normalized")]
     ops = tuple(_op(item) for item in as_list(data["ops"], "ops"))
     measurements = tuple(_measurement(item) for item in as_list(data["measurements"], "measurements"))
-    program = Program(n_qubits, ops, measurements, n_angles, flags[0])
+    readout = tuple(_readout(item) for item in as_list(data.get("readout", []), "readout"))  # older files have none
+    program = Program(n_qubits, ops, measurements, n_angles, flags[0], readout)
     sources = (n_inputs, n_weights, n_weights)
     inputs, weights, shared = (_terms(data[key], key, size) for key, size in zip(_TERMS, sources, strict=True))
     if len(inputs) != len(weights):
@@ -102,7 +101,19 @@ def from_data(data: Any) -> Circuit:
     return Circuit(program, angle_map, shapes, *flags[1:])
 
 
+def _op_to_data(op: Op) -> Any:
+    if isinstance(op, Rotation):
+        return [op.pauli, list(op.wires), op.angle, op.scale, op.offset]
+    if isinstance(op, Clifford):
+        return [op.name, list(op.wires)]
+    if len(op.wires) > WIDEST_CHANNEL:
+        raise ConfigError(f"A file can hold channels on at most {WIDEST_CHANNEL} wires, but {op.name} has {op.wires}")
+    return {"channel": op.name, "wires": list(op.wires), "transfer": [list(entry) for entry in op.transfer]}
+
+
 def _op(item: Any) -> Op:
+    if isinstance(item, dict):
+        return _channel(as_dict(item, "a channel"))
     first, wires, *rest = as_list(item, "an op")
     name, on = as_text(first), tuple(as_whole(w, "a wire", 0, MOST_QUBITS) for w in as_list(wires, "wires"))
     if not rest:
@@ -110,6 +121,25 @@ def _op(item: Any) -> Op:
     angle, scale, offset = rest
     angle = None if angle is None else as_whole(angle, "an angle", 0, MOST_OPS)
     return Rotation(name, on, angle, as_number(scale, "a scale"), as_number(offset, "an offset"))
+
+
+def _channel(item: dict[str, Any]) -> Channel:
+    wires = _wires(item["wires"])
+    if not 1 <= len(wires) <= WIDEST_CHANNEL:
+        raise ConfigError(f"A channel in a model file must have 1 to {WIDEST_CHANNEL} wires, but has {len(wires)}")
+    size = 4 ** len(wires)
+    matrix = np.zeros((size, size))
+    for entry in as_list(item["transfer"], "a channel"):
+        row, column, value = as_list(entry, "an entry of a channel")
+        matrix[as_whole(row, "a word", 0, size - 1), as_whole(column, "a word", 0, size - 1)] = as_number(
+            value, "a channel"
+        )
+    return Channel.of_matrix(as_text(item["channel"]), wires, matrix)
+
+
+def _readout(item: Any) -> tuple[int, float, float]:
+    wire, ones, zeros = as_list(item, "readout errors")
+    return as_whole(wire, "a wire", 0, MOST_QUBITS), as_number(ones, "a probability"), as_number(zeros, "a probability")
 
 
 def _measurement(item: Any) -> Measurement:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qbp.circuit.program import Op, Rotation
+from qbp.circuit.program import Channel, Op, Rotation
 from qbp.errors import ArgumentError, check_choice
 from qbp.nn.flow import ROWS, Flow, Step, flow_of, guessed_rows, tensors_in, whole_modules
 from qbp.nn.layer import QuantumLayer
@@ -213,11 +213,14 @@ def _gates(layer: QuantumLayer, runs: bool) -> list[tuple[str, tuple[int, ...]]]
     for position, op in enumerate(circuit.program.ops):
         angle = op.angle if isinstance(op, Rotation) else None
         atoms.setdefault(("angle", angle) if angle is not None else position, []).append(position)
-    last: dict[int, int] = {}  # by wire: the gate that acted on it last
+    last: dict[int, int | None] = {}  # by wire: the gate that acted on it last
     gates: list[tuple[str, list[int], set[int]]] = []
     for positions in atoms.values():
         ops = [circuit.program.ops[p] for p in positions]
         wires = {w for op in ops for w in op.wires}
+        if isinstance(ops[0], Channel):  # noise stays, and no gates are one that have some in between
+            last.update(dict.fromkeys(wires, None))
+            continue
         kind = _kind(ops, of_inputs, runs)
         before = {last.get(w) for w in wires}
         previous = gates[g] if len(before) == 1 and (g := next(iter(before))) is not None else None

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qbp.circuit.program import Clifford, Op, Program, Rotation
+from qbp.circuit.program import Channel, Clifford, Op, Rotation
 from qbp.compression.groups import Chain, Group, neuron_chains
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice
@@ -55,14 +55,14 @@ class Gated(nn.Module):
         program, flat, owners = layer.circuit.program, list[Rotation](), list[int]()
         ops: list[Op] = []
         for p, op in enumerate(program.ops):
-            if isinstance(op, Clifford) and p not in gate_of:
+            if isinstance(op, Channel) or (isinstance(op, Clifford) and p not in gate_of):
                 ops.append(op)
                 continue
             for step in replace(program, ops=(op,)).rotations():
                 ops.append(Rotation(step.pauli, step.wires, len(flat)))
                 flat.append(step)
                 owners.append(gate_of.get(p, -1))
-        self._program = Program(program.n_qubits, tuple(ops), program.measurements, len(flat), program.amplitudes)
+        self._program = replace(program, ops=tuple(ops), n_angles=len(flat))
         self._source = torch.tensor([-1 if r.angle is None else r.angle for r in flat], dtype=torch.int64)
         self._scale = torch.tensor([0.0 if r.angle is None else r.scale for r in flat], dtype=torch.float64)
         self._offset = torch.tensor([r.offset for r in flat], dtype=torch.float64)

@@ -17,7 +17,7 @@ import torch
 from qbp.circuit.edit import affine_angles, remake, split
 from qbp.circuit.frame import Frame
 from qbp.circuit.pauli import Word
-from qbp.circuit.program import Clifford, Expval, Measurement, Op, Probs, Program, Rotation
+from qbp.circuit.program import Channel, Clifford, Expval, Measurement, Op, Probs, Program, Rotation
 from qbp.circuit.tracing import Circuit
 from qbp.compression.rank import drop_redundant
 from qbp.executors.sampled import measurement_groups
@@ -108,8 +108,10 @@ def reduced(circuit: Circuit) -> Circuit:
 
     Clifford gates at the end go into the measured words, those at the start where they do nothing, neighbours cancel;
     rotations that no measurement sees, or that only give the first state a phase, go; rotations about the same word
-    become one.
+    become one. Of a circuit with noise goes only what shares no wire with what is measured.
     """
+    if circuit.program.is_noisy:  # what commutes with a gate need not commute with its noise
+        return _lightcone(circuit)
     program = _without_pairs(_without_last(_without_first(circuit.program)))
     turns, measured = _in_frame(program)
     kept = _seen(turns, measured)
@@ -150,9 +152,11 @@ def _sum(op: Op, others: Sequence[tuple[Op, int]], sums: list[list[tuple[int, fl
 
 
 def _quarters(op: Op) -> int | None:
-    """Of a fixed rotation by a multiple of pi/2 how many, 0 for a Clifford gate; None for another rotation."""
+    """Of a fixed rotation by a multiple of pi/2 how many, 0 for a Clifford gate; None for another op."""
     if isinstance(op, Clifford):
         return 0
+    if isinstance(op, Channel):
+        return None
     turns = op.offset / QUARTER
     return round(turns) if op.angle is None and abs(turns - round(turns)) < 1e-12 else None
 

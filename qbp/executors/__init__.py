@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Program
+from qbp.circuit.program import Channel, Program
 from qbp.errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "Results",
     "backend",
     "capabilities_of",
+    "check_noise",
     "check_trusted",
     "execute",
     "has_adjoint",
@@ -50,6 +51,7 @@ class Capabilities:
         truncation: whether it approximates, and its results say how far.
         any_shape: whether the Ks shared angles may have any shape, and so has their gradient.
         with_shots: whether ``executor.with_shots(n)`` is the same executor with n shots.
+        channels: whether it runs programs with noise: channels and readout errors.
     """
 
     exact: bool = True
@@ -61,6 +63,7 @@ class Capabilities:
     truncation: bool = False
     any_shape: bool = False
     with_shots: bool = False
+    channels: bool = False
 
 
 class Results(NamedTuple):
@@ -157,8 +160,24 @@ def has_adjoint(executor: Any, program: Program) -> bool:
     return capabilities_of(executor).adjoint and bool(executor.has_adjoint(program))
 
 
+def check_noise(executor: Any, program: Program) -> None:
+    """Raise `ArgumentError` where a program has noise that the executor would not run."""
+    if program.is_noisy and executor is not None and not capabilities_of(executor).channels:
+        what = next((op.name for op in program.ops if isinstance(op, Channel)), "readout errors")
+        raise ArgumentError(
+            f"Argument `backend` must run noise for this circuit, which has {what}, but {executor.name!r} does not: "
+            "'auto', 'native', 'pauli' and 'default.mixed' do"
+        )
+
+
 def execute(executor: Any, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
-    """Run a program; outputs that come alone are results without errors."""
+    """Run a program; outputs that come alone are results without errors.
+
+    Raises:
+        ArgumentError: the program has noise, and the executor runs none.
+    """
+    if program.is_noisy:
+        check_noise(executor, program)
     results = executor(program, angles, amplitudes)
     return results if isinstance(results, Results) else Results(results)
 

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.lock import LOCK
-from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation, wires_of
+from qbp.circuit.program import Channel, Clifford, Expval, Op, Program, Rotation, wires_of
+from qbp.circuit.readout import confused, read
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.limits import check_memory
@@ -76,7 +77,8 @@ class PennyLaneDevice:
     @property
     def capabilities(self) -> Capabilities:
         """Which programs a device has the adjoint rule for, `has_adjoint` asks it."""
-        return Capabilities(self.shots is None, self.shots, adjoint=self.shots is None)
+        exact = self.shots is None
+        return Capabilities(exact, self.shots, adjoint=exact, channels=self.device_name == "default.mixed")
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_made": {}, "_adjoint_able": {}}
@@ -121,7 +123,8 @@ class PennyLaneDevice:
         with LOCK:
             tape = self._tape(program, (*batched.T, *shared), amplitudes)
             (result,) = qml.execute([tape], self._device_for(program), diff_method=None)
-        outputs = _rows(result, program, angles.n_samples).to(angles.batched)
+        outputs = torch.from_numpy(confused(program, _rows(result, program, angles.n_samples).numpy(force=True)))
+        outputs = outputs.to(angles.batched)
         return outputs if norms is None else outputs * norms.to(outputs) ** 2
 
     def _check_memory(self, program: Program, n_samples: int) -> None:
@@ -154,7 +157,7 @@ class PennyLaneDevice:
                 tape.trainable_params = list(range(len(tape.get_parameters(trainable_only=False))))
                 config = qml.devices.ExecutionConfig(gradient_method="adjoint")
                 able = self.shots is None and not program.amplitudes and device.supports_derivatives(config, tape)
-            able = able and all(isinstance(m, Expval) for m in program.measurements)
+            able = able and not program.is_noisy and all(isinstance(m, Expval) for m in program.measurements)
             self._adjoint_able[program] = bool(able)
         return self._adjoint_able[program]
 
@@ -264,6 +267,8 @@ def operation(op: Op, columns: Any, labels: Any) -> Any:
         if op.name.startswith("Adjoint("):
             return qml.adjoint(getattr(qml, op.name[8:-1])(wires=wires))
         return getattr(qml, op.name)(wires=wires)
+    if isinstance(op, Channel):
+        return qml.QubitChannel(op.kraus(), wires=wires)
     angle = _angle(op, columns)
     if op.pauli in _ONE_ANGLE:
         return getattr(qml, _ONE_ANGLE[op.pauli])(angle, wires=wires)
@@ -286,7 +291,7 @@ def measurements(program: Program, labels: Any) -> list[Any]:
     import pennylane as qml
 
     result = []
-    for measurement in program.measurements:
+    for measurement in read(program):
         if isinstance(measurement, Expval):
             words = [
                 qml.pauli.string_to_pauli_word(word, {labels[w]: i for i, w in enumerate(wires)})

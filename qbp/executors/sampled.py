@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Clifford, Expval, Probs, Program
-from qbp.executors import Capabilities, Executor, Results, execute
+from qbp.executors import Capabilities, Executor, Results, capabilities_of, execute
 
 __all__ = ["Sampled", "measurement_groups"]
 
@@ -112,7 +112,8 @@ class Sampled:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(exact=False, shots=self.shots, standard_errors=True, with_shots=True)
+        channels = capabilities_of(self.executor).channels
+        return Capabilities(exact=False, shots=self.shots, standard_errors=True, with_shots=True, channels=channels)
 
     def with_shots(self, shots: int) -> Sampled:
         """The same executor with other shots, and the same generator."""

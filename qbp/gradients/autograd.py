@@ -11,7 +11,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program
 from qbp.errors import ArgumentError, GradientError
-from qbp.executors import Executor, Gradients, Results, capabilities_of, execute, has_adjoint
+from qbp.executors import Executor, Gradients, Results, capabilities_of, check_noise, execute, has_adjoint
 from qbp.gradients.error_bars import ErrorBars, GradientErrors
 from qbp.gradients.evaluations import Evaluations, Needs, Point
 from qbp.gradients.rules import RULES
@@ -177,7 +177,9 @@ def check_norms(amplitudes: Tensor) -> None:
 
 
 def choose_diff_method(executor: Executor, asked: str, program: Program) -> str:
-    """The rule that will be used, or a GradientError where the one asked for is not to be had."""
+    """The rule that will be used, or a GradientError where the one asked for is not to be had; an ArgumentError where
+    the program has noise that the executor cannot run."""
+    check_noise(executor, program)
     able = capabilities_of(executor)
     if asked == "best":
         return "backprop" if able.differentiable else "adjoint" if has_adjoint(executor, program) else "parameter-shift"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
 from qbp.errors import ArgumentError, check_choice
-from qbp.executors import Executor, capabilities_of
+from qbp.executors import Executor, capabilities_of, check_noise
 from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
 from qbp.nn.placement import Asked, PlacedModule
@@ -275,6 +275,7 @@ class QuantumLayer(PlacedModule):
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         if shapes != circuit.weight_shapes:
             raise ArgumentError(f"Argument `weights` must have shapes {circuit.weight_shapes}, but has {shapes}")
+        check_noise(self._executor, circuit.program)
         for name in self._weight_names:
             del self._parameters[name]
         self._circuits, self._n_inputs, self._source = {circuit.n_inputs: circuit}, circuit.n_inputs, None

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Clifford, Program, Rotation
+from qbp.circuit.program import Channel, Program, Rotation
 from qbp.errors import ArgumentError
+from qbp.executors import Capabilities
 from qbp.gradients.rules import RULES
 from qbp.nn.flow import copied, guessed_rows, tensors_in
 from qbp.nn.layer import QuantumLayer
@@ -34,7 +35,8 @@ class Resources:
         circuits: parameter sets that a training step executes, by each layer's own gradient rule; by the shift rule
             where that is the simulator's.
         multiply_adds: of one row forward. A rotation of N qubits costs 4 * 2^N of them, an output 2 * 2^N (the two
-            halves of a Pauli word); Clifford gates cost the native engine none.
+            halves of a Pauli word); Clifford gates cost the native engine none. With noise there are 4^N numbers: a
+            rotation costs one for each, a channel one for each of its entries and each word of the other wires.
     """
 
     parameters: int
@@ -78,7 +80,7 @@ def count(model: nn.Module, x: Tensor | None = None, *, batch_size: int = 1) -> 
         circuits = counter.sets * (batch_size if apiece else 1)
         multiply_adds = _multiply_adds(counted, counter, rows[:1])
     programs = [layer.circuit.program for layer in _layers(model)]
-    sizes = [len(op.wires) for program in programs for op in program.ops]
+    sizes = [len(op.wires) for program in programs for op in program.ops if not isinstance(op, Channel)]
     return Resources(
         parameters=n_parameters(model),
         rotations=sum(program.n_angles for program in programs),
@@ -143,7 +145,7 @@ def shape_of(layer: QuantumLayer) -> tuple[int, int]:
 class _Counter:
     """An executor that counts what it is asked for, and answers with zeros."""
 
-    name, exact, shots = "counter", True, None
+    name, capabilities = "counter", Capabilities(channels=True)
 
     def __init__(self) -> None:
         self.sets = self.multiply_adds = 0
@@ -181,8 +183,13 @@ def _multiply_adds(counted: nn.Module, counter: _Counter, row: Tensor) -> int:
 
 
 def _simulated(program: Program) -> int:
-    rotations = sum(not isinstance(op, Clifford) for op in program.ops)
-    return 2**program.n_qubits * (4 * rotations + 2 * program.n_outputs)
+    rotations = sum(isinstance(op, Rotation) for op in program.ops)
+    if not program.is_noisy:
+        return 2**program.n_qubits * (4 * rotations + 2 * program.n_outputs)
+    entries = (
+        len(op.transfer) * 4 ** (program.n_qubits - len(op.wires)) for op in program.ops if isinstance(op, Channel)
+    )
+    return 4**program.n_qubits * rotations + sum(entries) + program.n_outputs
 
 
 def depth(ops: Sequence[Any]) -> int:
@@ -190,6 +197,8 @@ def depth(ops: Sequence[Any]) -> int:
     ends: dict[int, int] = {}
     last: Any = None
     for op in ops:
+        if isinstance(op, Channel):
+            continue
         same = (
             isinstance(op, Rotation) and isinstance(last, Rotation) and op.angle is not None and op.angle == last.angle
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from qbp.circuit.program import Op, Program, Rotation
+from qbp.circuit.program import Channel, Op, Program, Rotation
 from qbp.circuit.qasm.listing import format_observables
 from qbp.circuit.tracing import Circuit
 from qbp.report.document import Figure
@@ -93,6 +93,10 @@ def _op(op: Op, x: int, top: int, names: Sequence[str], n_batched: int) -> Itera
         letters = [f"R{op.pauli}"] if len(ys) == 1 else list(op.pauli)
         for letter, y in zip(letters, ys, strict=True):
             yield Shape("box", x, y, text=letter, role=role, below=below if y == ys[-1] else "")
+        return
+    if isinstance(op, Channel):
+        for y in ys:
+            yield Shape("box", x, y, text="~", below=op.name if y == ys[-1] else "")
         return
     for k, y in enumerate(ys):
         kind = TARGETS.get(op.name, "") if k or op.name == "SWAP" else "dot" if op.name in TARGETS else ""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Expval, Program
+from qbp.testing.noise import with_noise
 from qbp.testing.programs import random_amplitudes, random_angles, random_program
 
 __all__ = [
@@ -54,11 +55,16 @@ def cases(
     accepts: Callable[[Program], bool],
     batch_sizes: Sequence[int],
     dtypes: Sequence[torch.dtype],
+    noise: bool = False,
 ) -> Iterator[Case]:
     """Each named program with each batch size, each random program with one; every split of angles, every dtype."""
     known = [(f"program {name!r}", program, size) for name, program in programs.items() for size in batch_sizes]
     drawn = (
-        (f"random program {i}", random_program(rng, amplitudes=i % 5 == 4), batch_sizes[i % len(batch_sizes)])
+        (
+            f"random program {i}",
+            _random(rng, i % 5 == 4, noise),
+            batch_sizes[i % len(batch_sizes)],
+        )
         for i in range(n_programs)
     )
     count = 0
@@ -81,6 +87,11 @@ def cases(
         label = f"{where}, B = {n_samples}, Kb = {n_batched} of K = {program.n_angles}, {dtype}"
         yield Case(label, program, angles, amplitudes, np.concatenate(unit))
     check(count > 0, "There was no program that `accepts` accepts: nothing was checked")
+
+
+def _random(rng: np.random.Generator, amplitudes: bool, noise: bool) -> Program:
+    program = random_program(rng, amplitudes=amplitudes)
+    return with_noise(rng, program) if noise else program
 
 
 def check_part(case: Case, part: str, got: Sequence[Tensor | None], want: np.ndarray | None, atol: float) -> None:

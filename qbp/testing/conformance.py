@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from qbp.testing.cases import (
     size_of,
     tolerance_of,
 )
+from qbp.testing.noise import NOISY
 from qbp.testing.programs import NASTY
 from qbp.testing.reference import reference_outputs, reference_vjp
 
@@ -52,7 +53,8 @@ def check_executor(
     in = dtype out; arguments stay as they are, earlier results too. And its `Capabilities` are true: where it is exact,
     equal calls give equal bits and so do equal rows; by the adjoint rule, and by torch where it is differentiable, its
     gradients are those of `reference_vjp`, and only those asked for; standard errors are as large as the errors are;
-    what an approximation may be off is at least what it is off.
+    what an approximation may be off is at least what it is off. One that runs noise (`channels`) is also given `NOISY`
+    and random programs with channels and readout errors.
 
     Args:
         executor: what is checked.
@@ -79,7 +81,11 @@ def check_executor(
     able = capabilities_of(executor)
     _check_said(executor, able)
     noise, n_adjoint = _Noise(), 0
-    for case in cases(rng, n_programs, programs, accepts, batch_sizes, dtypes):
+    tried = cases(rng, n_programs, programs, accepts, batch_sizes, dtypes)
+    if able.channels:
+        few = batch_sizes[-2:]  # density matrices are slow
+        tried = chain(tried, cases(rng, n_programs // 2, NOISY, accepts, few, dtypes, noise=True))
+    for case in tried:
         _check_outputs(executor, able, case, atol, equal_rows, noise)
         if has_adjoint(executor, case.program):
             n_adjoint += 1

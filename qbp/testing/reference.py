@@ -1,6 +1,7 @@
 """What a program gives, a second time: dense matrices in NumPy, sharing no code with the executors.
 
 Gates are textbook matrices, words are Kronecker products, gradients are shifts of single rotations: slow and plain.
+With noise states are density matrices.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cache, reduce
 import numpy as np
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Clifford, Expval, Program, Rotation
+from qbp.circuit.program import Channel, Clifford, Expval, Program, Rotation
 
 __all__ = ["reference_outputs", "reference_vjp"]
 
@@ -124,12 +125,14 @@ def _states(program: Program, n_samples: int, amplitudes: object) -> np.ndarray:
 
 def _run(program: Program, turns: np.ndarray, states: np.ndarray) -> np.ndarray:
     n = program.n_qubits
+    if program.is_noisy:
+        return _run_noisy(program, turns, states)
     psi = states.T
     rotation = iter(turns)
     for op in program.ops:
         if isinstance(op, Clifford):
             psi = _gate(op.name, op.wires, n) @ psi
-        else:
+        elif isinstance(op, Rotation):
             half = next(rotation) / 2
             psi = np.cos(half) * psi - 1j * np.sin(half) * (_word(op.pauli, op.wires, n) @ psi)
     rows: list[np.ndarray] = []
@@ -144,6 +147,68 @@ def _run(program: Program, turns: np.ndarray, states: np.ndarray) -> np.ndarray:
                 outcomes[int("".join(bits[w] for w in measurement.wires), 2)] += abs(psi[j]) ** 2
             rows.extend(outcomes)
     return np.array(rows).T
+
+
+def _run_noisy(program: Program, turns: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """The same with density matrices (B, 2^N, 2^N)."""
+    n = program.n_qubits
+    rho = states[:, :, None] * states[:, None, :].conj()
+    rotation = iter(turns)
+    for op in program.ops:
+        if isinstance(op, Channel):
+            words = [_word_of(index, op.wires, n) for index in range(4 ** len(op.wires))]
+            rho = _on_wires(op, rho, words)
+        else:
+            if isinstance(op, Clifford):
+                gate = np.broadcast_to(_gate(op.name, op.wires, n), rho.shape)
+            else:
+                half = next(rotation)[:, None, None] / 2
+                gate = np.cos(half) * np.eye(2**n) - 1j * np.sin(half) * _word(op.pauli, op.wires, n)
+            rho = gate @ rho @ gate.conj().transpose(0, 2, 1)
+    errors = {wire: (ones, zeros) for wire, ones, zeros in program.readout}
+    rows: list[np.ndarray] = []
+    for measurement in program.measurements:
+        if isinstance(measurement, Expval):
+            observable = sum(
+                c
+                * reduce(
+                    np.matmul,
+                    [_as_read(letter, w, n, errors) for letter, w in zip(word, wires, strict=True)],
+                    np.eye(2**n),
+                )
+                for c, word, wires in measurement.terms
+            )
+            rows.append(np.einsum("ij,bji->b", observable, rho).real)
+        else:
+            for outcome in range(2 ** len(measurement.wires)):
+                bits = f"{outcome:0{len(measurement.wires)}b}"
+                effects = [
+                    (np.eye(2**n) + (-1) ** int(bit) * _as_read("Z", w, n, errors)) / 2
+                    for bit, w in zip(bits, measurement.wires, strict=True)
+                ]
+                rows.append(np.einsum("ij,bji->b", reduce(np.matmul, effects), rho).real)
+    return np.array(rows).T
+
+
+def _as_read(letter: str, wire: int, n_qubits: int, errors: dict[int, tuple[float, float]]) -> np.ndarray:
+    """What is measured of a letter: +1 where 0 is read, -1 where 1 is."""
+    ones, zeros = errors.get(wire, (0.0, 0.0))
+    plus, minus = ((np.eye(2**n_qubits) + sign * _word(letter, (wire,), n_qubits)) / 2 for sign in (1, -1))
+    return (1 - 2 * ones) * plus + (2 * zeros - 1) * minus
+
+
+def _on_wires(channel: Channel, rho: np.ndarray, words: list[np.ndarray]) -> np.ndarray:
+    """The channel on density matrices. ``Tr_wires(Q rho)`` keeps the other wires: it is the mean of ``W Q rho W`` over
+    all words W of the channel's wires."""
+    parts = [np.mean([word @ (q @ rho) @ word for word in words], axis=0) for q in words]
+    return sum(value * (words[row] @ parts[column]) for row, column, value in channel.transfer)
+
+
+def _word_of(index: int, wires: tuple[int, ...], n_qubits: int) -> np.ndarray:
+    """The word with a number of base 4, the first wire the most significant digit."""
+    digits = [index >> 2 * (len(wires) - 1 - k) & 3 for k in range(len(wires))]
+    on = [(wire, "IXYZ"[digit]) for wire, digit in zip(wires, digits, strict=True) if digit]
+    return _word("".join(letter for _, letter in on), tuple(wire for wire, _ in on), n_qubits)
 
 
 @cache

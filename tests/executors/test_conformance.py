@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+import qbp
 from qbp.circuit.angles import Angles
 from qbp.circuit.gates import GATES
 from qbp.circuit.program import Clifford, Expval, Probs, Program, Rotation, gate_ops
-from qbp.executors import Executor, backend, native
+from qbp.errors import ArgumentError
+from qbp.executors import Capabilities, Executor, backend, capabilities_of, execute, native
 from qbp.executors.dense import Dense
 from qbp.executors.native import Native, plan
 from qbp.executors.native.kernels.simd import lanes_of
@@ -42,6 +44,25 @@ def test_native():
 @pytest.mark.parametrize("name", ["default.qubit", "lightning.qubit"])
 def test_pennylane_devices(name: str):
     check_executor(OutputsOnly(backend(name)), n_programs=20, batch_sizes=(3,), equal_rows=False)
+
+
+def test_noise_on_default_mixed():
+    """Channels by their Kraus operators, readout errors: PennyLane is a reference of its own for noise."""
+    executor = OutputsOnly(backend("default.mixed"))
+    assert capabilities_of(executor.executor).channels
+    executor.capabilities = Capabilities(channels=True)
+    check_executor(executor, n_programs=12, batch_sizes=(3,), equal_rows=False)
+
+
+@pytest.mark.parametrize("name", ["dense", "default.qubit", "qiskit"])
+def test_executors_without_noise_refuse_it(name: str):
+    layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, backend=name)
+    noisy = replace(layer.circuit.program, readout=((0, 0.1, 0.0),))
+    assert not capabilities_of(layer.executor).channels
+    with pytest.raises(ArgumentError, match="readout errors, but"):
+        execute(layer.executor, noisy, Angles.of(torch.zeros(1, noisy.n_angles)))
+    with pytest.raises(ArgumentError, match="readout errors, but"):
+        layer.set_circuit(replace(layer.circuit, program=noisy), {"weights": layer.weights})
 
 
 @pytest.mark.parametrize("name", ["dense", "native"])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from qbp.circuit.gates import GATES, qiskit_name
-from qbp.circuit.program import Clifford, Expval, Op, Program, Rotation
+from qbp.circuit.program import Channel, Clifford, Expval, Op, Program, Rotation
+from qbp.errors import CircuitError
 
 __all__ = ["append", "circuit_of", "constants", "observables", "used_angles"]
 
@@ -40,6 +41,8 @@ def append(circuit: Any, op: Op, parameters: Any, qubits: Sequence[int]) -> None
     if isinstance(op, Clifford):
         circuit.append(get_standard_gate_name_mapping()[qiskit_name(GATES[op.name])], on)
         return
+    if isinstance(op, Channel):
+        raise CircuitError(f"{op.name} is noise, which no gate makes: a quantum computer brings its own")
     turn: Any = op.offset
     if op.angle is not None:
         turn = parameters[op.angle] if op.scale == 1 else op.scale * parameters[op.angle]

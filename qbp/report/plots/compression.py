@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qbp.circuit.gates import GATES
-from qbp.circuit.program import Clifford, Op, Program
+from qbp.circuit.program import Channel, Op, Program, Rotation
 from qbp.compression.experiment import summary
 from qbp.errors import ArgumentError
 from qbp.report.plots.training import COLOURS, INK, _figure, _save, label
@@ -106,23 +106,26 @@ def _draw(axes: Axes, program: Program, columns: Sequence[int], longest: int) ->
         colour = COLOURS[1] if len(op.wires) > 1 else COLOURS[0]
         if len(op.wires) > 1:
             axes.plot([x, x], [min(heights), max(heights)], color=colour, linewidth=1.2, zorder=1)
-        fixed = isinstance(op, Clifford) or op.angle is None
+        fixed = not isinstance(op, Rotation) or op.angle is None
         box = {"boxstyle": "round,pad=0.18", "facecolor": "white", "edgecolor": colour, "linewidth": 0.9}
         for letter, y in zip(_letters(op), heights, strict=True):
-            style = "--" if fixed and not isinstance(op, Clifford) else "-"
+            style = "--" if fixed and isinstance(op, Rotation) else "-"
             axes.text(x, y, letter, ha="center", va="center", fontsize=7, color=INK, bbox=box | {"linestyle": style})
     axes.set_xlim(-1.8, longest)
     axes.set_ylim(-0.6, n - 0.4)
     axes.set_axis_off()
 
 
+NOISE = "~"
 _CONTROLLED = {"CNOT": ("●", "X"), "CY": ("●", "Y"), "CZ": ("●", "●")}
 _SHORT = {"Hadamard": "H", "Adjoint(S)": "S†", "Adjoint(SX)": "SX†"}
 
 
 def _letters(op: Op) -> tuple[str, ...]:
-    if not isinstance(op, Clifford):
+    if isinstance(op, Rotation):
         return tuple(op.pauli)
+    if isinstance(op, Channel):
+        return (NOISE,) * len(op.wires)
     if op.name in _CONTROLLED:
         return _CONTROLLED[op.name]
     return (_SHORT.get(op.name, op.name.removeprefix("Pauli")),) * GATES[op.name].n_wires
