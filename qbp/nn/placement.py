@@ -88,6 +88,8 @@ class PlacedModule(TorchLayerNames):
             if not auto or qnode_behind(source) is None:
                 raise
             return self._run_itself()
+        if auto and circuit.program.is_noisy and qnode_behind(source) is not None:
+            return self._run_itself()
         if watch is not None:
             watch.settle()
             self._watches[circuit.n_inputs] = watch

@@ -411,7 +411,7 @@ REFUSED = {
         "do not commute",
     ),
     "a power that depends on data": (layer_of(lambda x, w: qml.pow(qml.Rot(*w, wires=0), 0.4)), "Rot"),
-    "a channel": (layer_of(lambda x, w: qml.BitFlip(0.1, wires=0)), "BitFlip"),
+    "a channel whose strength is a weight": (layer_of(lambda x, w: qml.BitFlip(w[0].sigmoid(), wires=0)), "BitFlip"),
     "qutrits": (layer_of(lambda x, w: qml.TRX(w[0], wires=0)), "cannot be traced|TRX"),
     "no unitary": (layer_of(lambda x, w: qml.QubitUnitary(torch.ones(2, 2) / 2, wires=0)), "not unitary"),
     "variance": (measured(lambda x, w: qml.var(qml.Z(0))), "expectation values or probabilities"),

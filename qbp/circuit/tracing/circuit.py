@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qbp.circuit.angles import AngleMap, trace_angles
+from qbp.circuit.channels import Channel
 from qbp.circuit.gates import Gate
 from qbp.circuit.program import Expval, Measurement, Op, Program, Rotation, gate_ops, inverse_ops
 from qbp.errors import CircuitError
@@ -64,7 +65,7 @@ class Recorder:
     which."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[Gate | str, tuple[int, ...], int, bool]] = []
+        self.entries: list[tuple[Gate | Channel | str, tuple[int, ...], int, bool]] = []
         self.values: list[Tensor | float] = []
         self.amplitudes: tuple[Tensor, tuple[int, ...]] | None = None
         self.normalized = False
@@ -73,6 +74,11 @@ class Recorder:
         """A gate of the table, or a rotation about a Pauli word (a string)."""
         self.entries.append((gate, tuple(wires), len(params), inverse))
         self.values += [p if isinstance(p, Tensor) else float(p) for p in params]
+
+    def channel(self, channel: Channel) -> None:
+        """Noise, unless it does nothing."""
+        if any(row != column or value != 1.0 for row, column, value in channel.transfer):
+            self.entries.append((channel, channel.wires, 0, False))
 
     def start(self, vector: Tensor, wires: tuple[int, ...], normalized: bool) -> None:
         touched = {w for _, on, _, _ in self.entries for w in on}
@@ -99,9 +105,11 @@ class Recorder:
         ops: list[Op] = []
         for gate, wires, n_params, inverse in self.entries:
             angles = [next(rest) for _ in range(n_params)]
-            if isinstance(gate, str):
+            if isinstance(gate, Channel):
+                new: tuple[Op, ...] = (gate,)
+            elif isinstance(gate, str):
                 (angle,) = angles
-                new: tuple[Op, ...] = (
+                new = (
                     Rotation(gate, wires, angle)
                     if isinstance(angle, int)
                     else Rotation(gate, wires, None, offset=angle),

@@ -16,6 +16,7 @@ from qbp.circuit.tracing.circuit import Recorder, sparse_word
 from qbp.circuit.tracing.constants import constant_of
 from qbp.circuit.tracing.controlled import controlled, exact_steps
 from qbp.circuit.tracing.exponentials import Term, record_exponential
+from qbp.circuit.tracing.pennylane_channels import record_channel
 from qbp.circuit.tracing.qiskit_gates import MAX_MATRIX_WIRES, record_unitary
 from qbp.errors import ArgumentError, CircuitError
 
@@ -64,6 +65,8 @@ def record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], i
         _record_controlled(recorder, op.base, controls, wire_map, inverse)
     elif isinstance(op, qml.ops.op_math.Exp):
         _record_exponential(recorder, op, {}, wire_map, inverse)
+    elif isinstance(op, qml.operation.Channel) and not inverse:
+        record_channel(recorder, op, _constants(op), wires)
     elif isinstance(op, qml.operation.Channel) or type(op).__name__ in ("MidMeasure", "MidMeasureMP", "Conditional"):
         raise CircuitError(f"{op.name} is not a unitary gate, and cannot be part of a program")
     else:
