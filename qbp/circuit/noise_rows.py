@@ -1,4 +1,4 @@
-"""Channels from numbers: those of PennyLane by their names, Pauli errors, Kraus operators; as Pauli transfer matrices."""
+"""Channels from numbers: PennyLane's by name, Pauli errors, Kraus operators; as Pauli transfer matrices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def _pauli(x: float, y: float, z: float, drift: float = 0.0) -> np.ndarray:
 def depolarizing(p: float) -> np.ndarray:
     """One of X, Y, Z with probability p / 3 each (PennyLane's; Qiskit's parameter is 4 p / 3)."""
     _check_probability("p", p)
-    return _pauli(*[1 - 4 * p / 3] * 3)
+    kept = 1 - 4 * p / 3
+    return _pauli(kept, kept, kept)
 
 
 def bit_flip(p: float) -> np.ndarray:
@@ -74,7 +75,8 @@ def reset_error(p0: float, p1: float) -> np.ndarray:
     """Reset to |0> with probability p0, to |1> with probability p1."""
     for name, p in (("p0", p0), ("p1", p1), ("p0 + p1", p0 + p1)):
         _check_probability(name, p)
-    return _pauli(*[1 - p0 - p1] * 3, p0 - p1)
+    kept = 1 - p0 - p1
+    return _pauli(kept, kept, kept, p0 - p1)
 
 
 ROWS: dict[str, Callable[..., np.ndarray]] = {
@@ -93,9 +95,9 @@ ROWS: dict[str, Callable[..., np.ndarray]] = {
 def pauli_error(word: str, p: float) -> np.ndarray:
     """The Pauli word with probability p: the words that anticommute with it times ``1 - 2 p``."""
     _check_probability("p", p)
-    signs = np.ones(1)
+    signs: np.ndarray = np.ones(1)
     for letter in word:
-        signs = np.kron(signs, [1.0 if LETTERS[0] in (letter, other) or letter == other else -1.0 for other in LETTERS])
+        signs = np.kron(signs, [1.0 if "I" in (letter, other) or letter == other else -1.0 for other in LETTERS])
     return np.diag((1 - p) + p * signs)
 
 
