@@ -19,6 +19,7 @@ MISSING = frozenset(("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "nil")
 """How files write that a value is missing, in any case; beside numbers "none", "-", "." and "missing" mean it too."""
 
 _MISSING_NUMBERS = MISSING | {"none", "-", "--", ".", "missing", "unknown", "nd", "n.d.", "#value!", "#div/0!", "#ref!"}
+_LONGEST_NAME = 500
 _MOST_LEVELS = 50
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
@@ -54,9 +55,14 @@ def read_table(columns: Mapping[str, Sequence[Any]], target: str | int | None = 
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise `ArgumentError` where a column has no name, or two have the same."""
+    """Raise `ArgumentError` where a column has no name or one like a text, or two have the same."""
     first: dict[str, int] = {}
     for k, name in enumerate(names):
+        if len(name) > _LONGEST_NAME:
+            raise ArgumentError(
+                f"Column {k + 1} must have a name of at most {_LONGEST_NAME} characters, but its name has {len(name)}: "
+                f"{name[:40]!r}..."
+            )
         if not name:
             raise ArgumentError(f"Column {k + 1} must have a name, but its name is empty: name it, or leave it out")
         if name in first:
@@ -113,7 +119,9 @@ def _numbers_or_words(name: str, values: Sequence[Any]) -> np.ndarray:
     numbers = _parse(name, words)
     if not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers))[0])
-        raise ArgumentError(f"Column {name!r} must hold finite numbers, but row {row + 1} holds {values[row]!r}")
+        raise ArgumentError(
+            f"Column {name!r} must hold finite numbers, but row {row + 1} holds {repr(values[row])[:60]}"
+        )
     return numbers
 
 

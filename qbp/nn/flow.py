@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from qbp.executors import backend
+from qbp.executors import Executor, backend
 from qbp.gradients.autograd import choose_diff_method
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
@@ -272,15 +272,17 @@ def replaced(
     return copied(model, memo)
 
 
-def exact_copy(model: nn.Module) -> nn.Module:
-    """A copy, in evaluation mode, whose circuits run on the native engine: no shots, no noise, no device to pay for.
+def exact_copy(model: nn.Module, executor: Executor | None = None) -> nn.Module:
+    """A copy, in evaluation mode, whose circuits run on the native engine, or on another executor: no shots, no noise,
+    no device to pay for.
 
     A QNode that runs itself still does.
     """
+    runs_on = backend("native") if executor is None else executor
 
     def exact(layer: QuantumLayer) -> QuantumLayer:
         if layer.executor is not None:
-            layer._executor, layer._rule = backend("native"), None
+            layer._executor, layer._rule = runs_on, None
             layer._diff_method = choose_diff_method(layer._executor, "best", layer.circuit.program)
         return layer
 

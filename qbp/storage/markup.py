@@ -57,7 +57,8 @@ def read_yaml(text: str, place: str) -> tuple[yaml.Node | None, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{place}, line {mark.line + 1}" if mark else place
         raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    except (ValueError, OverflowError, RecursionError, TypeError) as error:  # a date that is none, for one
+    except (ValueError, ArithmeticError, RecursionError, TypeError, LookupError, AttributeError) as error:
+        # what PyYAML makes of a value that is not what its tag says: a date that is none, `!!int` without digits
         raise ConfigError(f"{place}: a value that cannot be read: {str(error)[:200]}") from error
 
 

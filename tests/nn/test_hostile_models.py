@@ -29,11 +29,26 @@ from tests.nn.test_saving import circuit_of_everything
 SECONDS, MEGABYTES = 5, 700  # of the processor: on a busy machine no wait is a hang
 
 
+class Skip(nn.Module):
+    """A forward pass of steps of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(3, 3), nn.Tanh()])
+        self.scale = nn.Parameter(torch.ones(3))
+        self.register_buffer("shift", torch.zeros(3), persistent=False)
+
+    def forward(self, x):
+        y = torch.cat([self.parts[1](self.parts[0](x))[:, :1], x[..., 1:]], dim=1).view(x.shape[0], -1)
+        y = nn.functional.dropout(y, 0.2, self.training)
+        return torch.einsum("bi,i->bi", y * self.scale**2 - self.shift, torch.tensor([1.0, 2.0, 3.0])).to(x.dtype)
+
+
 def model() -> nn.Module:
-    """Angles of all kinds, a module and a weight that are used twice, buffers."""
+    """Angles of all kinds, a module and a weight that are used twice, buffers, a forward pass as steps."""
     layer = qbp.QuantumLayer(circuit_of_everything, {"weights": (2,), "phases": (2,)}, n_inputs=4, seed=0)
     act, linear = nn.Tanh(), nn.Linear(4, 4)
-    made = nn.Sequential(linear, act, nn.BatchNorm1d(4), nn.Sequential(nn.Linear(4, 4), act), linear, layer)
+    made = nn.Sequential(linear, act, nn.BatchNorm1d(4), nn.Sequential(nn.Linear(4, 4), act), linear, layer, Skip())
     made[3][0].bias = linear.bias
     return made
 

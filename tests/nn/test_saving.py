@@ -61,8 +61,8 @@ def test_backend_rule_and_shots(tmp_path):
 
 
 def test_what_a_file_cannot_hold_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="Conv2d"):
-        save_model(nn.Sequential(nn.Conv2d(1, 1, 1)), tmp_path / "m")
+    with pytest.raises(ConfigError, match="Conv3d"):
+        save_model(nn.Sequential(nn.Conv3d(1, 1, 1)), tmp_path / "m")
     with pytest.raises(ConfigError, match="Cannot read"):
         load_model(tmp_path / "missing")
     save_state(tmp_path / "m", {"epoch": 1})
@@ -128,13 +128,6 @@ def test_what_is_shared_stays_shared(name, model, tmp_path):
     assert torch.allclose(again(x), model(x), atol=1e-6)
 
 
-class Skip(nn.Sequential):
-    """A Sequential whose forward is no chain."""
-
-    def forward(self, x):
-        return x + super().forward(x)
-
-
 class OwnLayer(qbp.QuantumLayer):
     def forward(self, inputs):
         return 2 * super().forward(inputs)
@@ -153,7 +146,6 @@ class OwnRule:
 
 def refused():
     layer = {"n_qubits": 2, "n_layers": 1}
-    yield "'*1'* is a Skip", nn.Sequential(nn.Tanh(), Skip(nn.Linear(2, 2)))
     yield "0.1 is a OwnLayer", nn.Sequential(nn.Sequential(nn.Tanh(), OwnLayer("basic_entangler", **layer)))
     hooked = nn.Linear(2, 2)
     hooked.register_forward_hook(lambda module, args, output: output + 1)
@@ -164,13 +156,12 @@ def refused():
     patched.forward = lambda x: x
     yield "`forward` of its own, but 0", nn.Sequential(patched)
     parametrized = nn.utils.parametrizations.orthogonal(nn.Linear(2, 2))
-    yield "0 is a ParametrizedLinear", nn.Sequential(parametrized)
+    yield "0.parametrizations.weight.0 is a _Orthogonal", nn.Sequential(parametrized)
     views = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     views[1].weight = nn.Parameter(views[0].weight)
     yield "0.weight and 1.weight share memory", views
     own = qbp.QuantumLayer("basic_entangler", **layer, diff_method=OwnRule())
     yield "rule of your own, but 0 has 'mine'", nn.Sequential(own)
-    yield "model is a Linear3", type("Linear3", (nn.Linear,), {})(2, 2)
 
 
 REFUSED = list(refused())
@@ -178,7 +169,7 @@ REFUSED = list(refused())
 
 @pytest.mark.parametrize(("message", "model"), REFUSED, ids=[message for message, _ in REFUSED])
 def test_what_would_be_lost_is_refused_by_name(message, model, tmp_path):
-    with pytest.raises(ConfigError, match=message.replace("'*", "").replace("'*", "").replace("*", ".?")):
+    with pytest.raises(ConfigError, match=message):
         save_model(model, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
@@ -206,7 +197,7 @@ def test_a_model_that_gives_other_outputs_is_noticed(dtype, tmp_path):
     save_model(model, tmp_path / "m")
     state = load_state(tmp_path / "m")
     x, outputs = state["rows"]["inputs"], state["rows"]["outputs"]
-    assert torch.allclose(outputs, model(x), atol=0.05 if dtype is torch.bfloat16 else 1e-5)
+    assert torch.allclose(outputs[0], model(x), atol=0.05 if dtype is torch.bfloat16 else 1e-5)
     load_model(tmp_path / "m")
     off = {torch.float32: 1e-3, torch.float64: 1e-7, torch.bfloat16: 0.5}[dtype]
     state["weights"]["3.bias"] = state["weights"]["3.bias"] + off
@@ -229,10 +220,10 @@ def test_rows_are_none_of_the_users_and_run_on_no_device(tmp_path, monkeypatch):
     state = load_state(tmp_path / "m")
     assert state["rows"]["inputs"].shape == (3, 2)
     assert load_model(tmp_path / "m", backend=Device())[0].backend == "device"
-    save_model(nn.Sequential(nn.Flatten(), nn.Tanh()), tmp_path / "m")
-    assert load_state(tmp_path / "m")["rows"] is None
-    save_model(nn.Sequential(qbp.QuantumLayer("basic_entangler", n_qubits=18, n_layers=1)), tmp_path / "m")
+    save_model(nn.Sequential(nn.Unflatten(1, (7, 5, 43)), nn.Linear(2, 3)), tmp_path / "m")
     assert load_state(tmp_path / "m")["rows"] is None and load_model(tmp_path / "m")
+    save_model(nn.Sequential(qbp.QuantumLayer("basic_entangler", n_qubits=18, n_layers=1)), tmp_path / "m")
+    assert load_state(tmp_path / "m")["rows"]["outputs"] is None and load_model(tmp_path / "m")
 
 
 def test_files_of_the_version_before(tmp_path):
