@@ -209,7 +209,8 @@ def test_a_read_model_is_pruned_and_taught(tmp_path):
     model = qbp.load_model(tmp_path / "m").eval()
     x = torch.randn(6, 3)
     assert torch.allclose(qbp.prune(model, by="exact")(x), model(x), atol=1e-5)
-    student = qbp.distill(model, qbp.mlp(3, 2, 2, seed=0), qbp.data.Dataset(x, torch.arange(6) % 2), epochs=1, logit_norm=True)
+    data = qbp.data.Dataset(x, torch.arange(6) % 2)
+    student = qbp.distill(model, qbp.mlp(3, 2, 2, seed=0), data, epochs=1, logit_norm=True)
     assert student(x).shape == (6, 2)
 
 
