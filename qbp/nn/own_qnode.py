@@ -15,7 +15,7 @@ from qbp.nn.qnode import EXACT_SIMULATORS, FunctionSource, qnode_behind, shot_co
 
 __all__ = ["OwnQNode"]
 
-BACKPROP = ("DefaultQubit", "DefaultMixed", "ReferenceQubit")
+BACKPROP = ("DefaultQubit", "DefaultMixed")
 """PennyLane's devices that torch differentiates: PennyLane has no part in the backward pass."""
 
 

@@ -63,6 +63,19 @@ def turn(k, w):
     return w
 
 
+def users_gate(name):
+    """A gate of the user's own with the name of one of PennyLane's."""
+
+    def compute_decomposition(*params, wires):
+        return [qml.RX(params[0] if params else 0.7, wires=wires), qml.Hadamard(wires)]
+
+    own = {"num_wires": 1, "num_params": int(name in ("RX", "BasisState"))}
+    return type(name, (qml.operation.Operation,), own | {"compute_decomposition": staticmethod(compute_decomposition)})
+
+
+USERS = {name: users_gate(name) for name in ("S", "RX", "Barrier", "BasisState")}
+
+
 def measured(observable):
     def circuit(inputs, w):
         qml.AngleEmbedding(inputs, wires=range(3))
@@ -158,6 +171,13 @@ GATES = {
     ],
     "a loop of PennyLane": lambda x, w: qml.for_loop(0, 3, 1)(turn)(w),
     "cond of a number": lambda x, w: qml.cond(True, qml.RX, qml.RY)(w[0], wires=0),
+    "exp of an imaginary weight": lambda x, w: qml.exp(qml.X(0) @ qml.X(1), -1j * w[0] * x[1] / 2),
+    "a state prepared in the middle": lambda x, w: qml.StatePrep(np.array([0.5, 0.5j, -0.5, 0.5]), wires=[2, 0]),
+    "data embedded in the middle": lambda x, w: qml.AmplitudeEmbedding(x, wires=[2, 0], normalize=True),
+    "Qubitization": lambda x, w: qml.Qubitization(qml.dot([0.3, 0.7], [qml.X(2), qml.Z(3)]), control=[0]),
+    "a user's S": lambda x, w: (USERS["S"](0), qml.adjoint(USERS["S"](2))),
+    "a user's RX": lambda x, w: (USERS["RX"](w[0], 0), qml.ctrl(USERS["RX"](w[1], 1), control=2)),
+    "a user's Barrier and BasisState": lambda x, w: (USERS["Barrier"](0), USERS["BasisState"](w[0], 1)),
 }
 
 LAYERS = {
@@ -273,6 +293,15 @@ LAYERS = {
             z_all(),
         )[-1],
         {"w": (2, N)},
+    ),
+    "embeddings side by side": (
+        lambda inputs, w: (
+            qml.StatePrep([0.6, 0.8], wires=[2]),
+            qml.AmplitudeEmbedding(inputs, wires=[3, 1], normalize=True),
+            qml.AmplitudeEmbedding(inputs[1:3] * w[0], wires=[0], normalize=True),
+            look(),
+        )[-1],
+        {"w": 2},
     ),
     "wires with names": (
         lambda inputs, w: (

@@ -317,6 +317,19 @@ SPECIAL = {
     "controlled clifford": lambda c: c.append(
         AnnotatedOperation(random_clifford(2, seed=3), [ControlModifier(1)]), [2, 0, 1]
     ),
+    "annotated powers of gates with parameters": lambda c: [
+        c.append(AnnotatedOperation(library.CRXGate(A * B), [PowerModifier(0.5)]), [2, 0]),
+        c.append(AnnotatedOperation(library.UGate(A, B, 0.3), [PowerModifier(-2), ControlModifier(1, 0)]), [1, 2]),
+        c.append(AnnotatedOperation(library.CUGate(A, B, 0.3, 0.2), [PowerModifier(3)]), [0, 1]),
+        c.append(AnnotatedOperation(library.GlobalPhaseGate(A), [PowerModifier(0.5), ControlModifier(1)]), [0]),
+    ],
+    "Hamiltonian": subset_gate(
+        lambda: library.HamiltonianGate(
+            np.array([[1, 0.5j, 0, 0.2], [-0.5j, 2, 0, 0], [0, 0, 1, 0], [0.2, 0, 0, 3]]), A
+        ),
+        2,
+        0,
+    ),
     "barriers and delays": lambda c: (c.barrier(), c.delay(3, 0), c.id(1)),
 }
 
@@ -390,7 +403,9 @@ def test_an_evolution_too_wide_to_be_exact_is_refused():
     QuantumLayer(circuit.decompose(), input_params=[A])
 
 
-@pytest.mark.parametrize("name", ["rx", "cx", "h", "swap", "measure_x", "p"])
+@pytest.mark.parametrize(
+    "name", ["rx", "cx", "h", "swap", "measure_x", "p", "barrier", "delay", "global_phase", "measure", "reset", "box"]
+)
 def test_a_gate_is_known_by_its_kind_and_not_by_its_name(name):
     inner = QuantumCircuit(2, name=name)
     inner.crx(A, 1, 0)
@@ -436,6 +451,26 @@ def test_a_reset_or_an_initialisation_at_the_start():
     )
 
 
+def test_boxes_and_loops_are_unrolled():
+    circuit, written_out = prepared(), prepared()
+    with circuit.box():
+        circuit.rx(A, 2)
+        circuit.cx(2, 0)
+        with circuit.for_loop(range(3)) as k:
+            circuit.ry(k * A / 5, 1)
+            circuit.cx(1, 2)
+    written_out.rx(A, 2)
+    written_out.cx(2, 0)
+    for k in range(3):
+        written_out.ry(k * A / 5, 1)
+        written_out.cx(1, 2)
+    x = torch.randn(2, 1, dtype=torch.float64)
+    layer = QuantumLayer(finished(circuit), input_params=[A])
+    torch.testing.assert_close(
+        layer(x), expected(finished(written_out), [A], x.tolist(), z_words(3)), atol=1e-10, rtol=0
+    )
+
+
 def test_expressions_that_qiskit_misreads_are_read_otherwise_or_refused(monkeypatch):
     """Whichever of the two readings is wrong, the other one is taken; none is trusted without Qiskit's binding."""
     from qbp.circuit.tracing import qiskit_angles
@@ -469,8 +504,8 @@ def conditional():
 
 
 def repeated():
-    circuit = QuantumCircuit(1)
-    with circuit.for_loop(range(3)):
+    circuit = QuantumCircuit(1, 1)
+    with circuit.while_loop((circuit.clbits[0], 0)):
         circuit.rx(0.1, 0)
     return circuit
 
@@ -479,6 +514,12 @@ def initialized():
     circuit = QuantumCircuit(1)
     circuit.h(0)
     circuit.initialize([0, 1], 0)
+    return circuit
+
+
+def rotated_by_a_vector():
+    circuit = QuantumCircuit(1)
+    circuit.append(library.RVGate(A, 0.3, 0.2), [0])
     return circuit
 
 
@@ -495,7 +536,8 @@ def lost_assignment():
     [
         (lost_assignment, "'θ'"),
         (conditional, "if_else"),
-        (repeated, "for_loop"),
+        (repeated, "while_loop"),
+        (rotated_by_a_vector, "'rv' cannot be taken apart"),
         (initialized, "reset"),
     ],
 )

@@ -14,7 +14,6 @@ from qbp.circuit.angles import AngleMap, trace_angles
 from qbp.circuit.channels import Channel
 from qbp.circuit.gates import Gate
 from qbp.circuit.program import Expval, Measurement, Op, Program, Rotation, gate_ops, inverse_ops
-from qbp.errors import CircuitError
 
 __all__ = ["Circuit", "Recorder", "build", "sparse_word", "z_on_every_wire"]
 
@@ -80,11 +79,17 @@ class Recorder:
         if any(row != column or value != 1.0 for row, column, value in channel.transfer):
             self.entries.append((channel, channel.wires, 0, False))
 
+    def is_untouched(self, wires: Sequence[int]) -> bool:
+        """Whether the wires are still in |0>."""
+        embedded = () if self.amplitudes is None else self.amplitudes[1]
+        return {w for _, on, _, _ in self.entries for w in on}.union(embedded).isdisjoint(wires)
+
     def start(self, vector: Tensor, wires: tuple[int, ...], normalized: bool) -> None:
-        touched = {w for _, on, _, _ in self.entries for w in on}
-        if self.amplitudes is not None or touched & set(wires):
-            raise CircuitError("Amplitudes can be embedded once, before any gate on their wires")
-        self.amplitudes, self.normalized = (vector, wires), normalized
+        """Embed amplitudes on untouched wires, beside those that are embedded on others."""
+        if self.amplitudes is not None:
+            first, others = self.amplitudes
+            vector, wires = (first[:, None] * vector).reshape(-1), (*others, *wires)
+        self.amplitudes, self.normalized = (vector, wires), self.normalized or normalized
 
     def state(self, n_qubits: int) -> Tensor | None:
         """The amplitudes over all wires, those that embed nothing in |0>."""

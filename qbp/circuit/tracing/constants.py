@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["constant_of"]
+__all__ = ["constant_of", "values_at"]
 
 
 def constant_of(tensor: Tensor) -> Tensor | None:
@@ -29,11 +30,33 @@ def constant_of(tensor: Tensor) -> Tensor | None:
         return _run(slot.proxy.node, getattr(mode.tracer, "root", None), {})
 
 
+def values_at(tensor: Tensor, seed: int) -> np.ndarray:
+    """The values of a traced tensor where the arguments of the traced function are random numbers."""
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    if not isinstance(tensor, FakeTensor):
+        with _disable_current_modes():
+            return tensor.numpy(force=True)
+    mode = get_proxy_mode()
+    assert mode is not None
+    slot: Any = get_proxy_slot(tensor, mode.tracer)
+    node, draw = slot.proxy.node, torch.Generator().manual_seed(seed)
+    arguments = [(n, n.meta["val"]) for n in node.graph.nodes if n.op == "placeholder"]
+    with torch.no_grad(), _disable_current_modes():
+        values = {n: torch.rand(tuple(a.shape), dtype=a.dtype, generator=draw) for n, a in arguments}
+        result: np.ndarray = _run(node, getattr(mode.tracer, "root", None), values).numpy()
+        return result
+
+
 def _run(node: Node, root: Any, values: dict[Node, Any]) -> Any:
-    """What a node of the graph computes, None where that needs an argument."""
+    """What a node of the graph computes, None where that needs an argument without value."""
     order, todo = [], [node]
     while todo:
         current = todo.pop()
+        if current in values:
+            continue
         if current.op == "placeholder":
             return None
         order.append(current)

@@ -142,7 +142,7 @@ def _check_steady(
     before, tapes = random_states(), []
     for _ in range(2):
         tape = _tape_of_numbers(function, n_inputs, weight_shapes, batched, input_arg)
-        gates = [(type(op), op.wires, [np.asarray(d).tolist() for d in op.data]) for op in tape.operations]
+        gates = [(type(op), op.wires, repr([np.asarray(d).tolist() for d in op.data])) for op in tape.operations]
         tapes.append((gates, str(tape.measurements)))
     if random_states() != before:
         raise UnsteadyError("The circuit's function draws random numbers: a trace would keep those of one call")

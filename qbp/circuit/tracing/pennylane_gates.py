@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qbp.circuit.gates import GATES, PENNYLANE, Step
 from qbp.circuit.tracing.circuit import Recorder, sparse_word
-from qbp.circuit.tracing.constants import constant_of
+from qbp.circuit.tracing.constants import constant_of, values_at
 from qbp.circuit.tracing.controlled import controlled, exact_steps
 from qbp.circuit.tracing.exponentials import Term, record_exponential
 from qbp.circuit.tracing.pennylane_channels import record_channel
@@ -38,22 +38,23 @@ def record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], i
     """
     import pennylane as qml
 
-    if op.name in _NOTHING:
+    name = _name(op)
+    if name in _NOTHING:
         return
     wires = tuple(wire_map[w] for w in op.wires)
-    if op.name in PENNYLANE:
-        recorder.gate(PENNYLANE[op.name], wires, [_scalar(p) for p in op.parameters], inverse)
-    elif op.name in ("MultiRZ", "PauliRot"):
+    if name in PENNYLANE:
+        recorder.gate(PENNYLANE[name], wires, [_scalar(p) for p in op.parameters], inverse)
+    elif name in ("MultiRZ", "PauliRot"):
         word = op.hyperparameters.get("pauli_word", "Z" * len(wires))
         kept, on = sparse_word(dict(zip(range(len(wires)), word, strict=True)))
         if kept:
             angle = _scalar(op.parameters[0])
             recorder.gate(kept, [wires[w] for w in on], [-angle if inverse else angle])
-    elif isinstance(op, qml.StatePrep) and not inverse:
+    elif isinstance(op, qml.StatePrep) and not inverse and recorder.is_untouched(wires):
         vector = torch.as_tensor(op.parameters[0])
         padded = op.hyperparameters["pad_with"] is not None
         recorder.start(vector.reshape(-1), wires, not (op.hyperparameters["normalize"] or padded))
-    elif op.name in ("BasisState", "BasisEmbedding"):
+    elif name in ("BasisState", "BasisEmbedding"):
         bits = torch.as_tensor(op.parameters[0]).reshape(-1)
         exact = bits if bits.is_floating_point() else bits.double()  # pi in float32 is too short
         for wire, bit in zip(wires, exact, strict=True):
@@ -78,6 +79,12 @@ def record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], i
                 record_operation(recorder, part, wire_map, inverse)
 
 
+def _name(op: Any) -> str:
+    """PennyLane's name of its own operation, "" for one of a user's, which may be called RX too."""
+    own = type(op).__module__.partition(".")[0] == "pennylane"
+    return op.name if own and (not hasattr(op, "base") or _name(op.base)) else ""
+
+
 def _is_general(op: Any) -> bool:
     """Whether a controlled operation is none that PennyLane takes apart into gates by itself: it has parameters, or a
     base whose phase matters."""
@@ -90,7 +97,7 @@ def _parts(op: Any) -> list[Any] | None:
 
     if isinstance(op, qml.ops.op_math.Pow):
         return _power(op)
-    if op.name in ("QubitUnitary", "DiagonalQubitUnitary") and len(op.wires) <= MAX_MATRIX_WIRES and _constants(op):
+    if _name(op) in ("QubitUnitary", "DiagonalQubitUnitary") and len(op.wires) <= MAX_MATRIX_WIRES and _constants(op):
         return None
     if not op.has_decomposition:
         return None
@@ -131,12 +138,13 @@ def _record_controlled(
     if not op.parameters and not isinstance(op, qml.ops.op_math.Pow):
         gate = qml.ctrl(op, list(controls), list(controls.values()))
         return record_operation(recorder, gate, wire_map, inverse)
-    steps = exact_steps(op.name)
-    if op.name in ("MultiRZ", "PauliRot"):
+    name = _name(op)
+    steps = exact_steps(name)
+    if name in ("MultiRZ", "PauliRot"):
         word = op.hyperparameters.get("pauli_word", "Z" * len(op.wires))
         steps = (Step(*sparse_word(dict(enumerate(word))), param=0),)
     if steps is not None:
-        wires = [] if op.name == "GlobalPhase" else list(op.wires)
+        wires = [] if name == "GlobalPhase" else list(op.wires)
         gate = controlled(steps, len(wires), list(controls.values()))
         on = [wire_map[w] for w in (*controls, *wires)]
         return recorder.gate(gate, on, [_scalar(p) for p in op.parameters], inverse)
@@ -192,13 +200,18 @@ def _record_exponential(
         raise CircuitError(f"{op} is the exponential of what is no weighted sum of Pauli words")
     if isinstance(op, qml.ops.op_math.Evolution):
         time = _scalar(op.param)
-    elif isinstance(op.coeff, Tensor) and op.coeff.is_complex() and not any(words):  # a phase
+    elif isinstance(op.coeff, Tensor) and op.coeff.is_complex() and (not any(words) or _is_imaginary(op.coeff)):
         time = -_scalar(op.coeff).imag
     elif isinstance(op.coeff, Tensor) or complex(op.coeff).real:
         raise CircuitError(f"{op} is not known to be unitary: write qml.evolve(operator, t) for exp(-i t operator)")
     else:
         time = -complex(op.coeff).imag
     _record_words(recorder, op, words, -time if inverse else time, controls, wire_map)
+
+
+def _is_imaginary(tensor: Tensor) -> bool:
+    """Whether a traced tensor has no real part, whatever the inputs and weights."""
+    return all(not values_at(tensor, seed).real.any() for seed in range(3))
 
 
 def _record_words(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -122,23 +122,36 @@ class _Walk:
         self.operation(instruction.operation, tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits))
 
     def operation(self, operation: Any, wires: tuple[int, ...]) -> None:
-        if operation.name in ("barrier", "global_phase", "delay"):
-            return
-        if operation.name == "measure":  # left out at the end
+        from qiskit.circuit import BoxOp, Delay, ForLoopOp, Measure, Reset
+        from qiskit.circuit.library import GlobalPhaseGate, HamiltonianGate
+        from qiskit.quantum_info import SparsePauliOp
+
+        if getattr(operation, "_directive", False) or isinstance(operation, Delay | GlobalPhaseGate):
+            return  # barriers, what simulators save, ...
+        if isinstance(operation, Measure):  # left out at the end
             self.measured.update(wires)
             return
         if not self.measured.isdisjoint(wires):
             raise CircuitError(f"The circuit measures qubit {min(self.measured & {*wires})} and then goes on to use it")
-        if operation.name == "reset" and self.touched.isdisjoint(wires):
+        if isinstance(operation, Reset) and self.touched.isdisjoint(wires):
             return  # in |0> already
+        if isinstance(operation, BoxOp | ForLoopOp):
+            for body in _bodies(operation):
+                self.circuit(body, wires)
+            return
         row = row_of(operation)
         if row is not None:
             self.touched.update(wires)
             self.recorder.gate(row, wires, [self.angle(p) for p in operation.params])
         elif _is_exact_evolution(operation):
             self.touched.update(wires)
-            terms, time = _evolution_terms(operation, wires), self.angle(operation.time)
+            terms, time = _evolution_terms(operation.operator, wires), self.angle(operation.time)
             record_exponential(self.recorder, terms, time, name="Qiskit's PauliEvolutionGate")
+        elif isinstance(operation, HamiltonianGate):
+            self.touched.update(wires)
+            matrix, time = operation.params
+            terms = _evolution_terms(SparsePauliOp.from_operator(matrix), wires)
+            record_exponential(self.recorder, terms, self.angle(time), name="Qiskit's HamiltonianGate")
         else:
             self.circuit(definition_of(operation), wires)
 
@@ -155,9 +168,18 @@ def _is_exact_evolution(operation: Any) -> bool:
     return isinstance(synthesis, MatrixExponential) or (type(synthesis) is LieTrotter and synthesis.reps == 1)
 
 
-def _evolution_terms(evolution: Any, wires: tuple[int, ...]) -> list[Term]:
-    """The Pauli words of its operator, or of the sum of its operators."""
-    operator = evolution.operator
+def _bodies(operation: Any) -> Iterator[Any]:
+    """The circuits that a box or a loop runs, one after the other."""
+    if hasattr(operation, "body"):
+        yield operation.body
+        return
+    steps, counter, body = operation.params
+    for step in steps:
+        yield body if counter is None else body.assign_parameters({counter: step})
+
+
+def _evolution_terms(operator: Any, wires: tuple[int, ...]) -> list[Term]:
+    """The Pauli words of an operator, or of the sum of several."""
     terms: dict[tuple[str, tuple[int, ...]], float] = {}
     for part in operator if isinstance(operator, list) else [operator]:
         (expval,) = operators(part, len(wires))

@@ -65,19 +65,31 @@ def row_of(operation: Any) -> Gate | None:
 
 def definition_of(operation: Any) -> Any:
     """The circuit that an operation stands for."""
-    if operation.name not in ("measure", "reset") and not hasattr(operation, "blocks"):
-        if hasattr(operation, "modifiers"):
-            return _annotated(operation)
-        if hasattr(operation, "to_circuit"):  # a Clifford
-            return operation.to_circuit()
-        if operation.definition is not None:
-            return operation.definition
-        matrix = _matrix(operation)
-        if matrix is not None:
-            from qiskit.circuit.library import UnitaryGate
+    from qiskit.exceptions import QiskitError
 
-            return UnitaryGate(matrix).definition
+    if not hasattr(operation, "blocks"):
+        try:
+            definition = _definition(operation)
+        except (QiskitError, TypeError) as error:  # Qiskit needs the values of parameters
+            raise CircuitError(f"Qiskit's {operation.name!r} cannot be taken apart: {str(error)[:200]}") from error
+        if definition is not None:
+            return definition
     raise CircuitError(f"Qiskit's {operation.name!r} is not a unitary gate with a definition")
+
+
+def _definition(operation: Any) -> Any:
+    if hasattr(operation, "modifiers"):
+        return _annotated(operation)
+    if hasattr(operation, "to_circuit"):  # a Clifford
+        return operation.to_circuit()
+    if operation.definition is not None:
+        return operation.definition
+    matrix = _matrix(operation)
+    if matrix is None:
+        return None
+    from qiskit.circuit.library import UnitaryGate
+
+    return UnitaryGate(matrix).definition
 
 
 def _matrix(operation: Any) -> Any:
@@ -103,9 +115,31 @@ def _annotated(operation: Any) -> Any:
         if hasattr(modifier, "num_ctrl_qubits"):
             gate = gate.control(modifier.num_ctrl_qubits, ctrl_state=modifier.ctrl_state, annotated=False)
         elif hasattr(modifier, "power"):
-            gate = gate.power(modifier.power)
+            gate = _power(gate, modifier.power)
         else:
             gate = gate.inverse()
     circuit = QuantumCircuit(gate.num_qubits)
     circuit.append(gate, range(gate.num_qubits))
     return circuit
+
+
+def _power(gate: Any, exponent: float) -> Any:
+    """A gate to a power, also where Qiskit would need the values of its parameters."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit.library import GlobalPhaseGate
+    from qiskit.exceptions import QiskitError
+
+    try:
+        return gate.power(exponent, annotated=False)
+    except (QiskitError, TypeError):
+        if exponent != int(exponent):
+            if isinstance(gate, GlobalPhaseGate):
+                return GlobalPhaseGate(exponent * gate.params[0])
+            if not hasattr(gate, "base_gate"):
+                raise
+            power = _power(gate.base_gate, exponent)
+            return power.control(gate.num_ctrl_qubits, ctrl_state=gate.ctrl_state, annotated=False)
+        circuit = QuantumCircuit(gate.num_qubits)
+        for _ in range(abs(int(exponent))):
+            circuit.append(gate if exponent > 0 else gate.inverse(), range(gate.num_qubits))
+        return circuit.to_gate()
