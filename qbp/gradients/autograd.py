@@ -45,8 +45,8 @@ class Ahead(NamedTuple):
 
 def evaluate(task: Task, angles: Angles, amplitudes: Tensor | None) -> Tensor:
     """Outputs (B, M) without a gradient, or with torch's own."""
-    results = execute(task.executor, task.program, angles, amplitudes)
-    values, task.errors.stds, task.errors.truncation, task.errors.sources = results
+    errors = task.errors
+    values, errors.stds, errors.truncation, errors.sources = execute(task.executor, task.program, angles, amplitudes)
     return values
 
 
@@ -61,19 +61,21 @@ class Expectation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, batched: Tensor, shared: Tensor, amplitudes: Tensor | None, task: Task) -> Tensor:
-        angles = Angles(batched, shared)
+        angles, errors = Angles(batched, shared), task.errors
         ctx.task, ctx.state = task, None
         ctx.save_for_backward(batched, shared, amplitudes)
         if task.diff_method == "adjoint":
             results, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
-        elif task.training and capabilities_of(task.executor).one_job:
+            values, errors.stds, errors.truncation, errors.sources = results
+            return values
+        if task.training and capabilities_of(task.executor).one_job:
             plan = _plan(ctx, task, Angles(batched.detach(), shared.detach()), amplitudes)
             results, *rest = _together(task, [Point(angles, amplitudes), *plan.points()])
             ctx.state = Ahead(plan, rest)
         else:
             results = execute(task.executor, task.program, angles, amplitudes)
-        values, task.errors.stds, task.errors.truncation, task.errors.sources = results
-        return values if values.dtype is batched.dtype else values.to(batched)
+        values, errors.stds, errors.truncation, errors.sources = results
+        return values.to(batched)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

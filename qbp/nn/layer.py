@@ -202,29 +202,25 @@ class QuantumLayer(PlacedModule):
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
-        dtype = inputs.dtype
-        if inputs.is_complex():
-            dtype = dtype.to_real()
-        elif not inputs.is_floating_point():
-            dtype = torch.get_default_dtype()
-        working = dtype if dtype in _WORKING else torch.float32
-        if inputs.is_complex():  # statevectors
-            working = working.to_complex()
-        *lead, n_inputs = map(int, inputs.shape)
+        kind, shape = inputs.dtype, inputs.shape
+        dtype, working = (kind, kind) if kind in _WORKING else _dtypes(inputs)
+        n_inputs = int(shape[-1])  # torch.jit.trace counts in tensors
         circuit = self._current(n_inputs)
         if circuit is None:
             assert self._own is not None
             x = inputs.to(working)
             return self._own(x, self._weights_like(x.real)).to(dtype)
-        if inputs.is_complex() and (not circuit.program.amplitudes or circuit.angle_map.n_batched):
-            raise ArgumentError(
-                f"Argument `inputs` must be real where it is not only amplitudes, but has dtype {inputs.dtype}"
-            )
-        x = inputs if len(lead) == 1 else inputs.reshape(math.prod(lead), n_inputs)
-        x = x if x.dtype is working else x.to(working)  # each operation of torch costs as much as a small circuit
+        if kind.is_complex and (not circuit.program.amplitudes or circuit.angle_map.n_batched):
+            raise ArgumentError(f"Argument `inputs` must be real where it is not only amplitudes, but has dtype {kind}")
+        is_batch = len(shape) == 2
+        lead = () if is_batch else tuple(map(int, shape[:-1]))
+        x = inputs if is_batch else inputs.reshape(math.prod(lead), n_inputs)
+        x = x if kind is working else x.to(working)  # each operation of torch costs as much as a small circuit
         outputs = self._run(circuit, x)
-        if len(lead) != 1 or circuit.is_scalar:
-            outputs = outputs.reshape(lead if circuit.is_scalar else (*lead, outputs.shape[1]))
+        if circuit.is_scalar:
+            outputs = outputs.reshape(len(x) if is_batch else lead)
+        elif not is_batch:
+            outputs = outputs.reshape(*lead, outputs.shape[1])
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
 
     def _run(self, circuit: Circuit, x: Tensor) -> Tensor:
@@ -254,7 +250,7 @@ class QuantumLayer(PlacedModule):
         if len(names) != 1 or not circuit.angle_map.is_identity or not torch.is_grad_enabled() or not x.numel():
             return None
         weight = self._parameters.get(names[0])
-        if weight is None or weight.dtype is not x.dtype or weight.device != x.device:
+        if weight is None or weight.dtype is not x.dtype or not (weight.is_cpu and x.is_cpu):
             return None
         takes_it = self._diff_method == "adjoint" and self._executor.capabilities.any_shape  # type: ignore[union-attr]
         return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
@@ -287,3 +283,12 @@ class QuantumLayer(PlacedModule):
             old = before.get(name)
             value = value.detach().clone() if old is None else value.detach().to(old, copy=True)
             self._register(name, nn.Parameter(value, requires_grad=old is None or old.requires_grad))
+
+
+def _dtypes(inputs: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """Of the outputs, and of the work."""
+    if inputs.is_complex():  # statevectors
+        dtype = inputs.dtype.to_real()
+        return dtype, (dtype if dtype in _WORKING else torch.float32).to_complex()
+    dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
+    return dtype, dtype if dtype in _WORKING else torch.float32

@@ -66,7 +66,8 @@ BITS = 0  # of an amplitude's index, that tell lanes apart
 @jit
 def _half_angles(tables, batched, row, rows, table, T):
     """cos and sin of every argument in every lane, T[a, 2, W]; of the words of sweeps the turns."""
-    arguments, terms, W, turns = tables.arguments, tables.terms, n_lanes(T), as_turns(T)
+    arguments, terms, scales = tables.arguments, tables.terms, tables.scales
+    W, turns = n_lanes(T), as_turns(T)
     for a in range(len(arguments)):
         at = a * 2 * W
         if arguments[a, DIFFERS] or arguments[a, AXIS] == IN_SWEEP:
@@ -74,7 +75,7 @@ def _half_angles(tables, batched, row, rows, table, T):
                 T[at + w] = table[a, SHARED_PART]
             for t in range(arguments[a, FIRST_TERM], arguments[a, LAST_TERM]):
                 if terms[t] < batched.shape[1]:
-                    scale = T.dtype.type(tables.scales[t])
+                    scale = T.dtype.type(scales[t])
                     for w in range(rows):
                         T[at + w] += scale * batched[row + w, terms[t]]
             if arguments[a, AXIS] == IN_SWEEP:
@@ -93,7 +94,7 @@ def _half_angles(tables, batched, row, rows, table, T):
 @jit
 def _angle_gradients(tables, table, n_batched, row, rows, E, g_batched, g_shared, chunk):
     """From the gradient of every argument, dL/dt in E[a, W], to those of the angles (B, Kb) and (Ks,)."""
-    arguments, terms, W = tables.arguments, tables.terms, n_lanes(E)
+    arguments, terms, scales, W = tables.arguments, tables.terms, tables.scales, n_lanes(E)
     for w in range(row, row + rows):
         for k in range(n_batched):
             g_batched[w, k] = 0
@@ -101,7 +102,7 @@ def _angle_gradients(tables, table, n_batched, row, rows, E, g_batched, g_shared
         g_shared[chunk, k] = 0
     for a in range(len(arguments)):
         for t in range(arguments[a, FIRST_TERM], arguments[a, LAST_TERM]):
-            scale = table[a, FACTOR] * E.dtype.type(2 * tables.scales[t])
+            scale = table[a, FACTOR] * E.dtype.type(2 * scales[t])
             if terms[t] < n_batched:
                 for w in range(rows):
                     g_batched[row + w, terms[t]] += scale * E[a * W + w]
@@ -134,6 +135,7 @@ def _measure(S, stride, n_qubits, n_span, tables, common, P, Y):
     """Expectation values and probabilities of psi, Y[m, W]."""
     W, flip, norm = n_lanes(S), common.flip, common.norms[0]
     places, diagonal, others, probs = tables.places, tables.diagonal, tables.others, tables.probs
+    coefficients = tables.coefficients
     n_lo = n_qubits // 2
     zero = splat(S.dtype.type(0))
     square = splat(norm * norm)
@@ -153,12 +155,12 @@ def _measure(S, stride, n_qubits, n_span, tables, common, P, Y):
             hadamard(P, n_span)
         for d in range(len(diagonal)):
             at, z = diagonal[d, OUTPUT] * W, diagonal[d, MEASURED_Z]
-            g = splat(S.dtype.type(_signed(tables.coefficients[d], (flip[0] ^ rep) & z)))
+            g = splat(S.dtype.type(_signed(coefficients[d], (flip[0] ^ rep) & z)))
             store(Y, at, load(Y, at) + g * load(P, (z & (n_span - 1)) * W))
     for t in range(len(others)):
         word = other_of(others, t)
         sign = parity(flip[0] & word.z) ^ parity(flip[1] & word.x)
-        coefficient = 2 * tables.coefficients[len(diagonal) + t]
+        coefficient = 2 * coefficients[len(diagonal) + t]
         g = splat(S.dtype.type(-coefficient if sign else coefficient))
         total = zero
         for h in range(word.hi, word.hi + word.n_hi):
@@ -183,6 +185,7 @@ def _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y):
     """psi into S, and ``lambda = sum_m g_m O_m psi`` with the gradients g in Y[m, W]."""
     W, flip = n_lanes(S), common.flip
     places, diagonal, others, probs = tables.places, tables.diagonal, tables.others, tables.probs
+    coefficients = tables.coefficients
     n_lo = n_qubits // 2
     zero = splat(S.dtype.type(0))
     factor = splat(common.norms[0])
@@ -192,7 +195,7 @@ def _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y):
         for d in range(len(diagonal)):
             z = diagonal[d, MEASURED_Z]
             at = (z & (n_span - 1)) * W
-            g = splat(S.dtype.type(_signed(tables.coefficients[d], (flip[0] ^ rep) & z)))
+            g = splat(S.dtype.type(_signed(coefficients[d], (flip[0] ^ rep) & z)))
             store(P, at, load(P, at) + g * load(Y, diagonal[d, OUTPUT] * W))
         if len(diagonal):
             hadamard(P, n_span)
@@ -209,7 +212,7 @@ def _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y):
     for t in range(len(others)):
         word = other_of(others, t)
         sign = parity(flip[0] & word.z) ^ parity(flip[1] & word.x)
-        coefficient = tables.coefficients[len(diagonal) + t]
+        coefficient = coefficients[len(diagonal) + t]
         g = splat(S.dtype.type(-coefficient if sign else coefficient)) * load(Y, word.output * W)
         for h in range(word.hi, word.hi + word.n_hi):
             base = places[h] & PLACE
@@ -249,7 +252,7 @@ def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched
     """
     tables = unpacked(arrays)
     common = _common(tables, n_qubits, numbers, flip)
-    table = common.table
+    table, n_blocks = common.table, len(tables.blocks)
     prepare(tables, batched.shape[1], shared, common)
     W = n_lanes(states)
     size, n_out = (1 << n_qubits) * W, out.shape[1]
@@ -268,7 +271,7 @@ def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched
         else:
             matrices(tables, T, M)
             product(S, 2 * W, 0, n_qubits, M)
-        for b in range(len(tables.blocks)):
+        for b in range(n_blocks):
             run_block(BITS, b, 0, (1 << n_qubits) // n_span, S, 2 * W, tables, n_span, common, T, R)
         _measure(S, 2 * W, n_qubits, n_span, tables, common, P, Y)
         for w in range(rows):
@@ -307,7 +310,7 @@ def backward(
     """
     tables = unpacked(arrays)
     common = _common(tables, n_qubits, numbers, flip)
-    table = common.table
+    table, norms, n_blocks, n_start = common.table, common.norms, len(tables.blocks), len(tables.start)
     W = n_lanes(states)
     size, n_out, n_args = (1 << n_qubits) * W, grad.shape[1], len(table)
     P, R, Y, M, T, rest = _split(work, W, n_span, n_out, 4 * n_qubits, 2 * n_args)
@@ -327,13 +330,13 @@ def backward(
                 Y[m * W + w] = grad[row + w, m] if w < rows else 0
         psi = states[chunk * 2 * size : (chunk + 1) * 2 * size]
         _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y)
-        for b in range(len(tables.blocks) - 1, -1, -1):
+        for b in range(n_blocks - 1, -1, -1):
             undo_block(BITS, b, 0, (1 << n_qubits) // n_span, S, tables, n_span, common, T, R, P, E)
         for i in range(g_amps.shape[1] if len(g_amps) else 0):
             for w in range(rows):
                 for part in range(g_amps.shape[2]):
-                    g_amps[row + w, i, part] = 2 * common.norms[1] * S[(place(i) * 4 + 2 + part) * W + w]
-        if len(tables.start):
+                    g_amps[row + w, i, part] = 2 * norms[1] * S[(place(i) * 4 + 2 + part) * W + w]
+        if n_start:
             matrices(tables, T, M)
             unproduct(S, 0, n_qubits, tables, T, M, E)
         _angle_gradients(tables, table, batched.shape[1], row, rows, E, g_batched, g_shared, chunk)

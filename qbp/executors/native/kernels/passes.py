@@ -145,14 +145,15 @@ def prepare(tables, n_batched, shared, common):
         common: `Common`, written.
     """
     arguments, terms, items, words = tables.arguments, tables.terms, tables.items, tables.words
-    table, phases, n_args = common.table, common.phases, len(arguments)
+    offsets, scales, start = tables.offsets, tables.scales, tables.start
+    table, factors, phases, n_args = common.table, common.factors, common.phases, len(arguments)
     half = np.empty(n_args)
     cosine = np.ones(n_args + len(items))  # made up for: by arguments, by diagonal items
     for a in range(n_args):
-        half[a] = tables.offsets[a]
+        half[a] = offsets[a]
         for t in range(arguments[a, FIRST_TERM], arguments[a, LAST_TERM]):
             if terms[t] >= n_batched:
-                half[a] += tables.scales[t] * shared[terms[t] - n_batched]
+                half[a] += scales[t] * shared[terms[t] - n_batched]
         table[a, FACTOR] = 1
         if arguments[a, DIFFERS] or arguments[a, AXIS] == IN_SWEEP:
             turn = 2 * math.pi
@@ -175,7 +176,7 @@ def prepare(tables, n_batched, shared, common):
                     half[words[v, WORD_ARGUMENT]] *= sign
             if kind == DIAGONAL:
                 _phases(half, words, items[q, FIRST_WORD], items[q, LAST_WORD], forward, phases, items[q, PHASES])
-            common.factors[q] = cosine[n_args + q] = forward
+            factors[q] = cosine[n_args + q] = forward
             forward = 1.0
         else:
             for one in range(2 if kind >= TWO else 1):
@@ -209,7 +210,6 @@ def prepare(tables, n_batched, shared, common):
                 table[a, FACTOR] *= backward * backward
                 backward *= cosine[a]
     common.norms[1] = backward
-    start = tables.start
     for bit in range(len(start)):
         for a in range(start[bit, FIRST], start[bit, LAST]):
             table[a, FACTOR] *= backward * backward
@@ -472,13 +472,13 @@ def _phase(swept, k, i, f, factor, phases, R):
 @inline
 def _diagonal(swept, bits, S, stride, q, items, words, n_span, places, span, rep, common, T, R):
     """All diagonal rotations of a level at once: ``c - i s`` at each place."""
-    f, factor = items[q, PHASES], splat(common.factors[q])
+    f, factor, phases = items[q, PHASES], splat(common.factors[q]), common.phases
     if swept:
         _angles(bits, q, items, words, n_span, rep, T, R)
     for k in range(n_span):
         i = rep ^ places[span + k]
         A = i * stride
-        c, s = _phase(swept, k, i, f, factor, common.phases, R)
+        c, s = _phase(swept, k, i, f, factor, phases, R)
         x, y = load_complex(S, A, 0)
         store_complex(S, A, 0, c * x + s * y, c * y - s * x)
 
@@ -486,13 +486,13 @@ def _diagonal(swept, bits, S, stride, q, items, words, n_span, places, span, rep
 @inline
 def _undiagonal(swept, bits, S, q, items, words, n_span, places, span, rep, common, T, R, P, E):
     """Undo them; ``Im <lambda| Z_z |psi>`` of every word z are values of one Walsh-Hadamard transform."""
-    W, f, factor = n_lanes(S), items[q, PHASES], splat(common.factors[q])
+    W, f, factor, phases = n_lanes(S), items[q, PHASES], splat(common.factors[q]), common.phases
     if swept:
         _angles(bits, q, items, words, n_span, rep, T, R)
     for k in range(n_span):
         i = rep ^ places[span + k]
         A = i * 4 * W
-        c, s = _phase(swept, k, i, f, factor, common.phases, R)
+        c, s = _phase(swept, k, i, f, factor, phases, R)
         x, y, u, v = load_both(S, A, 0)
         store(P, k * W, u * y - v * x)
         store_both(S, A, 0, c * x - s * y, c * y + s * x, c * u - s * v, c * v + s * u)
