@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Channel, Program
 from qbp.errors import ArgumentError, ConfigError
+from qbp.executors.objects import executor_of_object, is_object
 
 if TYPE_CHECKING:
     from qbp.executors.qiskit_primitive.options import Options
@@ -183,7 +184,7 @@ def execute(executor: Any, program: Program, angles: Angles, amplitudes: Tensor 
 
 
 def backend(
-    spec: str | Executor,
+    spec: Any,
     *,
     shots: int | None = None,
     generator: torch.Generator | None = None,
@@ -196,7 +197,8 @@ def backend(
             (`benchmarks/choices.py`); "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of that device),
             "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
             the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
-            generator=generator)``); or an executor, which is returned as it is.
+            generator=generator)``); a PennyLane device, or Qiskit's simulator, backend, estimator or sampler, as an
+            object with its own noise, method, shots and seed; or an executor, which is returned as it is.
         shots: how many times each circuit is sampled, for each group of observables that are measured together; None
             for exact expectation values.
         generator: source of the samples; None for torch's global one.
@@ -208,9 +210,14 @@ def backend(
     """
     if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
         raise ArgumentError(f"Argument `shots` must be None or a positive integer, but is {shots!r}")
+    if is_object(spec):
+        return cast(Executor, executor_of_object(spec, shots, generator, options))
     if not isinstance(spec, str):
         if not callable(spec) or not (hasattr(spec, "capabilities") or hasattr(spec, "exact")):
-            raise ArgumentError(f"Argument `backend` must be a name or an executor, but is {spec!r}")
+            raise ArgumentError(
+                "Argument `backend` must be a name, a PennyLane device, one of Qiskit's backends, estimators or "
+                f"samplers (of version 2), or an executor, but is {spec!r}"
+            )
         own = capabilities_of(spec).shots
         if shots not in (None, own):
             raise ArgumentError(f"Argument `shots` must be {own} as the executor's, or None, but is {shots}")
@@ -261,6 +268,10 @@ def check_trusted(spec: Any, source: str, trust: bool) -> None:
     """
     if not isinstance(spec, str):
         raise ConfigError(f"{source} must have a name as its backend, but has a {type(spec).__name__}")
+    if spec.endswith(" (object)"):
+        raise ConfigError(
+            f"{source} ran on {spec[:-9]!r}, an object of its user's, which no file can hold: give `backend`"
+        )
     kind, colon, name = spec.partition(":")
     lightning = not colon and kind.startswith("lightning.") and kind.count(".") == 1
     if trust or spec in PLAIN or spec in PENNYLANE or lightning or (kind == "fake" and colon):

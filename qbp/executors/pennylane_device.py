@@ -44,6 +44,7 @@ class PennyLaneDevice:
         generator: source of the seeds of sampling devices; None for torch's global one. A device that a user made
             keeps its own.
         wires: the device's wire label for each wire of the program; 0, 1, ... if None.
+        name: what the layer's `backend` says; the device's own name if None.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class PennyLaneDevice:
         shots: int | None = None,
         generator: torch.Generator | None = None,
         wires: tuple[Any, ...] | None = None,
+        name: str | None = None,
     ):
         import pennylane as qml
 
         self.device_name = device if isinstance(device, str) else device.name
+        self.name = name or self.device_name
         self._device = None if isinstance(device, str) else device
         self.shots, self.generator, self.wires = shots, generator, wires
         if isinstance(device, str):
@@ -69,10 +72,6 @@ class PennyLaneDevice:
                 ) from error
         self._made: dict[int, Any] = {}
         self._adjoint_able: dict[Program, bool] = {}
-
-    @property
-    def name(self) -> str:
-        return self.device_name
 
     @property
     def capabilities(self) -> Capabilities:

@@ -41,7 +41,8 @@ class QuantumLayer(PlacedModule):
         n_inputs: I, the features of a sample, where the function would take several and the first call shall not
             decide.
         backend: where the circuit runs: "auto", "native", "dense", the name of a PennyLane device,
-            "package.module:Thing", or an executor.
+            "package.module:Thing", a PennyLane device, one of Qiskit's simulators, backends, estimators or samplers, or
+            an executor.
         diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift",
             "spsa", "finite-diff", or "backprop" (dense backend); to train on a device with fewer circuits or shots a
             rule of `qbp.gradients.stateful`, or the name of one. What is used can be read back.

@@ -43,6 +43,12 @@ class Compiled:
         return tuple(used[parameter.index] for parameter in self.circuit.parameters)
 
     @cached_property
+    def active(self) -> tuple[int, ...]:
+        """The qubits that the circuit uses."""
+        used = {self.circuit.find_bit(q).index for i in self.circuit.data for q in i.qubits} | set(self.layout)
+        return tuple(sorted(used))
+
+    @cached_property
     def observables(self) -> list[Any]:
         """The expectation values' observables on the circuit's qubits."""
         return [op.apply_layout(list(self.layout), self.circuit.num_qubits) for op in observables(self.program)]
@@ -110,7 +116,7 @@ def compile_program(program: Program, backend: Any, options: Options, directory:
     """
     if backend is None:
         return Compiled(program, circuit_of(program), tuple(range(program.n_qubits)), None)
-    if program.n_qubits > backend.num_qubits:
+    if backend.num_qubits is not None and program.n_qubits > backend.num_qubits:
         raise CircuitError(
             f"A circuit of {program.n_qubits} qubits does not fit on {backend.name}, which has {backend.num_qubits}"
         )
@@ -129,7 +135,8 @@ def compile_program(program: Program, backend: Any, options: Options, directory:
         circuit = transpile(circuit_of(program), backend, options, layout)
         if path is not None:
             _save(circuit, path)
-    return Compiled(program, circuit, tuple(circuit.layout.final_index_layout()), backend)
+    moved = range(program.n_qubits) if circuit.layout is None else circuit.layout.final_index_layout()
+    return Compiled(program, circuit, tuple(moved), backend)
 
 
 def transpile(circuit: Any, backend: Any, options: Options, initial_layout: Sequence[int] | None = None) -> Any:

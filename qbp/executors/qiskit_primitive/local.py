@@ -19,7 +19,7 @@ from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work
 from qbp.limits import check_memory
 
-__all__ = ["Aer", "Statevector", "fake", "require", "twin_of"]
+__all__ = ["Aer", "Local", "Statevector", "aer_data", "fake", "require", "twin_of"]
 
 MAX_DENSITY_QUBITS = 12
 """Most qubits of exact noisy simulation: a density matrix of 256 MiB."""
@@ -38,7 +38,7 @@ def require(module: str, backend: str) -> Any:
         ) from error
 
 
-class _Local:
+class Local:
     """A primitive that runs a job when it is submitted."""
 
     paid = False
@@ -80,7 +80,7 @@ class _Local:
         return False
 
 
-class Statevector(_Local):
+class Statevector(Local):
     """Exact state vectors from Qiskit's own gates and operators, all parameter sets at once; needs Qiskit alone."""
 
     name = "qiskit"
@@ -158,7 +158,7 @@ def _probabilities(psi: np.ndarray, wires: Sequence[int]) -> np.ndarray:
     return p.transpose(0, *kept, *rest).reshape(len(p), 2 ** len(wires), -1).sum(2)
 
 
-class Aer(_Local):
+class Aer(Local):
     """Qiskit Aer, on the target and with the noise of a device where one is given.
 
     Args:
@@ -191,7 +191,7 @@ class Aer(_Local):
         if shots is None and not self.noise:
             values = self._exact(compiled, work.values)
             return Results(values, np.zeros_like(values))
-        n_active = len(_active(compiled))
+        n_active = len(compiled.active)
         if n_active <= MAX_DENSITY_QUBITS:  # a tenth of the time that Aer takes to draw the shots itself
             return _results(work, self._outcomes(compiled, work.values))
         if shots is None:
@@ -225,7 +225,7 @@ class Aer(_Local):
             circuit = rotated.copy()
             circuit.save_probabilities([compiled.layout[w] for w in reversed(group.wires)], label="p")
             circuits.append(circuit)
-        flips = self._noise(_active(compiled))[1] if self.noise else {}
+        flips = self._noise(compiled.active)[1] if self.noise else {}
         results = self._aer(compiled, circuits, values, "density_matrix" if self.noise else "statevector")
         outcomes = []
         for group, result in zip(compiled.groups, results, strict=True):
@@ -249,21 +249,10 @@ class Aer(_Local):
         """The data of each set, for each circuit; all in one run."""
         from qiskit_aer import AerSimulator
 
-        active = _active(compiled)
-        simulator = AerSimulator(method=method, noise_model=self._noise(active)[0] if self.noise else None)
-        columns = {p: values[:, k].tolist() for k, p in enumerate(compiled.circuit.parameters)}
-        result = simulator.run(
-            [_compact(circuit, active) for circuit in circuits],
-            parameter_binds=[columns] * len(circuits) if columns else None,
-            shots=shots,
-            seed_simulator=seed,
-            max_parallel_experiments=0,  # as many as there are cores
-            enable_truncation=False,  # it drops gates before a qubit that is read, where another qubit is not
-        ).result()
-        if not result.success:
-            raise JobError(f"Aer could not run the circuits: {result.status}")
-        data = [r.data.to_dict() for r in result.results]
-        return [data[i * len(values) : (i + 1) * len(values)] for i in range(len(circuits))]
+        active = compiled.active
+        model = self._noise(active)[0] if self.noise else None
+        simulator = AerSimulator(method=method, noise_model=model)
+        return aer_data(simulator, compiled, circuits, values, active, {"shots": shots, "seed_simulator": seed})
 
     def _noise(self, active: tuple[int, ...]) -> tuple[Any, dict[int, np.ndarray]]:
         """The noise model, and for each qubit with readout errors the probability of what is read (true, read)."""
@@ -272,11 +261,36 @@ class Aer(_Local):
         return self._noises[active]
 
 
-def _active(compiled: Compiled) -> tuple[int, ...]:
-    """The qubits that the circuit uses."""
-    circuit = compiled.circuit
-    used = {circuit.find_bit(q).index for i in circuit.data for q in i.qubits} | set(compiled.layout)
-    return tuple(sorted(used))
+def aer_data(
+    simulator: Any,
+    compiled: Compiled,
+    circuits: Sequence[Any],
+    values: np.ndarray,
+    active: tuple[int, ...] | None,
+    options: dict[str, Any],
+) -> list[list[dict[str, Any]]]:
+    """What Aer saves of each set, for each circuit; all in one run.
+
+    Args:
+        simulator: an `AerSimulator`.
+        compiled: what the circuits are made of.
+        circuits: with the parameters of its circuit.
+        values: (S, k).
+        active: the qubits that are simulated, in the order in which they are numbered then; None for all.
+        options: of the run.
+    """
+    columns = {p: values[:, k].tolist() for k, p in enumerate(compiled.circuit.parameters)}
+    result = simulator.run(
+        [circuit if active is None else _compact(circuit, active) for circuit in circuits],
+        parameter_binds=[columns] * len(circuits) if columns else None,
+        max_parallel_experiments=0,  # as many as there are cores
+        enable_truncation=False,  # it drops gates before a qubit that is read, where another qubit is not
+        **options,
+    ).result()
+    if not result.success:
+        raise JobError(f"Aer could not run the circuits: {result.status}")
+    data = [r.data.to_dict() for r in result.results]
+    return [data[i * len(values) : (i + 1) * len(values)] for i in range(len(circuits))]
 
 
 def _compact(circuit: Any, active: Sequence[int]) -> Any:
