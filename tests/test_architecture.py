@@ -44,6 +44,7 @@ CONFINED = {
     "pennylane": {
         "circuit/tracing/pennylane",
         "circuit/tracing/pennylane_gates",
+        "circuit/tracing/pennylane_tapes",
         "executors/pennylane_device",
         "nn/qnode",
         "cli",

@@ -12,6 +12,7 @@ import torch
 
 from qbp.circuit.lock import LOCK
 from qbp.circuit.tracing import Circuit
+from qbp.circuit.tracing.pennylane_tapes import parts_of_transforms
 from qbp.circuit.tracing.watch import Watch
 from qbp.errors import ArgumentError, CircuitError, UnsteadyError
 from qbp.executors import Executor, capabilities_of
@@ -227,4 +228,6 @@ def _watch(source: Any) -> Watch | None:
     """Over what a function, or that of a QNode, reads; None where there is no such function."""
     if source is None or inspect.isclass(source):
         return None
-    return Watch(source.func if qnode_behind(source) is source else source)
+    if qnode_behind(source) is not source:
+        return Watch(source)
+    return Watch(source.func, *parts_of_transforms(source))

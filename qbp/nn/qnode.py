@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from qbp.circuit.tracing import Circuit, trace
+from qbp.circuit.tracing.pennylane_tapes import original_device
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Executor, backend, capabilities_of
 from qbp.gradients.rules import RULES
@@ -148,7 +149,7 @@ def changes_circuit(source: Any) -> str | None:
         return "is wrapped by other code"
     if not _is_exactly(qnode, {"pennylane.workflow.qnode.QNode"}):
         return f"is a {type(qnode).__name__}, not PennyLane's own QNode"
-    return "has transforms" if len(qnode.compile_pipeline) else None
+    return None
 
 
 def keeps_device(source: Any) -> bool:
@@ -159,8 +160,10 @@ def keeps_device(source: Any) -> bool:
     own_gradient = not isinstance(qnode.diff_method, str | None) or (
         qnode.gradient_kwargs and qnode.diff_method in ("spsa", "finite-diff")
     )
-    noisy = getattr(qnode.device, "readout_err", None)
-    return bool(shot_copies(qnode) or own_gradient or noisy) or not _is_exactly(qnode.device, EXACT_SIMULATORS)
+    device, transformed = original_device(qnode.device)
+    misread = getattr(device, "readout_err", None)
+    sampled = bool(qnode.shots.total_shots and (transformed or misread))  # its device would do it a second time
+    return bool(shot_copies(qnode) or own_gradient or sampled) or not _is_exactly(device, EXACT_SIMULATORS)
 
 
 def shot_copies(qnode: Any) -> int:

@@ -320,8 +320,8 @@ def test_noise_in_the_circuit_runs_the_qnode_itself():
     angle = (model[0](x) * layer.w).detach()
     torch.testing.assert_close(model(x), (1 - 4 * 0.3 / 3) * torch.cos(angle))
     gradcheck(model, x)
-    with pytest.raises(CircuitError, match="DepolarizingChannel"):
-        QuantumLayer(circuit, {"w": 1}, backend="native")
+    with pytest.raises(ArgumentError, match="DepolarizingChannel"):
+        QuantumLayer(circuit, {"w": 1}, backend="dense")
 
 
 @pytest.mark.parametrize(

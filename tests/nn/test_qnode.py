@@ -70,6 +70,13 @@ def test_a_tuple_with_a_field_of_the_name_of_a_method():
     assert torch.allclose(layer(torch.zeros(1, 1)), torch.cos(layer.w + 0.5), atol=1e-6)
 
 
+def turned(inputs, w):
+    qml.AngleEmbedding(inputs, wires=range(2))
+    qml.RY(w[0], wires=0)
+    qml.CRX(w[1], wires=[0, 1])
+    return qml.expval(qml.X(0)), qml.expval(qml.Z(0) @ qml.Y(1))
+
+
 class LoudDevice(type(qml.device("default.qubit", wires=1))):
     """A device of a user's own."""
 
@@ -106,7 +113,7 @@ RUN_BY_THEMSELVES = {
     "a gradient transform as rule": lambda: on_qubits(angles, diff_method=qml.gradients.param_shift),
     "another, as a rule": lambda: on_qubits(angles, diff_method=qml.gradients.finite_diff),
     "finite differences of a step": lambda: on_qubits(angles, diff_method="finite-diff", gradient_kwargs={"h": 1e-5}),
-    "a transform": lambda: qml.transforms.cancel_inverses(on_qubits(angles)),
+    "a transform into several circuits": lambda: qml.transforms.split_non_commuting(on_qubits(turned)),
 }
 
 

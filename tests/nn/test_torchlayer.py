@@ -180,6 +180,10 @@ SPELLINGS = {
 }
 
 
+class Own(qml.QNode):
+    """A QNode of a user's own, of which nobody knows what it does."""
+
+
 @pytest.mark.parametrize("ran_by", ["native", "the QNode itself"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_functions_of_one_sample_and_of_a_batch_are_right_for_every_batch_size(spelling, ran_by):
@@ -188,7 +192,7 @@ def test_functions_of_one_sample_and_of_a_batch_are_right_for_every_batch_size(s
 
     qnode = qml.QNode(function, device())
     if ran_by != "native":
-        qnode = qml.transforms.merge_rotations(qnode)
+        qnode = Own(function, device())
     layer = QuantumLayer(qnode, {"w": 3}).double()
     assert (layer.backend == "native") == (ran_by == "native")
     single = qml.QNode(lambda x, w: rotations(list(x), w), device())
@@ -410,7 +414,7 @@ ENTANGLED = {"w": (2, 3, 3)}
         (entangled, ENTANGLED, "default.mixed", {}, "native"),
         (noisy, {"w": 2}, "default.mixed", {}, "qnode on default.mixed"),
         (noisy, {"w": 2}, "default.mixed", {"diff_method": "parameter-shift"}, "qnode on default.mixed"),
-        (measured, {"w": 2}, "default.qubit", {}, "qnode on default.qubit"),
+        (measured, {"w": 2}, "default.qubit", {}, "native"),
         (unusual, {"w": 2}, "default.qubit", {}, "qnode on default.qubit"),
     ],
 )
@@ -434,8 +438,8 @@ def test_the_backend_may_be_named():
     for layer in layers:
         torch.testing.assert_close(layer(x), layers[0](x), atol=1e-12, rtol=0)
     assert [layer.backend for layer in layers] == ["native", "dense", "lightning.qubit", "default.mixed"]
-    with pytest.raises(CircuitError, match="DepolarizingChannel"):
-        QuantumLayer(qml.QNode(noisy, device("default.mixed")), {"w": 2}, backend="native")
+    with pytest.raises(ArgumentError, match="DepolarizingChannel"):
+        QuantumLayer(qml.QNode(noisy, device("default.mixed")), {"w": 2}, backend="dense")
 
 
 def test_wires_with_names_in_the_order_of_the_device():
@@ -762,20 +766,18 @@ def test_mistakes_are_named_when_the_layer_is_built(function, shape, error, text
         (returning(lambda: qml.purity(wires=0)), "purity"),
         (returning(lambda: qml.probs(op=qml.Hermitian(np.array([[1, 1], [1, -1]]), 0))), "Z basis"),
         (returning(lambda: qml.probs(op=qml.X(0))), "Z basis"),
-        (measured, "not a unitary gate"),
     ],
 )
 def test_what_only_the_qnode_can_run_is_refused_to_functions_and_to_rules(function, text):
-    shape = 2 if function is measured else 1
     with pytest.raises(CircuitError, match=text):
-        QuantumLayer(function, {"w": shape})
+        QuantumLayer(function, {"w": 1})
     qnode = qml.QNode(function, device())
     with pytest.raises(CircuitError, match=text):
-        QuantumLayer(qnode, {"w": shape}, backend="native")
+        QuantumLayer(qnode, {"w": 1}, backend="native")
     with pytest.raises(ArgumentError, match="on the QNode"):
-        QuantumLayer(qnode, {"w": shape}, diff_method="parameter-shift")
+        QuantumLayer(qnode, {"w": 1}, diff_method="parameter-shift")
     x = torch.randn(3, 2)
-    y = QuantumLayer(qnode, {"w": shape}, seed=0)(x)
+    y = QuantumLayer(qnode, {"w": 1}, seed=0)(x)
     assert y.shape[0] == 3 or y.shape == (3,)
 
 

@@ -68,6 +68,7 @@ class Recorder:
         self.values: list[Tensor | float] = []
         self.amplitudes: tuple[Tensor, tuple[int, ...]] | None = None
         self.normalized = False
+        self.readout: tuple[tuple[int, float, float], ...] = ()
 
     def gate(self, gate: Gate | str, wires: Sequence[int], params: Sequence[Any] = (), inverse: bool = False) -> None:
         """A gate of the table, or a rotation about a Pauli word (a string)."""
@@ -147,6 +148,7 @@ def build(
         measurements,
         angle_map.n_batched + angle_map.n_shared,
         amplitudes=recorder.amplitudes is not None,
+        readout=recorder.readout,
     )
     return Circuit(program, angle_map, dict(weight_shapes), is_scalar, recorder.normalized)
 

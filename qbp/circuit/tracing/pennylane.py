@@ -15,7 +15,9 @@ from qbp.circuit.lock import LOCK, random_states
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
 from qbp.circuit.tracing.constants import constant_of
+from qbp.circuit.tracing.pennylane_channels import readout_of
 from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, matrix_sentence, record_operation, sentence
+from qbp.circuit.tracing.pennylane_tapes import plain_function, tape_of
 from qbp.errors import ArgumentError, CircuitError, QbpError, UnsteadyError
 
 __all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
@@ -82,10 +84,9 @@ def n_inputs_of(
 
 
 def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callable[..., Any]:
-    """The plain function behind a QNode or a template."""
+    """The function behind a QNode or a template; a QNode with transforms as it is."""
     if not inspect.isclass(source):
-        is_qnode = hasattr(type(source), "compile_pipeline")  # a `functools.partial` has a `func`, too
-        return source.func if is_qnode else source
+        return plain_function(source)
     import pennylane as qml
 
     template: Any = source
@@ -97,18 +98,6 @@ def _function(source: Any, n_qubits: int | None, n_layers: int | None) -> Callab
         return [qml.expval(qml.Z(w)) for w in wires]
 
     return function
-
-
-def _call(
-    function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str
-) -> tuple[Any, Any]:
-    """The function's queued tape and its return value."""
-    import pennylane as qml
-
-    takes_inputs = input_arg in inspect.signature(function).parameters
-    with LOCK, qml.queuing.AnnotatedQueue() as queue:
-        result = function(**({input_arg: inputs} if takes_inputs else {}), **weights)
-    return qml.tape.QuantumScript.from_queue(queue), result
 
 
 def _tape_of_numbers(
@@ -124,7 +113,7 @@ def _tape_of_numbers(
     for inputs in (torch.full((n_inputs,), max(1, n_inputs) ** -0.5), torch.eye(1, n_inputs)[0]):
         weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
         try:
-            return _call(function, inputs[None] if batched else inputs, weights, input_arg)[0]
+            return tape_of(function, inputs[None] if batched else inputs, weights, input_arg).as_called
         except Exception as error:  # whatever the user's code raises
             first = first or error
     assert first is not None
@@ -142,12 +131,18 @@ def _check_steady(
     before, tapes = random_states(), []
     for _ in range(2):
         tape = _tape_of_numbers(function, n_inputs, weight_shapes, batched, input_arg)
-        gates = [(type(op), op.wires, repr([np.asarray(d).tolist() for d in op.data])) for op in tape.operations]
-        tapes.append((gates, str(tape.measurements)))
+        gates = [(type(op), _same(op), repr([np.asarray(d).tolist() for d in op.data])) for op in tape.operations]
+        tapes.append((gates, [(type(m), str(m.obs), _same(m)) for m in tape.measurements]))
     if random_states() != before:
         raise UnsteadyError("The circuit's function draws random numbers: a trace would keep those of one call")
     if tapes[0] != tapes[1]:
         raise UnsteadyError("The circuit's function is another each time that it is called")
+
+
+def _same(thing: Any) -> Any:
+    """The wires of an operation or measurement; of what was measured in the middle in any order, which PennyLane takes
+    from random names."""
+    return thing.wires if getattr(thing, "mv", None) is None else frozenset(thing.wires)
 
 
 def takes_batch(
@@ -165,6 +160,8 @@ def takes_batch(
             if tape.batch_size not in (None, 1):
                 raise ArgumentError(NOT_SCALAR.format(f"{tape.batch_size} numbers"))
             return batched
+        except CircuitError:  # of what its transforms do
+            raise
         except Exception as error:  # whatever the user's code raises
             if batched:
                 told = error if single is None or isinstance(single, IndexError) else single
@@ -195,8 +192,9 @@ def trace_pennylane(
     def record(
         recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]
     ) -> tuple[int, tuple[Measurement, ...], bool]:
-        tape, result = _call(function, inputs[None] if batched else inputs, weights, input_arg)
+        tape, returned, is_bare, added, _ = tape_of(function, inputs[None] if batched else inputs, weights, input_arg)
         labels = declared or (list(range(n_qubits)) if n_qubits else _labels(tape))
+        labels = labels + [w for w in added if w not in labels]
         unknown = [w for w in tape.wires if w not in labels]
         if unknown:
             raise ArgumentError(f"The circuit uses wire {unknown[0]!r}, but its wires are {labels}")
@@ -205,14 +203,13 @@ def trace_pennylane(
         wire_map = {label: w for w, label in enumerate(labels)}
         for op in tape.operations:
             record_operation(recorder, op, wire_map)
-        returned = list(result) if isinstance(result, (list, tuple)) else [result]
         if not returned or not all(isinstance(m, qml.measurements.MeasurementProcess) for m in returned):
             raise ArgumentError(
-                f"The circuit's function must return a measurement or a list of them, but returns {result}"
+                f"The circuit's function must return a measurement or a list of them, but returns {returned}"
             )
         measured = tuple(measurement(m, wire_map, len(labels)) for m in returned)
-        is_scalar = not isinstance(result, (list, tuple)) and isinstance(measured[0], Expval)
-        return len(labels), measured, is_scalar
+        recorder.readout = readout_of(source, returned, wire_map)
+        return len(labels), measured, is_bare and isinstance(measured[0], Expval)
 
     try:
         with _tensors_without_values():
@@ -256,6 +253,8 @@ def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Me
     kind = type(measured).__name__
     if kind == "ExpectationMP" and measured.obs is not None:
         return expval(measured.obs, wire_map)
+    if kind == "ExpectationMP" and measured.mv is not None:  # of what was measured before
+        return _of_outcomes(np.asarray(measured.eigvals(), dtype=float), [wire_map[w] for w in measured.wires])
     if kind == "ProbabilityMP":
         words = {} if measured.obs is None else measured.obs.pauli_rep
         if words is None or any(set(word.values()) - {"Z"} for word in words):
@@ -263,6 +262,18 @@ def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Me
         wires = measured.wires if len(measured.wires) else range(n_qubits)
         return Probs(tuple(wire_map[w] if len(measured.wires) else w for w in wires))
     raise CircuitError(f"A circuit must return expectation values or probabilities, but returns {measured}")
+
+
+def _of_outcomes(values: np.ndarray, wires: list[int]) -> Expval:
+    """The mean of a number (2^k,) for each outcome of some wires, the first most significant: a sum of Z-words."""
+    words = np.arange(len(values))
+    signs = 1.0 - 2.0 * (np.bitwise_count(words[:, None] & words) & 1)
+    terms = []
+    for word, coefficient in enumerate((signs @ values / len(values)).tolist()):
+        on = tuple(w for k, w in enumerate(wires) if word >> (len(wires) - 1 - k) & 1)
+        if coefficient or not on:
+            terms.append((coefficient, "Z" * len(on), on))
+    return Expval(tuple(terms))
 
 
 def expval(observable: Any, wire_map: Mapping[Any, int]) -> Expval:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from qbp.circuit.channels import Channel
 from qbp.circuit.gates import GATES
 from qbp.circuit.noise_rows import ROWS, of_kraus, pauli_error
 from qbp.circuit.tracing.circuit import Recorder, sparse_word
+from qbp.circuit.tracing.pennylane_tapes import is_qnode, original_device
 from qbp.errors import ArgumentError, CircuitError
 
-__all__ = ["record_channel"]
+__all__ = ["readout_of", "record_channel"]
 
 MOST_WIRES = 2
 """Of a channel that is given by Kraus operators, or by a Pauli word without the gates that make it shorter."""
@@ -69,3 +70,42 @@ def _record_pauli_error(recorder: Recorder, word: str, wires: tuple[int, ...], p
     for letter, wire in zip(word, wires, strict=True):
         for gate in _FROM_Z[letter]:
             recorder.gate(GATES[gate], (wire,))
+
+
+def readout_of(
+    source: Any, measured: Sequence[Any], wire_map: Mapping[Any, int]
+) -> tuple[tuple[int, float, float], ...]:
+    """The readout errors of the device of a QNode: bit flips of the wires that it measures.
+
+    Raises:
+        CircuitError: if it has others than one probability, or measures what it does not read wire by wire.
+    """
+    device: Any = original_device(source.device)[0] if is_qnode(source) else None
+    p = getattr(device, "readout_err", None)
+    if not p:
+        return ()
+    if not isinstance(p, int | float):
+        raise CircuitError(f"The readout errors of {device.name} must be one probability, but are {p}")
+    for m in measured:
+        obs = m.obs
+        terms = list(obs.terms()[1]) if type(obs).__name__ in _SUMS and source.diff_method in _AS_TENSORS else [obs]
+        if obs is not None and not all(map(_is_read_wire_by_wire, terms)):
+            raise CircuitError(f"{device.name} does not read {obs} wire by wire")
+    wires = sorted({wire_map[w] for m in measured for w in (m.wires or wire_map)})
+    return tuple((w, float(p), float(p)) for w in wires)
+
+
+_SUMS = ("Sum", "LinearCombination")
+_AS_TENSORS = ("best", "backprop")  # with other gradients PennyLane takes sums as matrices, and errs in no wire
+_PAULIS = ("Identity", "PauliX", "PauliY", "PauliZ")
+
+
+def _is_read_wire_by_wire(observable: Any) -> bool:
+    """Whether it is a Pauli word, or a multiple of one, that PennyLane measures in its own basis."""
+    kind = type(observable).__name__
+    if kind == "SProd":
+        return _is_read_wire_by_wire(observable.base)
+    if kind == "Prod":
+        parts = observable.operands
+        return len(observable.wires) == sum(len(p.wires) for p in parts) and all(map(_is_read_wire_by_wire, parts))
+    return kind in _PAULIS

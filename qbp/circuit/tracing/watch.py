@@ -30,11 +30,15 @@ class Watch:
     Found by reading code: from the function's globals, closure, defaults and own arguments to the attributes whose
     names the code loads. Functions of libraries are not looked into.
 
+    Args:
+        function: the function.
+        parts: what else the circuit is made of, as the functions of a QNode's transforms.
+
     Attributes:
         obstacle: what cannot be watched, in words; None where everything can.
     """
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Callable[..., Any], *parts: Any):
         self.obstacle: str | None = None
         self._names: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self._cells: dict[int, tuple[CellType, Any]] = {}
@@ -48,7 +52,8 @@ class Watch:
         while n_loads != len(self._loads):  # names that are loaded later count for what was seen earlier
             n_loads = len(self._loads)
             self._seen = {}
-            self._look(function)
+            for part in (function, *parts):
+                self._look(part)
         self._alive = tuple(self._seen.values())  # so that an id stays that of one thing
         self._checks, self._held = tuple(self._names.values()), tuple(self._cells.values())
 

@@ -1,0 +1,136 @@
+"""The gates of a call of a PennyLane function or QNode: of a QNode with transforms those that its device would get."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from operator import is_
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from qbp.circuit.lock import LOCK
+from qbp.errors import CircuitError
+
+__all__ = ["Taped", "is_qnode", "is_transformed", "original_device", "parts_of_transforms", "plain_function", "tape_of"]
+
+DEVICE_API = "pennylane.devices.device_api"
+MEASURED_IN_THE_MIDDLE = ("MidMeasure", "MidMeasureMP", "Conditional")
+
+
+class Taped(NamedTuple):
+    """What a call queued.
+
+    Attributes:
+        tape: PennyLane's tape.
+        measured: its measurements, in order.
+        is_scalar: whether the function returned one bare measurement.
+        added: wires that took over what was measured in the middle.
+        as_called: the tape before that, of which two calls are alike.
+    """
+
+    tape: Any
+    measured: list[Any]
+    is_scalar: bool
+    added: tuple[Any, ...]
+    as_called: Any
+
+
+def is_qnode(source: Any) -> bool:
+    """Whether it is a QNode; a `functools.partial` has a `func`, too."""
+    return hasattr(type(source), "compile_pipeline")
+
+
+def original_device(device: Any) -> tuple[Any, bool]:
+    """The device behind those that a transform of a device made, and whether there were any."""
+    transformed = False
+    while type(device).__module__ == DEVICE_API and hasattr(device, "original_device"):
+        device, transformed = device.original_device, True
+    return device, transformed
+
+
+def is_transformed(source: Any) -> bool:
+    """Whether a QNode, or its device, has transforms."""
+    return is_qnode(source) and bool(len(source.compile_pipeline) or original_device(source.device)[1])
+
+
+def plain_function(source: Any) -> Callable[..., Any]:
+    """What has to be called: a QNode with its transforms, else the function."""
+    return source if is_transformed(source) or not is_qnode(source) else source.func
+
+
+def parts_of_transforms(source: Any) -> list[Any]:
+    """What the transforms of a QNode and of its device are made of: functions and values that may change."""
+    if not is_qnode(source):
+        return []
+    parts: list[Any] = []
+    for bound in source.compile_pipeline:
+        parts += [bound.tape_transform, *bound.args, *bound.kwargs.values()]
+    device = source.device
+    while original_device(device)[1]:
+        parts += [device.transform.tape_transform, *device.targs, *device.tkwargs.values()]
+        device = device.original_device
+    for model in [part for part in parts if hasattr(part, "model_map")]:  # a noise model: conditions and noises
+        parts += [*model.model_map.items(), *model.meas_map.items(), model.metadata]
+    return parts
+
+
+def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Taped:
+    """Call a function, or a QNode with its transforms.
+
+    Raises:
+        CircuitError: if transforms make something else of the circuit than one other circuit.
+    """
+    import pennylane as qml
+
+    takes_inputs = input_arg in inspect.signature(function).parameters
+    arguments = {**({input_arg: inputs} if takes_inputs else {}), **weights}
+    qnode: Any = function if is_qnode(function) else None
+    with LOCK:
+        with qml.queuing.AnnotatedQueue() as queue:
+            result = (function if qnode is None else qnode.func)(**arguments)
+        tape = queued = qml.tape.QuantumScript.from_queue(queue)
+        returned = list(result) if isinstance(result, (list, tuple)) else [result]
+        if qnode is not None:
+            tape = _through(tape, qnode.compile_pipeline)
+            device, transformed = original_device(qnode.device)
+            if transformed:
+                config = device.setup_execution_config(qml.devices.ExecutionConfig(), tape)
+                tape = _through(tape, qnode.device.preprocess_transforms(config))
+            returned = list(tape.measurements)
+        as_called = tape
+        if any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in tape.operations):
+            tape = _through(tape, qml.transforms.core.CompilePipeline(_deferred()))
+            returned = list(tape.measurements)
+    added: tuple[Any, ...] = ()
+    if any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in queued.operations):
+        added = tuple(w for w in tape.wires if w not in queued.wires)
+        if any(not m.wires for m in returned):
+            raise CircuitError("A circuit that measures in the middle must name the wires that it measures at the end")
+    return Taped(tape, returned, not isinstance(result, (list, tuple)), added, as_called)
+
+
+def _deferred() -> Any:
+    """What puts measurements in the middle off to the end: gates that they condition become controlled gates."""
+    import pennylane as qml
+
+    return qml.transforms.core.BoundTransform(qml.defer_measurements, kwargs={"allow_postselect": False})
+
+
+def _through(tape: Any, pipeline: Any) -> Any:
+    """The one tape that transforms make of a tape, if their results are then what the circuit returns."""
+    if pipeline.is_informative or pipeline.has_final_transform:
+        raise CircuitError("The QNode's transforms make something else of the circuit than another circuit")
+    marks = tuple(object() for _ in tape.measurements)
+    try:
+        tapes, post = pipeline((tape,))
+        (got,) = post((marks if len(marks) > 1 else marks[0],))
+        unchanged = got is marks[0] if len(marks) == 1 else len(got) == len(marks) and all(map(is_, got, marks))
+        same = len(tapes) == 1 and len(tapes[0].measurements) == len(marks) and unchanged
+    except Exception as error:  # whatever a transform makes of tensors without values, and of what are no results
+        raise CircuitError(
+            f"The QNode's transforms cannot be traced: {type(error).__name__}: {str(error)[:300]}"
+        ) from error
+    if not same:
+        raise CircuitError("The QNode's transforms make more of the circuit than one other circuit with its results")
+    return tapes[0]
