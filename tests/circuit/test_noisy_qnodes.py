@@ -57,7 +57,8 @@ def measured_once(inputs, w):
     qml.CNOT([1, 0])
     bit = qml.measure(1)
     qml.Hadamard(1)
-    qml.cond(~bit, qml.RX)(inputs[..., 1] + inputs[..., 2], wires=2)
+    qml.RX(inputs[..., 1] + inputs[..., 2], wires=2)
+    qml.cond(~bit, qml.Hadamard)(wires=2)
     return qml.expval(qml.Y(2)), qml.expval(bit), qml.expval(qml.Z(0))
 
 
