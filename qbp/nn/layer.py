@@ -200,6 +200,11 @@ class QuantumLayer(PlacedModule):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*)."""
+        if torch.compiler.is_dynamo_compiling():  # which would compile simulators, Python step by step
+            return torch.compiler.disable(self._forward)(inputs)
+        return self._forward(inputs)
+
+    def _forward(self, inputs: Tensor) -> Tensor:
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")

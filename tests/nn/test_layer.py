@@ -463,3 +463,20 @@ def test_pickles_of_the_old_house_open():
     assert b"qbp.layer" in pickled and b"qbp.nn" not in pickled
     x = torch.rand(3, 2)
     torch.testing.assert_close(pickle.loads(pickled)(x), layer(x))
+
+
+@pytest.mark.parametrize("options", [{}, {"backend": "dense"}, {"backend": "default.qubit"}, {"shots": 100_000}])
+def test_compiled_models(options):
+    """torch.compile leaves the circuit alone, whatever it runs on."""
+    layer = QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, seed=0, **options)
+    model = nn.Sequential(nn.Linear(2, 2), layer)
+    compiled = torch.compile(model, backend="eager")
+    x = torch.rand(4, 2)
+    gradients = []
+    for each in (model, compiled):
+        outputs = each(x)
+        gradients.append(torch.autograd.grad(outputs.square().sum(), list(model.parameters())))
+        close = 0.02 if "shots" in options else 1e-6
+        assert torch.allclose(outputs, model(x), atol=close)
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=10 * close)
