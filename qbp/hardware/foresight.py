@@ -2,7 +2,8 @@
 
 Equal rows of a batch are one circuit. Which rows of the inputs of a quantum layer will be equal is known where they do
 not depend on results of another quantum layer, nor on weights that will have moved by then; or where what they depend
-on keeps different rows different. A bill counts all other rows as different ones.
+on keeps different rows different. A bill counts all other rows as different ones. Equal jobs are one job, too: those of
+a layer that is called twice with the same rows, or again in a later step while no weight of its moved.
 """
 
 from __future__ import annotations
@@ -46,10 +47,18 @@ class Foresight:
 
     Attributes:
         sure: whether all inputs so far were known, so that the count is exact.
+        alike: names of layers of which two calls in this step may have got the same, or not.
+        moving: names of layers whose inputs in this step are not decided by the data alone.
     """
 
     def __init__(self, model: nn.Module, layers: list[QuantumLayer], *, trains: bool):
-        self.sure, self.model = True, model
+        self.sure, self.model, self.trains = True, model, trains
+        self.alike: set[str] = set()
+        self.moving: set[str] = set()
+        self._plain = True
+        self._drawn = 0
+        self._calls: dict[str, list[list[Tensor]]] = {}  # inputs of a layer in this step, with those in the copies
+        self._layers = {name: module for name, module in model.named_modules() if module in layers}
         self._known: dict[tuple[str, int, bool], list[Tensor]] = {}  # inputs that only the data decide
         names = {id(module): name for name, module in model.named_modules()}
         self._seen: list[Seen] = [{} for _ in range(3 if trains else 1)]
@@ -64,12 +73,25 @@ class Foresight:
     @property
     def plain(self) -> bool:
         """Whether all batches of different rows would have counted the same."""
-        return not self._known
+        return self._plain
 
     @property
     def distinct(self) -> bool:
         """Whether the rows so far would have counted the same in any order, if they were different."""
-        return all(len(torch.unique(torch.cat(rows), dim=0)) == sum(map(len, rows)) for rows in self._known.values())
+        if any(self.is_still(name) for name in self._layers):
+            return False
+        each: dict[tuple[str, bool], list[Tensor]] = {}
+        for (name, _, training), rows in self._known.items():
+            each.setdefault((name, training), []).extend(rows)
+        return self._plain or all(len(torch.unique(torch.cat(r), dim=0)) == sum(map(len, r)) for r in each.values())
+
+    def is_still(self, name: str) -> bool:
+        """Whether all that a layer's circuits depend on stays what it is, from step to step: after a backward pass."""
+        return name not in self.moving and all(p.grad is None for p in self._layers[name].parameters())
+
+    def begin(self) -> None:
+        """What follows has other weights than what was before."""
+        self._calls, self.alike, self.moving = {}, set(), set()
 
     def run(self, batch: Tensor, *, training: bool) -> Tensor:
         """Run the model on a batch, as a step of training does or as an evaluation."""
@@ -87,16 +109,48 @@ class Foresight:
         others = [seen[name].pop(0) if seen.get(name) else None for seen in self._seen]
         of_results, *others_differ = [other is None or not _equal(x, other) for other in others]
         of_weights = any(others_differ)
+        if of_results or of_weights:
+            self.moving.add(name)
         if of_results or (of_weights and not self._stays_apart(x, others[1:])):
             self.sure = False
-            rows = _different_rows(x)
+            rows = self._different_rows(x)
             x = rows + (x - x.detach()) if x.requires_grad else rows
-        elif not of_weights and not _equal(x.flatten(1), self._batch.flatten(1)):
-            key = (name, len(self._seen[0][name]), self._training)
-            self._known.setdefault(key, []).append(x.detach().flatten(1).clone())
-        with torch.set_grad_enabled(self._training):
+        else:
+            self._note_call(name, [x, *(other for other in others if other is not None)])
+            if not of_weights:
+                self._note_rows(name, x.detach().flatten(1).clone())
+        with torch.set_grad_enabled(self._training and torch.is_grad_enabled()):
             outputs: Tensor = forward(x)
         return outputs
+
+    def _note_call(self, name: str, inputs: list[Tensor]) -> None:
+        """A layer's calls that get the same by way of weights that move may get something else by then."""
+        inputs = [each.detach().clone() for each in inputs]
+        before = self._calls.setdefault(name, [])
+        same = [call for call in before if _equal(call[0], inputs[0])]
+        if same and not any(len(call) == len(inputs) and all(map(_equal, call, inputs)) for call in same):
+            self.alike.add(name)
+        before.append(inputs)
+
+    def _note_rows(self, name: str, rows: Tensor) -> None:
+        """Inputs that only the data decide."""
+        is_batch = _equal(rows, self._batch.flatten(1))
+        self._plain &= is_batch
+        number = len(self._seen[0][name])
+        earlier = [call[0].flatten(1) for call in self._calls[name][:-1]]
+        if not (is_batch and any(_equal(rows, other) for other in earlier)):  # the same call twice is one
+            self._known.setdefault((name, number, self._training), []).append(rows)
+
+    def _different_rows(self, x: Tensor) -> Tensor:
+        """Rows of norm 1, all different, others at each call: inputs of any circuit, amplitudes included."""
+        self._drawn += 1
+        rows = torch.randn(x.shape, generator=torch.Generator().manual_seed(self._drawn), dtype=torch.float64)
+        if x.shape[-1] == 1:  # of norm 1 there are two
+            rows = (torch.arange(1.0, 1 + rows.numel(), dtype=torch.float64) / (1 + rows.numel())).reshape(x.shape)
+            rows = rows + 2 * self._drawn
+        else:
+            rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(1e-9)
+        return rows.to(x if x.is_floating_point() else torch.empty(0))
 
     def _stays_apart(self, x: Tensor, others: list[Tensor | None]) -> bool:
         if not _keeps_apart(x.grad_fn):
@@ -126,13 +180,6 @@ def _keeps_apart(node: Any) -> bool:
             return False  # a mask
         rest += [parent for parent, _ in node.next_functions]
     return bool(seen)
-
-
-def _different_rows(x: Tensor) -> Tensor:
-    """Rows of norm 1 that are all different: inputs of any circuit, amplitudes included."""
-    rows = torch.randn(x.shape, generator=torch.Generator().manual_seed(x.numel()), dtype=torch.float64)
-    rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(1e-9)
-    return rows.to(x if x.is_floating_point() else torch.empty(0))
 
 
 def _other(model: nn.Module, memo: dict[int, Any], seen: Seen, move: float) -> nn.Module:

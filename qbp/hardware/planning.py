@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from qbp.training.fitting import batch_sizes
 from qbp.training.metrics import check_data, place
 from qbp.training.options import Training, training_of
 
-__all__ = ["Meter", "plan"]
+__all__ = ["Meter", "blank", "plan"]
 
 
 def plan(
@@ -71,17 +72,21 @@ def plan(
     changes = {"epochs": epochs, "batch_size": batch_size, "validation": validation}
     how = training_of(training, {name: value for name, value in changes.items() if value is not None})
     counted = copied(model)
-    layers, meter = layers_of(counted), Meter()
+    layers = layers_of(counted)
     for layer, executor in zip(layers, executors_for(layers, backend, shots, options), strict=True):
         if not hasattr(executor, "runner"):
             raise ArgumentError(f"Argument `backend` must be one that takes jobs, but is {executor.name!r}")
         check_size(layer, executor)
         rehearsing(executor)
-        executor.runner, executor.transpiles = meter, False
+        executor.transpiles = False
         layer.set_backend(executor)
     with seeded(seed, counted):
         trains = training is not None or epochs is not None
         foresight = Foresight(counted, layers, trains=trains)
+        meter = Meter(foresight)
+        for name, module in counted.named_modules():
+            if module in layers:
+                module.executor.runner = partial(meter, name)
         if not trains:
             counted.eval()
             for part in place(counted, data)[0].split(batch_size or 1024):
@@ -95,15 +100,37 @@ def plan(
 
 
 class Meter:
-    """A runner that counts jobs instead of running them."""
+    """Counts jobs instead of running them; work that is done already is one job, as in a ledger.
 
-    def __init__(self) -> None:
-        self.cost = Cost()
+    Args:
+        foresight: which knows whether what is equal now will be equal then.
+    """
 
-    def __call__(self, primitive: Primitive, work: Work) -> Results:
-        self.cost += work.cost
-        blank = np.zeros((len(work.values), work.payload.compiled.program.n_outputs))
-        return Results(blank, blank)
+    def __init__(self, foresight: Foresight) -> None:
+        self.cost, self.foresight = Cost(), foresight
+        self._done: dict[str, str] = {}  # which layer's work it was
+
+    def __call__(self, layer: str, primitive: Primitive, work: Work) -> Results:
+        """Count a job of a layer; its results are blank."""
+        owner = self._done.get(work.fingerprint)
+        self._done.setdefault(work.fingerprint, layer)
+        is_sure = not self.foresight.trains or (owner == layer and layer not in self.foresight.alike)
+        if owner is None or not is_sure:
+            self.cost += work.cost
+            self.foresight.sure &= owner is None
+        return blank(work)
+
+    def step(self) -> None:
+        """The weights move: only the work of layers whose circuits stay the same is done already."""
+        still = {name for name in set(self._done.values()) if self.foresight.is_still(name)}
+        self._done = {work: layer for work, layer in self._done.items() if layer in still}
+        self.foresight.begin()
+
+
+def blank(work: Work) -> Results:
+    """Results that say nothing."""
+    zeros = np.zeros((len(work.values), work.payload.compiled.program.n_outputs))
+    return Results(zeros, zeros)
 
 
 def _training(
@@ -126,12 +153,12 @@ def _training(
         batches = list(x[torch.randperm(len(x), generator=order)].split(sizes))
         foresight.model.train()
         before, meter.cost = meter.cost, Cost()
-        _step(foresight, batches[0])
+        _step(foresight, meter, batches[0])
         alike = sizes.count(sizes[0]) if same and foresight.plain else 1
         meter.cost = before + alike * meter.cost
         batches = batches[alike:]
         for batch in batches:
-            _step(foresight, batch)
+            _step(foresight, meter, batch)
         if validation is not None:
             foresight.model.eval()
             for part in place(foresight.model, validation)[0].split(1024):
@@ -141,5 +168,8 @@ def _training(
             break
 
 
-def _step(foresight: Foresight, batch: Tensor) -> None:
-    foresight.run(batch, training=True).sum().backward()
+def _step(foresight: Foresight, meter: Meter, batch: Tensor) -> None:
+    outputs = foresight.run(batch, training=True)
+    if outputs.requires_grad:
+        outputs.sum().backward()
+    meter.step()

@@ -66,6 +66,57 @@ def frozen(layer):
     return layer.requires_grad_(False)
 
 
+class Calls(nn.Module):
+    """A module with a circuit and a linear layer, whose forward is any function of the two and of its inputs."""
+
+    def __init__(self, forward, n=2):
+        super().__init__()
+        self.circuit, self.linear, self.function = circuit(n), nn.Linear(2, 2), forward
+
+    def forward(self, x):
+        return self.function(self.circuit, self.linear, x)
+
+
+def looped(layer, linear, x):
+    for _ in range(3):
+        x = x + layer(linear(x))
+    return x
+
+
+def without_gradient(layer, linear, x):
+    with torch.no_grad():
+        y = layer(x)
+    return linear(y)
+
+
+def alike(layer, linear, x):
+    """Two linear functions that are the same only at first."""
+    return layer(x @ linear.weight) + layer(x @ linear.weight.T)
+
+
+def symmetric():
+    model = Calls(alike)
+    with torch.no_grad():
+        model.linear.weight.copy_(torch.tensor([[1.0, 0.5], [0.5, 2.0]]))
+    return model
+
+
+# As MODELS, on rows with many zeros and ones: jobs may be equal that are not the same call.
+CALLED = {
+    "the same twice": (lambda: Calls(lambda q, linear, x: q(x) + 2 * q(x)), True, True),
+    "another order of columns": (lambda: Calls(lambda q, linear, x: linear(x) + q(x.flip(1)) + q(x)), True, True),
+    "scaled": (lambda: Calls(lambda q, linear, x: q(x) + q(2 * x) + q(3 * x)), True, True),
+    "column by column": (lambda: Calls(lambda q, linear, x: torch.cat([q(x[:, :1]), q(x[:, 1:])], 1), 1), True, True),
+    "columns as rows": (lambda: Calls(lambda q, linear, x: q(x.reshape(-1, 1)).reshape(x.shape), 1), True, True),
+    "in a loop": (lambda: Calls(looped), False, False),
+    "no gradient": (lambda: Calls(without_gradient), True, True),
+    "sums": (lambda: Calls(lambda q, linear, x: q(linear(x).sum(1, keepdim=True)), 1), True, False),
+    "alike at first": (symmetric, True, False),
+    "in training only": (lambda: Calls(lambda q, linear, x: q(x) + (q(x + 1) if linear.training else 0)), True, True),
+    "two alike": (lambda: nn.Sequential(nn.Identity(), TwoHeads()), True, True),
+}
+
+
 # Each a model, and whether its bill is exact: in an evaluation, in training.
 MODELS = {
     "raw": (lambda: nn.Sequential(circuit()), True, True),
@@ -133,6 +184,28 @@ def test_the_bill_is_what_is_counted(ibm, tmp_path, name):
     moved = hardware.on_backend(model, **where, budget=planned, run_dir=tmp_path / "train", patience=QUICK)
     qbp.fit(moved, data, **settings)
     compare(ibm, planned, exact_training)
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_equal_jobs_are_one(ibm, tmp_path, name):
+    make, exact_evaluation, exact_training = CALLED[name]
+    torch.manual_seed(0)
+    model = make()
+    x = rows().x.round()
+    with torch.no_grad():
+        data = Dataset(x, model.eval()(x))
+    where = {"backend": "ibm:fake_manila", "shots": 20}
+    planned = hardware.plan(model, data, **where)
+    qbp.evaluate(hardware.on_backend(model, **where, budget=planned, run_dir=tmp_path / "test", patience=QUICK), data)
+    compare(ibm, planned, exact_evaluation)
+    for batch_size in (1, 4):
+        ibm.reset()
+        settings = {"epochs": 2, "batch_size": batch_size, "seed": 1}
+        planned = hardware.plan(model, data, **where, **settings)
+        run = tmp_path / f"train-{batch_size}"
+        qbp.fit(hardware.on_backend(model, **where, budget=planned, run_dir=run, patience=QUICK), data, **settings)
+        one_row_is_apart = name == "sums" and batch_size == 1
+        compare(ibm, planned, exact_training or one_row_is_apart)
 
 
 @pytest.mark.parametrize(
