@@ -373,7 +373,7 @@ def test_a_run_transpiles_once_and_keeps_its_layout(monkeypatch, tmp_path):
 def test_a_wide_device_simulates_and_sends_only_what_is_used():
     executor = backend("fake:sherbrooke")
     compiled = executor.compiled(family("native").circuit.program)
-    assert compiled.circuit.num_qubits == 127 and len(local._active(compiled)) <= 6
+    assert compiled.circuit.num_qubits == 127 and len(compiled.active) <= 6
     assert compiled.n_groups == 1 and len(compiled.angles) == 12
 
 
