@@ -194,11 +194,12 @@ def backend(
 
     Args:
         spec: "auto", which is "native", since that was faster than lightning.qubit at every size measured
-            (`benchmarks/choices.py`); "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of that device),
-            "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
-            the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
-            generator=generator)``); a PennyLane device, or Qiskit's simulator, backend, estimator or sampler, as an
-            object with its own noise, method, shots and seed; or an executor, which is returned as it is.
+            (`benchmarks/choices.py`); "pauli", which runs noise exactly, for "native" too; "dense"; "qiskit" (exact),
+            "aer", "fake:NAME" (with the noise of that device), "ibm:NAME" (a quantum computer); the name of any
+            PennyLane device ("lightning.qubit", "default.mixed", ...); the path of a class or function of your own
+            ("package.module:Thing", called as ``Thing(shots=shots, generator=generator)``); a PennyLane device, or
+            Qiskit's simulator, backend, estimator or sampler, as an object with its own noise, method, shots and seed;
+            or an executor, which is returned as it is.
         shots: how many times each circuit is sampled, for each group of observables that are measured together; None
             for exact expectation values.
         generator: source of the samples; None for torch's global one.
@@ -231,7 +232,7 @@ def backend(
             f"Argument `backend` must be 'qiskit', 'aer', 'fake:NAME' or 'ibm:NAME' where options of theirs are "
             f"given, but is {spec!r}"
         )
-    if spec in ("auto", "native", "dense"):
+    if spec in ("auto", "native", "dense", "pauli"):
         simulator = _simulator(spec)
         if shots is None:
             return simulator
@@ -251,7 +252,7 @@ def backend(
 
 
 # Names that import nothing but what qbp, PennyLane and Qiskit bring along, and connect to nothing.
-PLAIN = ("auto", "native", "dense", "qiskit", "aer")
+PLAIN = ("auto", "native", "dense", "pauli", "qiskit", "aer")
 PENNYLANE = ("default.qubit", "default.mixed", "default.clifford", "default.tensor", "null.qubit", "reference.qubit")
 
 
@@ -293,6 +294,10 @@ def _simulator(name: str) -> Executor:
         from qbp.executors.dense import Dense
 
         return Dense()
+    if name == "pauli":
+        from qbp.executors.pauli import Pauli
+
+        return Pauli()
     from qbp.executors.native import Native
 
     return Native()

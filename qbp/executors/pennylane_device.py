@@ -67,8 +67,8 @@ class PennyLaneDevice:
                 qml.device(device, wires=1, **_seed(device, None))
             except qml.exceptions.DeviceError as error:
                 raise ArgumentError(
-                    f"Argument `backend` must be 'auto', 'native', 'dense', 'qiskit', 'aer', 'fake:NAME', 'ibm:NAME', "
-                    f"a PennyLane device, or 'package.module:Thing', but is {device!r}: {error}"
+                    f"Argument `backend` must be 'auto', 'native', 'dense', 'pauli', 'qiskit', 'aer', 'fake:NAME', "
+                    f"'ibm:NAME', a PennyLane device, or 'package.module:Thing', but is {device!r}: {error}"
                 ) from error
         self._made: dict[int, Any] = {}
         self._adjoint_able: dict[Program, bool] = {}

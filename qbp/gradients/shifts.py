@@ -120,8 +120,11 @@ def moving_together(program: Program) -> tuple[tuple[tuple[int, float], ...], ..
 
     Without its Clifford gates (`qbp.circuit.pauli`) a circuit has rotations only. Angles that turn the same words, with
     nothing between them that does not commute with these, are one angle. Each angle is in one group, but those that
-    turn nothing.
+    turn nothing. With noise, which need not commute with anything, each is alone.
     """
+    if program.is_noisy:
+        turning = (k for k, rotations in enumerate(program.angle_rotations()) if any(r.scale for r in rotations))
+        return tuple(((k, 1.0),) for k in turning)
     turns = _turns(program)
     places: dict[int, list[int]] = defaultdict(list)
     for place, (_, angle, scale) in enumerate(turns):

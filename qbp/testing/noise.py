@@ -116,7 +116,7 @@ NOISY: dict[str, Program] = {
     ),
     "readout errors alone": replace(NASTY["probabilities in another order"], readout=((2, 0.1, 0.02), (0, 0.0, 0.3))),
     "words are read wrongly": replace(NASTY["asymmetric"], readout=((1, 0.05, 0.2), (2, 0.3, 0.01))),
-    "depolarizing and damping": _noisy(NASTY["seven wires"].lightcone()[0], "all", "depolarizing", "damping"),
+    "depolarizing and damping": _noisy(NASTY["one angle for eight words"], "all", "depolarizing", "damping"),
     "noise after each gate": _noisy(
         NASTY["both orders of two wires"], "each op", "depolarizing", "damping", readout=((0, 0.1, 0.2),)
     ),

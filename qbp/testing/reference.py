@@ -156,8 +156,7 @@ def _run_noisy(program: Program, turns: np.ndarray, states: np.ndarray) -> np.nd
     rotation = iter(turns)
     for op in program.ops:
         if isinstance(op, Channel):
-            words = [_word_of(index, op.wires, n) for index in range(4 ** len(op.wires))]
-            rho = _on_wires(op, rho, words)
+            rho = _on_wires(op, rho, n)
         else:
             if isinstance(op, Clifford):
                 gate = np.broadcast_to(_gate(op.name, op.wires, n), rho.shape)
@@ -197,11 +196,16 @@ def _as_read(letter: str, wire: int, n_qubits: int, errors: dict[int, tuple[floa
     return (1 - 2 * ones) * plus + (2 * zeros - 1) * minus
 
 
-def _on_wires(channel: Channel, rho: np.ndarray, words: list[np.ndarray]) -> np.ndarray:
-    """The channel on density matrices. ``Tr_wires(Q rho)`` keeps the other wires: it is the mean of ``W Q rho W`` over
-    all words W of the channel's wires."""
-    parts = [np.mean([word @ (q @ rho) @ word for word in words], axis=0) for q in words]
-    return sum(value * (words[row] @ parts[column]) for row, column, value in channel.transfer)
+def _on_wires(channel: Channel, rho: np.ndarray, n_qubits: int) -> np.ndarray:
+    """The channel on density matrices (B, 2^N, 2^N): ``E(rho) = sum R[P, Q] P Tr(Q rho) / 2^k`` on its wires."""
+    k = len(channel.wires)
+    words = [_word_of(index, tuple(range(k)), k) for index in range(4**k)]
+    matrix = sum(value / 2**k * np.multiply.outer(words[p], words[q].T) for p, q, value in channel.transfer)
+    cube = rho.reshape(-1, *[2] * (2 * n_qubits))
+    axes = [1 + w for w in channel.wires] + [1 + n_qubits + w for w in channel.wires]
+    moved = np.moveaxis(cube, axes, range(1, 1 + 2 * k))
+    after = np.asarray(matrix).reshape(4**k, 4**k) @ moved.reshape(len(rho), 4**k, -1)
+    return np.moveaxis(after.reshape(moved.shape), range(1, 1 + 2 * k), axes).reshape(rho.shape)
 
 
 def _word_of(index: int, wires: tuple[int, ...], n_qubits: int) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from functools import reduce
-from typing import Any, NamedTuple
+from functools import cache, reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import empty
 from qbp.executors.native.plan import Plan, compile_program
 from qbp.limits import check_memory, physical_memory
+
+if TYPE_CHECKING:
+    from qbp.executors.pauli import Pauli
 
 __all__ = ["Native", "compile_backward", "lanes_are_amplitudes"]
 
@@ -57,22 +60,27 @@ class Native:
     Either a vector register holds one amplitude of as many samples as it has lanes, or some amplitudes of one sample:
     see `lanes_are_amplitudes`. Memory: ``2 * 2^N * B`` numbers for the final states while training (at most
     `SAVE_LIMIT` bytes), and for each thread ``4 * 2^N`` for each of the samples that it has at work.
+    Circuits with noise go to `qbp.executors.pauli`, which is loaded for the first of them.
     """
 
     name = "native"
     shots = None
-    capabilities = Capabilities(adjoint=True, any_shape=True)  # any shape: autograd need not flatten weights
+    capabilities = Capabilities(adjoint=True, any_shape=True, channels=True)  # so autograd need not flatten weights
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
+        if program.is_noisy:
+            return _noisy()(program, angles, amplitudes)
         return _forward(_Call(program, angles, amplitudes), keep=False)[0]
 
     def has_adjoint(self, program: Program) -> bool:
         """It has the adjoint rule for every program."""
         return True
 
-    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Saved]:
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
+        if program.is_noisy:
+            return _noisy().forward(program, angles, amplitudes)
         call = _Call(program, angles, amplitudes)
         return _forward(call, keep=call.n_chunks * call.chunk_bytes <= SAVE_LIMIT)
 
@@ -86,6 +94,8 @@ class Native:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)`` by the adjoint method (arXiv 2009.02823); see `AdjointExecutor`."""
+        if program.is_noisy:
+            return _noisy().vjp(program, angles, amplitudes, saved, grad, needs)
         array, shape = _numpy(grad, saved.call.dtype), (len(saved.call.batched), program.n_outputs)
         if array.shape != shape:
             check_shape("grad", array.shape, shape)
@@ -106,6 +116,14 @@ class Native:
         found = np.ascontiguousarray(lanes).reshape(-1, size, 2)[: len(call.batched)]
         found *= batch.norm(saved.common)
         return call.tensor(found.view(np.result_type(call.dtype, np.complex64))[..., 0])
+
+
+@cache
+def _noisy() -> Pauli:
+    """What runs circuits with noise."""
+    from qbp.executors.pauli import Pauli
+
+    return Pauli()
 
 
 def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype) -> bool:

@@ -27,6 +27,7 @@ exact = njit(fastmath=False, forceinline=True, **_PARTS)
 # Whose code becomes part of kernels.
 _FILES = ("atomics", "batch", "conventions", "fixed_point", "jit", "passes", "simd", "single")
 _SOURCES = sha256(b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _FILES)).hexdigest()
+_HERE = Path(__file__).parent
 _KERNELS: set[Any] = set()
 
 
@@ -34,10 +35,13 @@ def kernel(function):
     """Compiled once on a machine: kept on disk beside its file, or in the user's cache directory.
 
     Numba compiles again when the kernel's own file changes. That also the files of what it calls count, it learns from
-    a closure that holds a digest of all of them.
+    a closure that holds a digest of all of them, and of all that lies beside a kernel elsewhere.
     """
     code = function.__code__.replace(co_freevars=("sources",))
-    function = FunctionType(code, function.__globals__, function.__name__, None, (CellType(_SOURCES),))
+    folder = Path(code.co_filename).parent
+    beside = b"" if folder == _HERE else b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
+    sources = sha256(_SOURCES.encode() + beside).hexdigest() if beside else _SOURCES
+    function = FunctionType(code, function.__globals__, function.__name__, None, (CellType(sources),))
     _KERNELS.add(function)
     options = {"nogil": True, "fastmath": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     try:
@@ -62,7 +66,8 @@ class _Start(Listener):
                 file=sys.stderr,
                 flush=True,
             )
-        if function.__name__ == "forward" and event.data["dispatcher"].stats.cache_path and _can_spawn():
+        native = function.__module__.startswith("qbp.executors.native.")
+        if native and function.__name__ == "forward" and event.data["dispatcher"].stats.cache_path and _can_spawn():
             float32 = "float32" in str(event.data["args"])
             _compile_beside(function.__module__.rpartition(".")[2], "float32" if float32 else "float64")
 

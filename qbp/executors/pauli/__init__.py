@@ -1,0 +1,307 @@
+"""The Pauli executor: noise exactly, by the expectation values of all Pauli words, with adjoint gradients."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Program
+from qbp.errors import ArgumentError, check_choice, check_shape
+from qbp.executors import Capabilities, Gradients, Results
+from qbp.executors.native.kernels.simd import LANES
+from qbp.executors.native.memory import buffer, empty
+from qbp.executors.native.threads import run_on_threads
+from qbp.executors.pauli.kernels import words
+from qbp.executors.pauli.plan import Plan, compile_program
+from qbp.limits import check_memory, physical_memory
+
+__all__ = ["WAYS", "Pauli"]
+
+WAYS = ("auto", "samples", "words")
+"""How a program is run: with samples in lanes, forward; or words in lanes, back to the data; see `Pauli.way`."""
+
+SAVE_LIMIT = 2**30
+"""Bytes of states that are kept for the way back; beyond, they are computed again."""
+
+THREADS_FROM = 400_000
+"""Registers that a call moves from which on several threads are worth it (0.2 ms)."""
+
+CHUNKS_OF_TASK = 8
+"""Registers of samples whose gradients of the coefficients are added up by one thread."""
+
+_MAX_PLANS = 128
+_PLANS: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+_KNOWN: dict[tuple[Any, ...], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
+_LOCK = threading.Lock()
+_DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_NOTHING = {dtype: np.empty(0, dtype) for dtype in _DTYPES.values()}
+_NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
+
+
+class Saved(NamedTuple):
+    """What the forward pass leaves to the backward pass: the call, states and copies, and coefficients of words."""
+
+    call: _Call
+    states: np.ndarray
+    kept: np.ndarray
+    coefficients: np.ndarray | None
+
+
+class Pauli:
+    """Exact outputs of circuits with noise, and their adjoint gradients, on the CPU, in the dtype of the angles.
+
+    The state of a sample is its 4^N expectation values of Pauli words; see docs/noise.md.
+
+    Args:
+        way: "samples", "words", or "auto", which is the faster one (`Pauli.way`).
+    """
+
+    name = "pauli"
+    shots = None
+    capabilities = Capabilities(adjoint=True, any_shape=True, channels=True)
+
+    def __init__(self, way: str = "auto"):
+        check_choice("way", way, WAYS)
+        self._way = way
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M), of the dtype and device of the angles."""
+        return _forward(_Call(self._way, program, angles, amplitudes), keep=False)[0]
+
+    def has_adjoint(self, program: Program) -> bool:
+        """It has the adjoint rule for every program."""
+        return True
+
+    def way(self, program: Program, n_batched: int, n_samples: int, dtype: torch.dtype = torch.float32) -> str:
+        """How a program is run: "samples" or "words".
+
+        Args:
+            program: the program.
+            n_batched: how many angles, the first, differ between samples.
+            n_samples: B.
+            dtype: of the angles.
+        """
+        plan = _plan(program, n_batched, _DTYPES[dtype])
+        return _way(self._way, plan, n_samples, LANES[_DTYPES[dtype]])
+
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Saved]:
+        """Outputs (B, M), and what `vjp` wants to find again."""
+        return _forward(_Call(self._way, program, angles, amplitudes), keep=True)
+
+    def vjp(
+        self,
+        program: Program,
+        angles: Angles,
+        amplitudes: Tensor | None,
+        saved: Any,
+        grad: Tensor,
+        needs: tuple[bool, bool, bool] = (True, True, True),
+    ) -> Gradients:
+        """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
+        call: _Call = saved.call
+        array, shape = _numpy(grad, call.dtype), (len(call.batched), program.n_outputs)
+        if array.shape != shape:
+            check_shape("grad", array.shape, shape)
+        gradients = _samples_back if saved.coefficients is None else _words_back
+        g_batched, g_shared, g_amps = gradients(saved, array, needs[2])
+        amps = None
+        if needs[2] and call.amplitudes is not None:
+            tensor = torch.from_numpy(g_amps)
+            complex_ = call.amplitudes.is_complex()
+            amps = (torch.view_as_complex(tensor) if complex_ else tensor[..., 0]).to(call.amplitudes)
+        return Gradients(
+            call.tensor(g_batched) if needs[0] else None,
+            call.tensor(g_shared.astype(call.dtype).reshape(call.shape)) if needs[1] else None,
+            amps,
+        )
+
+
+def _way(asked: str, plan: Plan, n_samples: int, width: int) -> str:
+    """By a measured rule (`benchmarks/noise_speed.py`): words are carried back where the data stand in front, and there
+    are no more registers of outputs than of samples."""
+    if asked == "words" and not plan.in_front:
+        raise ArgumentError(
+            "Argument `way` must be 'samples' or 'auto' where data enters behind the start of a circuit"
+        )
+    if asked != "auto":
+        return asked
+    return "words" if plan.in_front and -(-plan.n_outputs // width) <= -(-n_samples // width) else "samples"
+
+
+class _Call:
+    """The arguments of one call, checked, as arrays: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2)."""
+
+    def __init__(self, way: str, program: Program, angles: Angles, amplitudes: Tensor | None):
+        dtype = _DTYPES.get(angles.batched.dtype)
+        if dtype is None:
+            raise ArgumentError(f"Argument `angles` must be float32 or float64, but is {angles.batched.dtype}")
+        shared = _numpy(angles.shared, dtype)
+        self.batched, self.shared, self.shape = _numpy(angles.batched, dtype), shared.reshape(-1), shared.shape
+        self.dtype, self.device, self.on_cpu = dtype, angles.batched.device, angles.batched.is_cpu
+        self.amplitudes, self.width = amplitudes, LANES[dtype]
+        if self.batched.ndim != 2 or self.batched.shape[1] + len(self.shared) != program.n_angles:
+            raise ArgumentError(
+                f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
+                f"but has {self.batched.shape} and {self.shape}"
+            )
+        if (amplitudes is not None) != program.amplitudes:
+            must = "be given" if program.amplitudes else "be None"
+            raise ArgumentError(f"Argument `amplitudes` must {must} for this program")
+        self.parts = _NO_AMPLITUDES[dtype]
+        if amplitudes is not None:
+            check_shape("amplitudes", amplitudes.shape, (len(self.batched), 2**program.n_qubits))
+            plain = torch.view_as_real(amplitudes.resolve_conj()) if amplitudes.is_complex() else amplitudes[..., None]
+            self.parts = _numpy(plain, dtype)
+        n_samples, n_batched = self.batched.shape
+        self.plan = plan = _plan(program, n_batched, dtype)
+        self.n_chunks = -(-n_samples // self.width)
+        self.by_words = _way(way, plan, n_samples, self.width) == "words"
+        self.size = 4**program.n_qubits
+        self.n_kept = plan.n_kept_back if self.by_words else plan.n_kept
+        self.n_states = -(-plan.n_outputs // self.width) if self.by_words else self.n_chunks
+        each = self.size * self.width * dtype.itemsize
+        self.keeps = self.by_words or self.n_states * (1 + self.n_kept) * each <= SAVE_LIMIT
+        what = f"{program.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
+        held = self.n_states * (1 + self.n_kept) if self.keeps else 1 + self.n_kept
+        most = physical_memory()
+        check_memory(what, (3 + held) * each, most=most)
+        n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
+        self.n_threads = n_threads if self.n_chunks * self.size * (4 + plan.n_passes) >= THREADS_FROM else 1
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """The array as a tensor on the device of the angles."""
+        tensor = torch.from_numpy(array)
+        return tensor if self.on_cpu else tensor.to(self.device)
+
+    def states(self, keep: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Memory for the states and the copies of them that the way back needs."""
+        if not keep:
+            return _NOTHING[self.dtype], _NOTHING[self.dtype]
+        each = self.size * self.width
+        return empty(self.n_states * each, self.dtype), empty(self.n_states * self.n_kept * each, self.dtype)
+
+
+def _forward(call: _Call, keep: bool) -> tuple[Results, Saved]:
+    plan, dtype = call.plan, call.dtype
+    out = np.empty((len(call.batched), plan.n_outputs), dtype)
+    states, kept = call.states(keep and call.keeps)
+    coefficients = None
+    if call.by_words:
+        coefficients = np.empty((len(plan.order), plan.n_outputs), dtype)
+        kept = kept if keep else call.states(True)[1]
+        work = buffer(plan.work(call.size, plan.n_runs) * call.width, dtype)
+        words.coefficients(
+            *(plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared),
+            *(coefficients, states, kept, work),
+        )
+        _on_threads(_contract, call, coefficients, out)
+    else:
+        _on_threads(_run, call, out, states, kept)
+    return Results(call.tensor(out)), Saved(call, states, kept, coefficients)
+
+
+def _on_threads(function: Any, call: _Call, *arguments: Any) -> None:
+    job = call, np.zeros(1, np.int64), *arguments
+    run_on_threads(function, job, min(call.n_threads, max(1, call.n_chunks)))
+
+
+def _run(job: tuple[Any, ...]) -> None:
+    call, next_chunk, out, states, kept = job
+    plan = call.plan
+    work = buffer(plan.work(call.size, plan.n_runs) * call.width, call.dtype)
+    words.forward(
+        *(next_chunk, plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, call.batched, call.shared, call.parts),
+        *(out, states, kept, work),
+    )
+
+
+def _contract(job: tuple[Any, ...]) -> None:
+    call, next_chunk, coefficients, out = job
+    plan = call.plan
+    work = buffer(plan.work(len(plan.order), 0) * call.width, call.dtype)
+    words.contract(
+        *(next_chunk, plan.tables, plan.n_qubits, plan.n_scratch, plan.some_letters, call.batched, call.shared),
+        *(coefficients, out, work),
+    )
+
+
+def _samples_back(saved: Saved, grad: np.ndarray, of_amplitudes: bool) -> tuple[np.ndarray, ...]:
+    call = saved.call
+    g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)))
+    g_amps = np.empty_like(call.parts) if of_amplitudes else _NO_AMPLITUDES[call.dtype]
+    _on_threads(_back, call, grad, saved.states, saved.kept, g_batched, g_shared, g_amps)
+    return g_batched, g_shared.sum(0), g_amps
+
+
+def _back(job: tuple[Any, ...]) -> None:
+    call, next_chunk, grad, states, kept, g_batched, g_shared, g_amps = job
+    plan = call.plan
+    again = 0 if call.keeps else plan.n_kept * call.size
+    n_work = (plan.work(call.size, plan.n_runs) + again) * call.width
+    work = buffer(n_work, call.dtype)[:n_work]
+    words.backward(
+        *(next_chunk, plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.n_kept, call.batched, call.shared),
+        *(call.parts, grad, states, kept, work, g_batched, g_shared, g_amps),
+    )
+
+
+def _words_back(saved: Saved, grad: np.ndarray, of_amplitudes: bool) -> tuple[np.ndarray, ...]:
+    call, coefficients = saved.call, saved.coefficients
+    assert coefficients is not None
+    plan, dtype = call.plan, call.dtype
+    n_tasks = max(1, -(-call.n_chunks // CHUNKS_OF_TASK))
+    g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks + 1, len(call.shared)))
+    g_coefficients = np.empty((n_tasks, *coefficients.shape), dtype)
+    _on_threads(_contract_back, call, coefficients, grad, g_coefficients, g_batched, g_shared)
+    total = g_coefficients[0] if n_tasks == 1 else g_coefficients.sum(0)
+    work = buffer(plan.work(call.size, plan.n_runs) * call.width, dtype)
+    words.forth(
+        *(plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared, total),
+        *(saved.states, saved.kept, work, g_batched, g_shared[call.n_chunks :]),
+    )
+    return g_batched, g_shared.sum(0), _NO_AMPLITUDES[dtype]
+
+
+def _contract_back(job: tuple[Any, ...]) -> None:
+    call, next_task, coefficients, grad, g_coefficients, g_batched, g_shared = job
+    plan = call.plan
+    n_work = (plan.work(len(plan.order), 0) + coefficients.size) * call.width
+    work = buffer(n_work, call.dtype)[:n_work]
+    words.contract_back(
+        *(next_task, plan.tables, plan.n_qubits, plan.n_scratch, CHUNKS_OF_TASK, plan.some_letters, call.batched),
+        *(call.shared, coefficients, grad, work, g_coefficients, g_batched, g_shared),
+    )
+
+
+def _plan(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
+    """The compiled program, from the cache where it is there."""
+    known = _KNOWN.get((id(program), n_batched, dtype))
+    if known is not None and known[0] is program:
+        return known[1]
+    check_memory(f"{program.n_qubits} qubits with noise", 4 * dtype.itemsize * LANES[dtype], 2 * program.n_qubits)
+    key = program, n_batched, dtype
+    with _LOCK:
+        plan = _PLANS.get(key)
+        if plan is None:
+            plan = _PLANS[key] = compile_program(program, n_batched, dtype)
+            if len(_PLANS) > _MAX_PLANS:
+                _PLANS.popitem(last=False)
+        _PLANS.move_to_end(key)
+        if len(_KNOWN) >= _MAX_PLANS:
+            _KNOWN.clear()
+        _KNOWN[id(program), n_batched, dtype] = program, plan
+    return plan
+
+
+def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
+    """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    array = (tensor if tensor.is_cpu else tensor.cpu()).numpy()
+    return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)

@@ -1,0 +1,367 @@
+"""A program as passes over the expectation values of all Pauli words, in tables for the kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from qbp.circuit.gates import GATES
+from qbp.circuit.program import Channel, Clifford, Op, Probs, Program
+from qbp.circuit.readout import confusion, read
+from qbp.executors.pauli.kernels.conventions import IS_FIXED, IS_WORD, MAP, ONE, PAIR, WORD, Tables
+from qbp.executors.pauli.letters import clifford, of_wires, pairs, rotation, shifted
+
+__all__ = ["Plan", "compile_program"]
+
+LOSS = {np.dtype(np.float32): 16.0, np.dtype(np.float64): 1e4}
+"""By how much rounding errors may grow as noise is taken back, before a copy is kept."""
+
+TINY = 1e-14
+
+
+class Step(NamedTuple):
+    """A part of a run on one wire: a rotation about an axis (0, 1, 2), or a fixed map (4, 4)."""
+
+    axis: int
+    angle: int = -1
+    scale: float = 0.0
+    offset: float = 0.0
+    fixed: np.ndarray | None = None
+
+
+@dataclass
+class Pass:
+    """What is done in one sweep: a run of steps on one wire (ONE), a map of two wires or more (PAIR, MAP), or one
+    rotation about a word (WORD)."""
+
+    kind: int
+    wires: tuple[int, ...]
+    steps: list[Step]
+    word: str = ""
+    matrix: np.ndarray | None = None
+
+    def loss(self) -> float:
+        """By how much undoing it makes errors grow, at most; infinite where nothing undoes it."""
+        if self.kind == WORD:
+            return 1.0
+        maps = [self.matrix] if self.matrix is not None else [step.fixed for step in self.steps]
+        return float(np.prod([_loss(matrix) for matrix in maps if matrix is not None]))
+
+
+def _loss(matrix: np.ndarray) -> float:
+    values = np.linalg.svd(matrix[1:, 1:], compute_uv=False)  # the shift is taken away before
+    return float(1 / values[-1]) if values[-1] > 1e-12 else np.inf
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled program.
+
+    Attributes:
+        tables: as the kernels take them.
+        n_qubits, n_outputs, n_runs, n_scratch: sizes.
+        n_kept, n_kept_back: copies that are kept for the way back, of samples and of words.
+        in_front: whether angles of samples turn nothing but what comes before the first pass.
+        order: (F,) the words that hold the data then.
+        some_letters: (N, 4) the letters of each wire that do.
+    """
+
+    tables: Tables
+    n_qubits: int
+    n_outputs: int
+    n_runs: int
+    n_scratch: int
+    n_kept: int
+    n_kept_back: int
+    in_front: bool
+    order: np.ndarray
+    some_letters: np.ndarray
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.tables.steps)
+
+    @property
+    def n_passes(self) -> int:
+        return len(self.tables.passes)
+
+    def work(self, size: int, n_runs: int) -> int:
+        """Registers that a kernel works with, for states of so many words."""
+        return 2 * size + 14 * self.n_steps + 21 * n_runs + 12 + 3 * self.n_qubits + self.n_scratch
+
+
+class _Builder:
+    """Gathers ops in passes: one-wire ops wait on their wire until something else comes there."""
+
+    def __init__(self, program: Program):
+        n = program.n_qubits
+        self.program = program
+        self.passes: list[Pass] = []
+        self.waiting: list[list[Step]] = [[] for _ in range(n)]
+        self.start: list[list[Step]] = [[] for _ in range(n)]
+        self.started = [program.amplitudes] * n
+        self.last: list[Pass | None] = [None] * n
+
+    def add(self, op: Op) -> None:
+        if not op.wires:
+            return
+        if isinstance(op, Channel):
+            self.add_map(op.matrix(), op.wires)
+        elif isinstance(op, Clifford):
+            if GATES[op.name].n_wires <= 2:
+                self.add_map(clifford(op.name), op.wires)
+            else:
+                for rotation_ in replace(self.program, ops=(op,)).rotations():
+                    self.add(rotation_)
+        elif len(op.wires) > 1:
+            for w in op.wires:
+                self.flush(w)
+            step = Step(IS_WORD, -1 if op.angle is None else op.angle, op.scale, op.offset)
+            self.append(Pass(WORD, op.wires, [step], op.pauli))
+        elif op.angle is None:
+            self.add_map(rotation(op.pauli, op.offset), op.wires)
+        else:
+            self.waiting[op.wires[0]].append(Step("XYZ".index(op.pauli), op.angle, op.scale, op.offset))
+
+    def add_map(self, matrix: np.ndarray, wires: tuple[int, ...]) -> None:
+        order = tuple(sorted(wires))
+        matrix = of_wires(matrix, wires, order)
+        if self._joined(matrix, order):
+            return
+        if len(order) == 1:
+            steps = self.waiting[order[0]]
+            if steps and steps[-1].fixed is not None:
+                matrix = matrix @ steps.pop().fixed
+            steps.append(Step(IS_FIXED, fixed=matrix))
+            return
+        if len(order) == 2:
+            matrix = self._with_waiting(matrix, order)
+        for w in order:
+            self.flush(w)
+        kind = PAIR if len(order) == 2 and shifted(matrix) is not None else MAP
+        self.append(Pass(kind, order, [], matrix=matrix))
+
+    def _joined(self, matrix: np.ndarray, wires: tuple[int, ...]) -> bool:
+        """Whether the map became part of the pass on two wires that was the last on its own."""
+        last = self.last[wires[0]]
+        if last is None or last.matrix is None or len(last.wires) != 2 or not set(wires) <= set(last.wires):
+            return False
+        if any(self.last[w] is not last or self.waiting[w] for w in wires):
+            return False
+        joined = of_wires(matrix, wires, last.wires) @ last.matrix
+        if last.kind == PAIR and shifted(joined) is None:
+            return False
+        last.matrix = joined
+        return True
+
+    def _with_waiting(self, matrix: np.ndarray, wires: tuple[int, ...]) -> np.ndarray:
+        """The map after fixed maps that wait on its wires, where a pass can do both."""
+        for k, w in enumerate(wires):
+            steps = self.waiting[w]
+            if self.started[w] and len(steps) == 1 and (fixed := steps[0].fixed) is not None:
+                both = matrix @ of_wires(fixed, (k,), (0, 1))
+                if shifted(both) is not None:
+                    matrix = both
+                    steps.clear()
+        return matrix
+
+    def flush(self, wire: int) -> None:
+        """What waits on a wire becomes a pass, or its start."""
+        steps, self.waiting[wire] = self.waiting[wire], []
+        if not self.started[wire]:
+            self.start[wire], self.started[wire] = steps, True
+        elif steps:
+            self.append(Pass(ONE, (wire,), steps))
+
+    def append(self, one: Pass) -> None:
+        self.passes.append(one)
+        for w in one.wires:
+            self.last[w] = one
+
+
+def compile_program(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
+    """The passes of a program.
+
+    Args:
+        program: the program.
+        n_batched: how many angles, the first, differ between samples.
+        dtype: of the numbers.
+    """
+    builder = _Builder(program)
+    for op in program.ops:
+        builder.add(op)
+    for w in range(program.n_qubits):
+        builder.flush(w)
+    starts = [] if program.amplitudes else [steps or [Step(IS_FIXED, fixed=np.eye(4))] for steps in builder.start]
+    return _tables(program, builder.passes, starts, n_batched, dtype)
+
+
+def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_batched: int, dtype: np.dtype) -> Plan:
+    n = program.n_qubits
+    steps: list[Step] = []
+    fixed: list[np.ndarray] = []
+    rows: list[list[int]] = []
+    ints: list[int] = []
+    numbers: list[float] = []
+    start_rows = []
+    for some in starts:
+        start_rows.append((len(steps), len(steps) + len(some)))
+        steps += some
+    forward, back = _kept(passes, dtype)
+    n_runs = widest = 0
+    for k, one in enumerate(passes):
+        first, at, of = len(steps), len(ints), len(numbers)
+        steps += one.steps
+        shifts = [2 * (n - 1 - w) for w in one.wires]
+        count = 0
+        if one.kind == ONE:
+            ints += shifts
+        elif one.kind == PAIR:
+            _pair(one, shifts, ints, numbers)
+        elif one.kind == WORD:
+            offsets = _offsets(shifts)
+            ints += sorted(shifts) + [offsets[q] for pair in pairs(one.word) for q in pair]
+            count = len(pairs(one.word))
+        else:
+            _map(one, shifts, ints, numbers)
+            widest = max(widest, 4 ** len(one.wires))
+        rows.append([one.kind, at, count, of, first, len(steps), n_runs, forward[k], back[k], len(one.wires)])
+        n_runs += one.kind in (ONE, WORD)
+    table = []
+    for step in steps:
+        table.append((step.axis, step.angle, len(fixed)))
+        if step.fixed is not None:
+            fixed.append(step.fixed)
+    terms, weights = _measured(program)
+    maps = np.array(fixed).reshape(-1, 4, 4)
+    undone = [np.linalg.inv(m[1:, 1:]) if _loss(m) < np.inf else np.zeros((3, 3)) for m in maps]
+    some_letters = _letters(starts)
+    in_front = not program.amplitudes and all(not 0 <= step.angle < n_batched for one in passes for step in one.steps)
+    bits = np.arange(2**n) if program.amplitudes else np.zeros(1, np.int64)
+    spread = sum((bits >> b & 1) << 2 * b for b in range(n))
+    tables = Tables(
+        np.array(table, np.int64).reshape(-1, 3),
+        np.array([(step.scale, step.offset) for step in steps], np.float64).reshape(-1, 2),
+        np.ascontiguousarray(maps[:, 1:].reshape(-1, 12).astype(dtype)),
+        np.array(undone).reshape(-1, 9).astype(dtype),
+        np.array(rows, np.int64).reshape(-1, 10),
+        np.array(ints, np.int64),
+        np.array(numbers, dtype),
+        np.array(start_rows, np.int64).reshape(-1, 2),
+        np.tile(np.array([3, 1, 2, 3], np.int64), (n, 1)),
+        terms,
+        weights.astype(dtype),
+        np.asarray(spread, np.int64),
+    )
+    scratch = max(widest, program.n_outputs, 6 * 2**n if program.amplitudes else 1)
+    n_kept, n_kept_back = (max(kept) + 1 if kept else 0 for kept in (forward, back))
+    order = _order(some_letters)
+    return Plan(tables, n, program.n_outputs, n_runs, scratch, n_kept, n_kept_back, in_front, order, some_letters)
+
+
+def _kept(passes: list[Pass], dtype: np.dtype) -> tuple[list[int], list[int]]:
+    """For each pass the copy that is kept because of it, or -1: of V before it, and of U after it."""
+
+    def kept(ordered: list[Pass]) -> list[int]:
+        places, loss, n = [], 1.0, 0
+        for one in ordered:  # in the order in which they are undone
+            loss *= one.loss()
+            if loss > LOSS[dtype]:
+                places.append(n)
+                loss, n = 1.0, n + 1
+            else:
+                places.append(-1)
+        return places
+
+    return kept(passes[::-1])[::-1], kept(passes)
+
+
+def _offsets(shifts: list[int]) -> list[int]:
+    """Where the words of some wires lie, from the bits at which their digits begin."""
+    offsets = [0]
+    for shift in shifts:
+        offsets = [offset + (digit << shift) for offset in offsets for digit in range(4)]
+    return offsets
+
+
+def _pair(one: Pass, shifts: list[int], ints: list[int], numbers: list[float]) -> None:
+    assert one.matrix is not None
+    parts = shifted(one.matrix)
+    assert parts is not None
+    offsets = _offsets(shifts)
+    ints += [*shifts, *(offsets[q] for q in parts.source)]
+    with np.errstate(divide="ignore"):
+        undone = np.where(np.abs(parts.factor) > TINY, 1 / parts.factor, 0.0)
+    numbers += [*parts.factor, *parts.t, *parts.s, *undone]
+
+
+def _map(one: Pass, shifts: list[int], ints: list[int], numbers: list[float]) -> None:
+    assert one.matrix is not None
+    both = [one.matrix]
+    if _loss(one.matrix) < np.inf:
+        both.append(np.linalg.inv(one.matrix))
+    entries = [np.argwhere(np.abs(matrix) > 1e-15) for matrix in both]
+    ints += [len(entries[0]), len(entries[1]) if len(both) > 1 else 0, *sorted(shifts), *_offsets(shifts)]
+    for matrix, places in zip(both, entries, strict=True):
+        ints += places.ravel().tolist()
+        numbers += matrix[tuple(places.T)].tolist()
+
+
+def _measured(program: Program) -> tuple[np.ndarray, np.ndarray]:
+    """What is measured, readout errors included: terms (T, 2) of an output and a word, and their weights (T,)."""
+    n = program.n_qubits
+    terms: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    output = 0
+    for plain, m in zip(program.measurements, read(program), strict=True):
+        if isinstance(plain, Probs):
+            wires = plain.wires
+            size = 2 ** len(wires)
+            walsh = np.array([[1, 1], [1, -1]]) / 2
+            matrix = confusion(program, wires)
+            cube = matrix.reshape(size, *[2] * len(wires))
+            for axis in range(len(wires)):
+                cube = np.moveaxis(np.tensordot(cube, walsh, (1 + axis, 0)), -1, 1 + axis)
+            words = np.zeros(size, np.int64)
+            for k, w in enumerate(wires):
+                words += (np.arange(size) >> len(wires) - 1 - k & 1) * (3 << 2 * (n - 1 - w))
+            terms.append(np.stack([np.repeat(output + np.arange(size), size), np.tile(words, size)], 1))
+            weights.append(cube.reshape(-1))
+            output += size
+        else:
+            assert not isinstance(m, Probs)
+            for coefficient, word, wires in m.terms:
+                code = sum("IXYZ".index(letter) << 2 * (n - 1 - w) for letter, w in zip(word, wires, strict=True))
+                terms.append(np.array([[output, code]]))
+                weights.append(np.array([coefficient]))
+            output += 1
+    return np.ascontiguousarray(np.concatenate(terms).astype(np.int64)), np.concatenate(weights)
+
+
+def _letters(starts: list[list[Step]]) -> np.ndarray:
+    """How many letters, and which, besides I, can have an expectation value on each wire before the first pass, (N, 4);
+    found at angles that are nothing special."""
+    angles = np.random.default_rng(0).uniform(0.3, 1.2, (3, max((len(steps) for steps in starts), default=0)))
+    rows = []
+    for steps in starts:
+        seen = np.zeros(4, bool)
+        for turns in angles:
+            state = np.array([1.0, 0, 0, 1])
+            for step, turn in zip(steps, turns, strict=False):
+                fixed = step.fixed
+                angle = turn if step.angle >= 0 else step.offset
+                state = (rotation("XYZ"[step.axis], angle) if fixed is None else fixed) @ state
+            seen |= np.abs(state) > TINY
+        letters = [k for k in (1, 2, 3) if seen[k]]
+        rows.append([len(letters), *letters, *[0] * (3 - len(letters))])
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def _order(some_letters: np.ndarray) -> np.ndarray:
+    """The words with no other letters, in the order in which `words._product` writes them."""
+    order = np.zeros(1, np.int64)
+    for k, row in enumerate(some_letters[::-1]):
+        order = np.concatenate([order + (int(letter) << 2 * k) for letter in (0, *row[1 : 1 + row[0]])])
+    return order
