@@ -18,6 +18,7 @@ from qbp.compression.simplify import simplify_layer
 from qbp.data import Dataset
 from qbp.errors import ArgumentError
 from qbp.executors import Executor
+from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.nn.flow import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import flat_values, shrink
@@ -78,7 +79,7 @@ def gate_counts(program: Program, backend: str | Executor, *, layout: Sequence[i
 
 def _device(backend: str | Executor) -> Any:
     executor: Any = executors.backend(backend) if isinstance(backend, str) else backend
-    if not hasattr(executor, "compiled"):
+    if not isinstance(executor, QiskitPrimitive):
         raise ArgumentError(
             "Argument `backend` must be a device that circuits are transpiled for, as 'fake:quito' or 'ibm:NAME', "
             f"but is {getattr(executor, 'name', backend)!r}"

@@ -10,6 +10,7 @@ from torch import nn
 from qbp import executors
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Executor
+from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS
 from qbp.nn.layer import QuantumLayer
 
@@ -39,12 +40,11 @@ def executors_for(layers: list[QuantumLayer], backend: str | Executor, shots: in
     """One for each layer; they share what connects them to a service."""
     made: list[Any] = []
     for layer in layers:
-        primitive = getattr(made[0], "primitive", None) if made else None
-        if primitive is not None:
-            made.append(type(made[0])(primitive, shots=shots, options=options, generator=layer._generator))
+        if made and isinstance(made[0], QiskitPrimitive):
+            made.append(QiskitPrimitive(made[0].primitive, shots=shots, options=options, generator=layer._generator))
         else:
             made.append(executors.backend(backend, shots=shots, generator=layer._generator, options=options))
-        if hasattr(made[-1], "one_job"):
+        if isinstance(made[-1], QiskitPrimitive):
             made[-1].one_job = True  # a rehearsal takes the jobs that a quantum computer would
     return made
 
@@ -57,9 +57,9 @@ def rehearsing(executor: Any) -> bool:
     return True
 
 
-def check_size(layer: QuantumLayer, executor: Any) -> None:
+def check_size(layer: QuantumLayer, executor: QiskitPrimitive) -> None:
     """Raise `CircuitError` where a circuit has more qubits than the device, as far as that is known without asking."""
-    size = getattr(executor.primitive, "size", None)
+    size = executor.primitive.size
     n_qubits = 0 if layer.n_inputs is None else layer.circuit.n_qubits
     if size is not None and n_qubits > size:
         raise CircuitError(f"A circuit of {n_qubits} qubits does not fit on {executor.name!r}, which has {size}")

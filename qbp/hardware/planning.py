@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qbp.data import Dataset, split
 from qbp.errors import ArgumentError, check_count, check_positive
 from qbp.executors import Executor
+from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.hardware.exchange import check_size, copied, executors_for, layers_of, rehearsing
 from qbp.hardware.foresight import Foresight
 from qbp.jobs.cost import Cost
@@ -74,7 +75,7 @@ def plan(
     counted = copied(model)
     layers = layers_of(counted)
     for layer, executor in zip(layers, executors_for(layers, backend, shots, options), strict=True):
-        if not hasattr(executor, "runner"):
+        if not isinstance(executor, QiskitPrimitive):
             raise ArgumentError(f"Argument `backend` must be one that takes jobs, but is {executor.name!r}")
         check_size(layer, executor)
         rehearsing(executor)

@@ -13,6 +13,7 @@ from torch import nn
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, PendingError, check_choice
 from qbp.executors import Executor
+from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.executors.qiskit_primitive.rehearsal import Rehearsal
 from qbp.hardware.exchange import copied, executors_for, layers_of, rehearsing
 from qbp.hardware.planning import blank
@@ -70,7 +71,7 @@ def on_backend(
     moved = copied(model)
     layers = layers_of(moved)
     runs_on = executors_for(layers, backend, shots, options)
-    name, paid = runs_on[0].name, getattr(getattr(runs_on[0], "primitive", None), "paid", False)
+    name, paid = runs_on[0].name, isinstance(runs_on[0], QiskitPrimitive) and runs_on[0].primitive.paid
     if paid and budget is None:
         raise ArgumentError(
             f"Argument `budget` must be given for {name!r}, which costs quantum time: seconds, or what "
@@ -119,10 +120,10 @@ def session(model: nn.Module, mode: str = "batch", *, max_time: float | None = N
         ...     qbp.evaluate(on_chip, test)
     """
     check_choice("mode", mode, ("batch", "session"))
-    runs_on = [getattr(layer.executor, "primitive", None) for layer in layers_of(model)]
-    primitives = {id(primitive): primitive for primitive in runs_on if primitive is not None}
+    runs_on = [layer.executor for layer in layers_of(model)]
+    primitives = {id(e.primitive): e.primitive for e in runs_on if isinstance(e, QiskitPrimitive)}
     for primitive in primitives.values():
-        if not hasattr(primitive, "open"):
+        if not primitive.paid and not isinstance(primitive, Rehearsal):
             raise ArgumentError(f"Argument `model` must run on a quantum computer, but runs on {primitive.name!r}")
     from qbp.executors.qiskit_primitive.modes import opened
 
@@ -179,7 +180,7 @@ def spent(model: nn.Module) -> Cost:
     runners = [
         (runner.ledger, layer.backend)
         for layer in layers_of(model)
-        if isinstance(runner := getattr(layer.executor, "runner", None), Jobs)
+        if isinstance(layer.executor, QiskitPrimitive) and isinstance(runner := layer.executor.runner, Jobs)
     ]
     ledgers = {id(ledger): ledger.spent_on(backend) for ledger, backend in runners}
     return sum(ledgers.values(), Cost())

@@ -11,7 +11,7 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from qbp.executors.qiskit_primitive.circuit import constants, used_angles
 from qbp.executors.qiskit_primitive.isa import Compiled, compile_program
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS, Options
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
-from qbp.jobs.jobs import Runner, Work, run_unrecorded
+from qbp.jobs.jobs import Primitive, Runner, Work, run_unrecorded
 
 _COMPILING = threading.Lock()  # layers of one model often have the same circuit
 
@@ -58,13 +58,33 @@ class Payload:
     seed: int | None
 
 
+class Device(Primitive, Protocol):
+    """A primitive that circuits are transpiled for.
+
+    Attributes:
+        backend: Qiskit's, or None where circuits run as they are.
+        calibration: when it was; circuits are transpiled anew for another one.
+        ignores: which options it ignores.
+        noise: whether results have errors without being sampled.
+        size: how many qubits it has; None where that is not known without asking.
+    """
+
+    backend: Any
+    calibration: str
+    ignores: tuple[str, ...]
+    noise: bool
+    size: int | None
+
+    def bill(self, payload: Payload, n_circuits: int) -> tuple[int, int, float]:
+        """Circuits that a job executes, shots of each, and quantum seconds."""
+        ...
+
+
 class QiskitPrimitive:
     """Executor on one of Qiskit's primitives.
 
     Args:
-        primitive: what runs the work, a `qbp.jobs.jobs.Primitive`. It says besides which `backend` (Qiskit's, or None)
-            circuits are transpiled for, when its `calibration` was, which options it `ignores`, and the `bill` of a
-            job: circuits that are executed, shots of each, quantum seconds.
+        primitive: what runs the work, a `Device`.
         shots: how many times each circuit is sampled, for each group of observables; None for what simulators give
             without sampling.
         options: how circuits are transpiled, measured and mitigated.
@@ -105,7 +125,7 @@ class QiskitPrimitive:
 
     @property
     def capabilities(self) -> Capabilities:
-        exact = self.shots is None and not getattr(self.primitive, "noise", False)
+        exact = self.shots is None and not self.primitive.noise
         return Capabilities(exact, self.shots, one_job=self.one_job, standard_errors=True)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class IBM:
     """
 
     paid = True
+    noise = True
     ignores = ()
 
     def __init__(self, device: str, *, service: Any = None, fractional_gates: bool = False):

@@ -42,6 +42,8 @@ class Local:
     """A primitive that runs a job when it is submitted."""
 
     paid = False
+    noise = False
+    size: int | None = None
     backend: Any = None
     calibration = ""
     ignores: tuple[str, ...] = (*MITIGATION, *TRANSPILING)

@@ -35,7 +35,7 @@ class Rehearsal:
     def __init__(self, engine: Any, directory: Path):
         self.engine, self.directory = engine, directory
         self.name, self.backend, self.ignores = engine.name, engine.backend, engine.ignores
-        self.calibration, self.noise = engine.calibration, getattr(engine, "noise", False)
+        self.calibration, self.noise, self.size = engine.calibration, engine.noise, engine.size
 
     def bill(self, payload: Any, n_circuits: int) -> tuple[int, int, float]:
         """Circuits that a job would execute, shots of each, and quantum seconds."""
