@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from qbp.circuit import fx_graphs as graphs
-from qbp.errors import CircuitError
+from qbp.errors import CircuitError, UnsteadyError
 
 __all__ = ["AngleMap", "Angles", "Terms", "trace_angles"]
 
@@ -346,6 +346,9 @@ def trace_angles(
             "The circuit's function holds a tensor with requires_grad=True that is neither `inputs` nor one of "
             "`weight_shapes`: it would never train. Make it an argument of the function and name it in `weight_shapes`"
         )
+
+    if any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in traced.graph.nodes):
+        raise UnsteadyError("The circuit's function draws random numbers: a trace would keep those of one call")
 
     traced = graphs.functional(traced, example)
     depends, affine = graphs.dependencies(traced), graphs.affine_nodes(traced)

@@ -34,15 +34,18 @@ def random_states() -> tuple[Any, ...]:
 def as_if_not_called() -> Iterator[None]:
     """Lock, and put the global random numbers back: trying out a user's function must not use them up.
 
-    Transforms of `torch.func` around the call (vmap, grad) are no part of it.
+    Transforms of `torch.func` around the call (vmap, grad), and `torch.jit.trace`, are no part of it.
     """
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
     with LOCK, temporarily_clear_interpreter_stack():
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        jit = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)
         try:
             yield
         finally:
+            torch._C._set_tracing_state(jit)
             random.setstate(before[0])
             np.random.set_state(before[1])
             torch.set_rng_state(before[2])

@@ -230,7 +230,8 @@ class QuantumLayer(PlacedModule):
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
 
     def _run(self, circuit: Circuit, x: Tensor) -> Tensor:
-        weight = self._only_weight_of(circuit, x)
+        in_jit = torch.jit.is_tracing()
+        weight = None if in_jit else self._only_weight_of(circuit, x)
         if weight is not None:
             return Expectation.apply(x, weight, None, self._task(circuit, x, weight))
         real = x.real if x.is_complex() else x
@@ -242,9 +243,9 @@ class QuantumLayer(PlacedModule):
         if circuit.normalized and amplitudes is not None:
             check_norms(amplitudes)
         wanted = any(t is not None and t.requires_grad for t in (angles.batched, angles.shared, amplitudes))
-        task = self._task(circuit, x, weights)
-        if not (wanted and torch.is_grad_enabled()) or self._diff_method == "backprop":
-            return evaluate(task, angles, amplitudes)
+        task = self._task(circuit, x, weights, in_jit)
+        if self._diff_method == "backprop" or not (in_jit or (wanted and torch.is_grad_enabled())):
+            return evaluate(task, angles, amplitudes)  # torch.jit would keep these outputs as constants
         able = capabilities_of(self._executor)
         if able.standard_errors or able.truncation:
             self._errors.source = circuit.angle_map, x.detach(), weights.detach()
@@ -261,9 +262,9 @@ class QuantumLayer(PlacedModule):
         takes_it = self._diff_method == "adjoint" and self._executor.capabilities.any_shape  # type: ignore[union-attr]
         return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
 
-    def _task(self, circuit: Circuit, x: Tensor, weights: Tensor) -> Task:
+    def _task(self, circuit: Circuit, x: Tensor, weights: Tensor, in_jit: bool = False) -> Task:
         assert self._executor is not None
-        needs = circuit.angle_map.needs(x.requires_grad, weights.requires_grad)
+        needs = circuit.angle_map.needs(x.requires_grad or in_jit, weights.requires_grad or in_jit)
         executor, method = self._executor, self._diff_method
         return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule, self.training)
 
