@@ -37,7 +37,7 @@ CHUNKS_OF_TASK = 8
 
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
-_KNOWN: dict[tuple[Any, ...], tuple[Program, Plan]] = {}  # by id: hashing a program takes as long as running it
+_SIZES: dict[tuple[Any, ...], _Size] = {}  # by id: hashing a program takes as long as running it
 _LOCK = threading.Lock()
 _DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _NOTHING = {dtype: np.empty(0, dtype) for dtype in _DTYPES.values()}
@@ -134,6 +134,50 @@ def _way(asked: str, plan: Plan, n_samples: int, width: int) -> str:
     return "words" if plan.in_front and -(-plan.n_outputs // width) <= -(-n_samples // width) else "samples"
 
 
+class _Size(NamedTuple):
+    """What the sizes of a call decide.
+
+    Attributes:
+        by_words: whether words are carried back.
+        n_chunks: registers of samples.
+        n_states, n_kept: states that are kept for the way back, and copies of each.
+        keeps: whether they are, or are computed again.
+    """
+
+    program: Program
+    plan: Plan
+    by_words: bool
+    n_chunks: int
+    n_states: int
+    n_kept: int
+    keeps: bool
+    n_threads: int
+
+
+def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -> _Size:
+    """See `_Size`; also checks that there is memory, before anything is made."""
+    n_samples, dtype, width = len(batched), batched.dtype, LANES[batched.dtype]
+    if batched.ndim != 2 or batched.shape[1] + len(shared) != program.n_angles:
+        raise ArgumentError(
+            f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
+            f"but has {batched.shape} and {shared.shape}"
+        )
+    plan = _plan(program, batched.shape[1], dtype)
+    by_words = _way(way, plan, n_samples, width) == "words"
+    n_chunks = -(-n_samples // width)
+    n_states, n_kept = (-(-plan.n_outputs // width), plan.n_kept_back) if by_words else (n_chunks, plan.n_kept)
+    size = 4**program.n_qubits
+    each = size * width * dtype.itemsize
+    keeps = by_words or n_states * (1 + n_kept) * each <= SAVE_LIMIT
+    held = (n_states if keeps else 1) * (1 + n_kept)
+    most = physical_memory()
+    what = f"{program.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
+    check_memory(what, (3 + held) * each, most=most)
+    n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
+    moved = n_chunks * (len(plan.order) * plan.n_outputs if by_words else size * (4 + plan.n_passes))
+    return _Size(program, plan, by_words, n_chunks, n_states, n_kept, keeps, n_threads if moved >= THREADS_FROM else 1)
+
+
 class _Call:
     """The arguments of one call, checked, as arrays: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2)."""
 
@@ -145,11 +189,6 @@ class _Call:
         self.batched, self.shared, self.shape = _numpy(angles.batched, dtype), shared.reshape(-1), shared.shape
         self.dtype, self.device, self.on_cpu = dtype, angles.batched.device, angles.batched.is_cpu
         self.amplitudes, self.width = amplitudes, LANES[dtype]
-        if self.batched.ndim != 2 or self.batched.shape[1] + len(self.shared) != program.n_angles:
-            raise ArgumentError(
-                f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
-                f"but has {self.batched.shape} and {self.shape}"
-            )
         if (amplitudes is not None) != program.amplitudes:
             must = "be given" if program.amplitudes else "be None"
             raise ArgumentError(f"Argument `amplitudes` must {must} for this program")
@@ -158,21 +197,15 @@ class _Call:
             check_shape("amplitudes", amplitudes.shape, (len(self.batched), 2**program.n_qubits))
             plain = torch.view_as_real(amplitudes.resolve_conj()) if amplitudes.is_complex() else amplitudes[..., None]
             self.parts = _numpy(plain, dtype)
-        n_samples, n_batched = self.batched.shape
-        self.plan = plan = _plan(program, n_batched, dtype)
-        self.n_chunks = -(-n_samples // self.width)
-        self.by_words = _way(way, plan, n_samples, self.width) == "words"
+        rules = torch.get_num_threads(), THREADS_FROM, SAVE_LIMIT  # whoever sets another one gets it
+        key = id(program), way, dtype, self.batched.shape, self.shared.shape, rules
+        size = _SIZES.get(key)
+        if size is None or size.program is not program:
+            if len(_SIZES) >= _MAX_PLANS:
+                _SIZES.clear()
+            size = _SIZES[key] = _size(way, program, self.batched, self.shared)
+        _, self.plan, self.by_words, self.n_chunks, self.n_states, self.n_kept, self.keeps, self.n_threads = size
         self.size = 4**program.n_qubits
-        self.n_kept = plan.n_kept_back if self.by_words else plan.n_kept
-        self.n_states = -(-plan.n_outputs // self.width) if self.by_words else self.n_chunks
-        each = self.size * self.width * dtype.itemsize
-        self.keeps = self.by_words or self.n_states * (1 + self.n_kept) * each <= SAVE_LIMIT
-        what = f"{program.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
-        held = self.n_states * (1 + self.n_kept) if self.keeps else 1 + self.n_kept
-        most = physical_memory()
-        check_memory(what, (3 + held) * each, most=most)
-        n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
-        self.n_threads = n_threads if self.n_chunks * self.size * (4 + plan.n_passes) >= THREADS_FROM else 1
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """The array as a tensor on the device of the angles."""
@@ -197,7 +230,7 @@ def _forward(call: _Call, keep: bool) -> tuple[Results, Saved]:
         kept = kept if keep else call.states(True)[1]
         work = buffer(plan.work(call.size, plan.n_runs) * call.width, dtype)
         words.coefficients(
-            *(plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared),
+            *(plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared),
             *(coefficients, states, kept, work),
         )
         _on_threads(_contract, call, coefficients, out)
@@ -216,7 +249,7 @@ def _run(job: tuple[Any, ...]) -> None:
     plan = call.plan
     work = buffer(plan.work(call.size, plan.n_runs) * call.width, call.dtype)
     words.forward(
-        *(next_chunk, plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, call.batched, call.shared, call.parts),
+        *(next_chunk, plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, call.batched, call.shared, call.parts),
         *(out, states, kept, work),
     )
 
@@ -226,7 +259,7 @@ def _contract(job: tuple[Any, ...]) -> None:
     plan = call.plan
     work = buffer(plan.work(len(plan.order), 0) * call.width, call.dtype)
     words.contract(
-        *(next_chunk, plan.tables, plan.n_qubits, plan.n_scratch, plan.some_letters, call.batched, call.shared),
+        *(next_chunk, plan.arrays, plan.n_qubits, plan.n_scratch, plan.some_letters, call.batched, call.shared),
         *(coefficients, out, work),
     )
 
@@ -246,7 +279,7 @@ def _back(job: tuple[Any, ...]) -> None:
     n_work = (plan.work(call.size, plan.n_runs) + again) * call.width
     work = buffer(n_work, call.dtype)[:n_work]
     words.backward(
-        *(next_chunk, plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.n_kept, call.batched, call.shared),
+        *(next_chunk, plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.n_kept, call.batched, call.shared),
         *(call.parts, grad, states, kept, work, g_batched, g_shared, g_amps),
     )
 
@@ -262,7 +295,7 @@ def _words_back(saved: Saved, grad: np.ndarray, of_amplitudes: bool) -> tuple[np
     total = g_coefficients[0] if n_tasks == 1 else g_coefficients.sum(0)
     work = buffer(plan.work(call.size, plan.n_runs) * call.width, dtype)
     words.forth(
-        *(plan.tables, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared, total),
+        *(plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared, total),
         *(saved.states, saved.kept, work, g_batched, g_shared[call.n_chunks :]),
     )
     return g_batched, g_shared.sum(0), _NO_AMPLITUDES[dtype]
@@ -274,16 +307,13 @@ def _contract_back(job: tuple[Any, ...]) -> None:
     n_work = (plan.work(len(plan.order), 0) + coefficients.size) * call.width
     work = buffer(n_work, call.dtype)[:n_work]
     words.contract_back(
-        *(next_task, plan.tables, plan.n_qubits, plan.n_scratch, CHUNKS_OF_TASK, plan.some_letters, call.batched),
+        *(next_task, plan.arrays, plan.n_qubits, plan.n_scratch, CHUNKS_OF_TASK, plan.some_letters, call.batched),
         *(call.shared, coefficients, grad, work, g_coefficients, g_batched, g_shared),
     )
 
 
 def _plan(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
     """The compiled program, from the cache where it is there."""
-    known = _KNOWN.get((id(program), n_batched, dtype))
-    if known is not None and known[0] is program:
-        return known[1]
     check_memory(f"{program.n_qubits} qubits with noise", 4 * dtype.itemsize * LANES[dtype], 2 * program.n_qubits)
     key = program, n_batched, dtype
     with _LOCK:
@@ -293,9 +323,6 @@ def _plan(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
             if len(_PLANS) > _MAX_PLANS:
                 _PLANS.popitem(last=False)
         _PLANS.move_to_end(key)
-        if len(_KNOWN) >= _MAX_PLANS:
-            _KNOWN.clear()
-        _KNOWN[id(program), n_batched, dtype] = program, plan
     return plan
 
 

@@ -60,7 +60,8 @@ class Plan:
     """A compiled program.
 
     Attributes:
-        tables: as the kernels take them.
+        tables: for the kernels.
+        arrays: the same as the kernels take it.
         n_qubits, n_outputs, n_runs, n_scratch: sizes.
         n_kept, n_kept_back: copies that are kept for the way back, of samples and of words.
         in_front: whether angles of samples turn nothing but what comes before the first pass.
@@ -69,6 +70,7 @@ class Plan:
     """
 
     tables: Tables
+    arrays: tuple[np.ndarray, ...]
     n_qubits: int
     n_outputs: int
     n_runs: int
@@ -227,7 +229,9 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         else:
             _map(one, shifts, ints, numbers)
             widest = max(widest, 4 ** len(one.wires))
-        rows.append([one.kind, at, count, of, first, len(steps), n_runs, forward[k], back[k], len(one.wires)])
+        differs = any(0 <= step.angle < n_batched for step in one.steps)
+        sizes = first, len(steps), n_runs, forward[k], back[k], len(one.wires), differs
+        rows.append([one.kind, at, count, of, *map(int, sizes)])
         n_runs += one.kind in (ONE, WORD)
     table = []
     for step in steps:
@@ -238,7 +242,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
     maps = np.array(fixed).reshape(-1, 4, 4)
     undone = [np.linalg.inv(m[1:, 1:]) if _loss(m) < np.inf else np.zeros((3, 3)) for m in maps]
     some_letters = _letters(starts)
-    in_front = not program.amplitudes and all(not 0 <= step.angle < n_batched for one in passes for step in one.steps)
+    in_front = not program.amplitudes and not any(row[-1] for row in rows)
     bits = np.arange(2**n) if program.amplitudes else np.zeros(1, np.int64)
     spread = sum((bits >> b & 1) << 2 * b for b in range(n))
     tables = Tables(
@@ -246,7 +250,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         np.array([(step.scale, step.offset) for step in steps], np.float64).reshape(-1, 2),
         np.ascontiguousarray(maps[:, 1:].reshape(-1, 12).astype(dtype)),
         np.array(undone).reshape(-1, 9).astype(dtype),
-        np.array(rows, np.int64).reshape(-1, 10),
+        np.array(rows, np.int64).reshape(-1, 11),
         np.array(ints, np.int64),
         np.array(numbers, dtype),
         np.array(start_rows, np.int64).reshape(-1, 2),
@@ -258,7 +262,19 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
     scratch = max(widest, program.n_outputs, 6 * 2**n if program.amplitudes else 1)
     n_kept, n_kept_back = (max(kept) + 1 if kept else 0 for kept in (forward, back))
     order = _order(some_letters)
-    return Plan(tables, n, program.n_outputs, n_runs, scratch, n_kept, n_kept_back, in_front, order, some_letters)
+    return Plan(
+        tables,
+        tables.packed(),
+        n,
+        program.n_outputs,
+        n_runs,
+        scratch,
+        n_kept,
+        n_kept_back,
+        in_front,
+        order,
+        some_letters,
+    )
 
 
 def _kept(passes: list[Pass], dtype: np.dtype) -> tuple[list[int], list[int]]:

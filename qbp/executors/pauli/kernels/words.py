@@ -20,6 +20,7 @@ from qbp.executors.pauli.kernels.conventions import (
     ANGLE,
     AT,
     AXIS,
+    DIFFERS,
     END,
     FACTORS,
     FIXED,
@@ -37,6 +38,7 @@ from qbp.executors.pauli.kernels.conventions import (
     WORD,
     N,
     Parts,
+    unpacked,
 )
 
 __all__ = ["backward", "coefficients", "contract", "contract_back", "forth", "forward"]
@@ -47,23 +49,24 @@ __all__ = ["backward", "coefficients", "contract", "contract_back", "forth", "fo
 
 
 @jit
-def _turns(steps, scales, first, last, batched, row, rows, shared, CS):
-    """cos and sin of the angles of some steps in every lane, CS[step, 2, W]."""
-    W, n_batched = n_lanes(CS), batched.shape[1]
+def _turns(tables, first, last, batched, row, rows, shared, fresh, CS):
+    """cos and sin of the angles of some steps in every lane, CS[step, 2, W]; those that samples share only at first."""
+    W, n_batched, steps, scales = n_lanes(CS), batched.shape[1], tables.steps, tables.scales
     for s in range(first, last):
-        at = 2 * W * s
-        if steps[s, AXIS] != IS_FIXED:
-            k = steps[s, ANGLE]
-            if 0 <= k < n_batched:
-                for w in range(W):
-                    angle = scales[s, 0] * batched[row + min(w, rows - 1), k] + scales[s, 1]
-                    c, d = cos_sin(angle)
-                    CS[at + w], CS[at + W + w] = c, d
-            else:
-                angle = scales[s, 1] + (scales[s, 0] * shared[k - n_batched] if k >= 0 else 0.0)
-                c, d = cos_sin(angle)
-                for w in range(W):
-                    CS[at + w], CS[at + W + w] = c, d
+        at, k = 2 * W * s, steps[s, ANGLE]
+        if steps[s, AXIS] == IS_FIXED:
+            continue
+        scale, offset = scales[s, 0], scales[s, 1]
+        if 0 <= k < n_batched:
+            cos, sin = CS[at : at + W], CS[at + W : at + 2 * W]  # that no index is negative, the compiler then knows
+            for w in range(W):
+                cos[w] = batched[row + min(w, rows - 1), k]
+            for w in range(W):
+                cos[w], sin[w] = cos_sin(scale * cos[w] + offset)
+        elif fresh:
+            c, d = cos_sin(offset + scale * shared[k - n_batched] if k >= 0 else offset)
+            store(CS, at, splat(CS.dtype.type(c)))
+            store(CS, at + W, splat(CS.dtype.type(d)))
 
 
 @inline
@@ -475,26 +478,18 @@ def _copy(S, of, T, to, n):
 
 
 @jit
-def _matrices(tables, batched, row, rows, shared, parts):
-    """cos and sin of all steps of passes, the matrices of all runs and their inverses."""
-    passes, steps, scales, fixed, undone = tables.passes, tables.steps, tables.scales, tables.fixed, tables.undone
-    CS, M, J = parts.CS, parts.M, parts.J
-    W = n_lanes(CS)
+def _matrices(tables, batched, row, rows, shared, fresh, parts):
+    """cos and sin of all steps of passes, the matrices of all runs and their inverses; those that samples share only at
+    first."""
+    passes, W = tables.passes, n_lanes(parts.CS)
     if len(passes) == 0:
         return
-    _turns(steps, scales, passes[0, STEP], len(steps), batched, row, rows, shared, CS)
+    _turns(tables, passes[0, STEP], len(tables.steps), batched, row, rows, shared, fresh, parts.CS)
     for p in range(len(passes)):
-        if passes[p, KIND] == ONE:
-            _run_matrix(steps, fixed, passes[p, STEP], passes[p, END], CS, M)
-            _run_inverse(
-                steps,
-                undone,
-                passes[p, STEP],
-                passes[p, END],
-                CS,
-                J,
-                9 * W * passes[p, RUN],
-            )
+        if passes[p, KIND] == ONE and (fresh or passes[p, DIFFERS]):
+            first, last = passes[p, STEP], passes[p, END]
+            _run_matrix(tables.steps, tables.fixed, first, last, parts.CS, parts.M)
+            _run_inverse(tables.steps, tables.undone, first, last, parts.CS, parts.J, 9 * W * passes[p, RUN])
 
 
 @jit
@@ -655,26 +650,16 @@ def _pass_gradients(tables, parts, row, rows, g_batched, g_shared, chunk):
 
 
 @jit
-def _starts(tables, batched, row, rows, shared, parts):
+def _starts(tables, batched, row, rows, shared, fresh, parts):
     """<X>, <Y> and <Z> of each wire before the first pass, R[wire, 3, W]."""
-    W = n_lanes(parts.R)
-    if len(tables.starts):
-        _turns(
-            tables.steps,
-            tables.scales,
-            tables.starts[0, 0],
-            tables.starts[len(tables.starts) - 1, 1],
-            batched,
-            row,
-            rows,
-            shared,
-            parts.CS,
-        )
-    for wire in range(len(tables.starts)):
-        _run_matrix(tables.steps, tables.fixed, tables.starts[wire, 0], tables.starts[wire, 1], parts.CS, parts.M)
-        at = 12 * W * (tables.starts[wire, 1] - 1)
-        for a in range(3):  # |0> has <parts.J> = <Z> = 1
-            store(parts.R, (3 * wire + a) * W, load(parts.M, at + 4 * a * W) + load(parts.M, at + (4 * a + 3) * W))
+    starts, M, W = tables.starts, parts.M, n_lanes(parts.R)
+    if len(starts):
+        _turns(tables, 0, starts[len(starts) - 1, 1], batched, row, rows, shared, fresh, parts.CS)
+    for wire in range(len(starts)):
+        _run_matrix(tables.steps, tables.fixed, starts[wire, 0], starts[wire, 1], parts.CS, M)
+        at = 12 * W * (starts[wire, 1] - 1)
+        for a in range(3):  # |0> has <I> = <Z> = 1
+            store(parts.R, (3 * wire + a) * W, load(M, at + 4 * a * W) + load(M, at + (4 * a + 3) * W))
 
 
 @jit
@@ -855,31 +840,32 @@ def _amplitude_gradients(U, spread, P, row, rows, g_amps):
 
 
 @jit
-def _begin(tables, batched, shared, amplitudes, row, rows, parts):
+def _begin(tables, batched, shared, amplitudes, row, rows, fresh, parts):
     """V before the first pass."""
     if amplitudes.shape[1]:
         _load_amplitudes(amplitudes, row, rows, parts.P)
         _words_of_amplitudes(parts.V, tables.spread, parts.P)
     else:
-        _starts(tables, batched, row, rows, shared, parts)
+        _starts(tables, batched, row, rows, shared, fresh, parts)
         _product(parts.V, tables.letters, parts.R)
 
 
 @kernel
-def forward(next_chunk, tables, n_wires, n_runs, n_scratch, batched, shared, amplitudes, out, states, kept, work):
+def forward(next_chunk, packed, n_wires, n_runs, n_scratch, batched, shared, amplitudes, out, states, kept, work):
     """Outputs (B, M), the final states and the copies that the way back needs (none where `states` is empty)."""
+    tables = unpacked(packed)
     W, size, n_samples, n_outputs = n_lanes(work), 1 << 2 * n_wires, len(batched), out.shape[1]
     parts = _parts(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
     n_chunks = (n_samples + W - 1) // W
     keep = len(states) > 0
     each = len(kept) // max(n_chunks, 1)
     before = flush_denormals()
-    chunk = fetch_add(next_chunk)
+    chunk, fresh = fetch_add(next_chunk), True
     while chunk < n_chunks:
         row = chunk * W
         rows = min(W, n_samples - row)
-        _begin(tables, batched, shared, amplitudes, row, rows, parts)
-        _matrices(tables, batched, row, rows, shared, parts)
+        _begin(tables, batched, shared, amplitudes, row, rows, fresh, parts)
+        _matrices(tables, batched, row, rows, shared, fresh, parts)
         _apply(size, tables, parts, kept, chunk * each if keep else -1)
         if keep:
             _copy(parts.V, 0, states, chunk * size * W, size)
@@ -890,14 +876,14 @@ def forward(next_chunk, tables, n_wires, n_runs, n_scratch, batched, shared, amp
         for m in range(n_outputs):
             for w in range(rows):
                 out[row + w, m] = parts.P[m * W + w]
-        chunk = fetch_add(next_chunk)
+        chunk, fresh = fetch_add(next_chunk), False
     restore_denormals(before)
 
 
 @kernel
 def backward(
     next_chunk,
-    tables,
+    packed,
     n_wires,
     n_runs,
     n_scratch,
@@ -915,13 +901,14 @@ def backward(
 ):
     """Gradients of the batched angles (B, Kb), the shared ones (chunks, Ks) and the amplitudes; what `forward` did not
     keep is computed again."""
+    tables = unpacked(packed)
     W, size, n_samples = n_lanes(work), 1 << 2 * n_wires, len(batched)
     parts = _parts(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
     n_chunks = (n_samples + W - 1) // W
     again = len(states) == 0
     copies = work[len(work) - n_kept * size * W :] if again else kept
     before = flush_denormals()
-    chunk = fetch_add(next_chunk)
+    chunk, fresh = fetch_add(next_chunk), True
     while chunk < n_chunks:
         row = chunk * W
         rows = min(W, n_samples - row)
@@ -930,8 +917,8 @@ def backward(
                 g_batched[w, k] = 0
         for k in range(g_shared.shape[1]):
             g_shared[chunk, k] = 0
-        _begin(tables, batched, shared, amplitudes, row, rows, parts)
-        _matrices(tables, batched, row, rows, shared, parts)
+        _begin(tables, batched, shared, amplitudes, row, rows, fresh, parts)
+        _matrices(tables, batched, row, rows, shared, fresh, parts)
         at = 0 if again else chunk * n_kept * size * W
         if again:
             _apply(size, tables, parts, copies, 0)
@@ -952,20 +939,21 @@ def backward(
             _product(parts.V, tables.letters, parts.R)
             _unproduct(parts.V, parts.U, size, tables.letters, parts.R)
             _start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk)
-        chunk = fetch_add(next_chunk)
+        chunk, fresh = fetch_add(next_chunk), False
     restore_denormals(before)
 
 
 @kernel
-def coefficients(tables, n_wires, n_runs, n_scratch, order, batched, shared, C, states, kept, work):
+def coefficients(packed, n_wires, n_runs, n_scratch, order, batched, shared, C, states, kept, work):
     """The coefficients C (F, M) of the outputs in the products of the data (`contract`); `states` and copies as
     `forth` needs them (none where `states` is empty)."""
+    tables = unpacked(packed)
     W, size, n_outputs = n_lanes(work), 1 << 2 * n_wires, C.shape[1]
     parts = _parts(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
     n_chunks = (n_outputs + W - 1) // W
     each = len(kept) // max(n_chunks, 1)
     before = flush_denormals()
-    _matrices(tables, batched, 0, 1, shared, parts)
+    _matrices(tables, batched, 0, 1, shared, True, parts)
     for chunk in range(n_chunks):
         first = chunk * W
         _clear(parts.U, size)
@@ -982,8 +970,9 @@ def coefficients(tables, n_wires, n_runs, n_scratch, order, batched, shared, C, 
 
 
 @kernel
-def forth(tables, n_wires, n_runs, n_scratch, order, batched, shared, g_C, states, kept, work, g_batched, g_shared):
+def forth(packed, n_wires, n_runs, n_scratch, order, batched, shared, g_C, states, kept, work, g_batched, g_shared):
     """Gradients of the angles of all passes, (1, Ks), from those of the coefficients (F, M)."""
+    tables = unpacked(packed)
     W, size, n_outputs = n_lanes(work), 1 << 2 * n_wires, g_C.shape[1]
     parts = _parts(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
     n_chunks = (n_outputs + W - 1) // W
@@ -993,7 +982,7 @@ def forth(tables, n_wires, n_runs, n_scratch, order, batched, shared, g_C, state
         g_shared[0, k] = 0
     for chunk in range(n_chunks):
         first = chunk * W
-        _matrices(tables, batched, 0, 1, shared, parts)
+        _matrices(tables, batched, 0, 1, shared, True, parts)
         _copy(states, chunk * size * W, parts.U, 0, size)
         _clear(parts.V, size)
         for f in range(len(order)):
@@ -1005,18 +994,19 @@ def forth(tables, n_wires, n_runs, n_scratch, order, batched, shared, g_C, state
 
 
 @kernel
-def contract(next_chunk, tables, n_wires, n_scratch, some_letters, batched, shared, C, out, work):
+def contract(next_chunk, packed, n_wires, n_scratch, some_letters, batched, shared, C, out, work):
     """Outputs (B, M): the products of the data, which hold `some_letters`, times coefficients (F, M)."""
+    tables = unpacked(packed)
     W, n_samples, n_products, n_outputs = n_lanes(work), len(batched), C.shape[0], C.shape[1]
     parts = _parts(work, n_products, len(tables.steps), 0, n_wires, n_scratch)
     n_chunks = (n_samples + W - 1) // W
     zero = splat(work.dtype.type(0))
     before = flush_denormals()
-    chunk = fetch_add(next_chunk)
+    chunk, fresh = fetch_add(next_chunk), True
     while chunk < n_chunks:
         row = chunk * W
         rows = min(W, n_samples - row)
-        _starts(tables, batched, row, rows, shared, parts)
+        _starts(tables, batched, row, rows, shared, fresh, parts)
         _product(parts.V, some_letters, parts.R)
         for m in range(0, n_outputs - 3, 4):
             a = b = c = d = zero
@@ -1036,14 +1026,14 @@ def contract(next_chunk, tables, n_wires, n_scratch, some_letters, batched, shar
         for m in range(n_outputs):
             for w in range(rows):
                 out[row + w, m] = parts.P[m * W + w]
-        chunk = fetch_add(next_chunk)
+        chunk, fresh = fetch_add(next_chunk), False
     restore_denormals(before)
 
 
 @kernel
 def contract_back(
     next_task,
-    tables,
+    packed,
     n_wires,
     n_scratch,
     n_each,
@@ -1059,13 +1049,14 @@ def contract_back(
 ):
     """Gradients of the coefficients, (tasks, F, M), and of the angles in front, (B, Kb) and (chunks, Ks); a task has
     `n_each` chunks, so that sums are the same whatever the threads."""
+    tables = unpacked(packed)
     W, n_samples, n_products, n_outputs = n_lanes(work), len(batched), C.shape[0], C.shape[1]
     parts = _parts(work, n_products, len(tables.steps), 0, n_wires, n_scratch)
     totals = work[len(work) - n_products * n_outputs * W :]
     n_chunks = (n_samples + W - 1) // W
     zero = splat(work.dtype.type(0))
     before = flush_denormals()
-    task = fetch_add(next_task)
+    task, fresh = fetch_add(next_task), True
     while task < len(g_C):
         _clear(totals, n_products * n_outputs)
         for chunk in range(task * n_each, min(task * n_each + n_each, n_chunks)):
@@ -1076,7 +1067,7 @@ def contract_back(
                     g_batched[w, k] = 0
             for k in range(g_shared.shape[1]):
                 g_shared[chunk, k] = 0
-            _starts(tables, batched, row, rows, shared, parts)
+            _starts(tables, batched, row, rows, shared, fresh, parts)
             _product(parts.V, some_letters, parts.R)
             for m in range(n_outputs):
                 for w in range(W):
@@ -1091,6 +1082,7 @@ def contract_back(
                 store(parts.U, f * W, u)
             _unproduct(parts.V, parts.U, n_products, some_letters, parts.R)
             _start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk)
+            fresh = False
         for f in range(n_products):
             for m in range(n_outputs):
                 g_C[task, f, m] = hsum(load(totals, (f * n_outputs + m) * W))
