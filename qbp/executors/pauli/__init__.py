@@ -29,10 +29,10 @@ WAYS = ("auto", "samples", "words")
 SAVE_LIMIT = 2**30
 """Bytes of states that are kept for the way back; beyond, they are computed again."""
 
-THREADS_FROM = 400_000
+THREADS_FROM = 100_000
 """Registers that a call moves from which on several threads are worth it (0.2 ms)."""
 
-CHUNKS_OF_TASK = 8
+CHUNKS_OF_TASK = 16
 """Registers of samples whose gradients of the coefficients are added up by one thread."""
 
 _MAX_PLANS = 128
@@ -174,7 +174,7 @@ def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -
     what = f"{program.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
     check_memory(what, (3 + held) * each, most=most)
     n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
-    moved = n_chunks * (len(plan.order) * plan.n_outputs if by_words else size * (4 + plan.n_passes))
+    moved = n_chunks * (2 * len(plan.order) * plan.n_outputs if by_words else size * (4 + plan.n_passes))
     return _Size(program, plan, by_words, n_chunks, n_states, n_kept, keeps, n_threads if moved >= THREADS_FROM else 1)
 
 

@@ -350,14 +350,15 @@ def _splats(numbers, of, sign):
 def _pair_of(S, size, ints, at, numbers, of, factors, sign, of_v):
     """From the words of `from`: V forward, or U where it is taken forward again (sign -1, 1 / factors)."""
     W = n_lanes(S)
-    high, low = ints[at], ints[at + 1]
+    ints, shifts = ints[at : at + 18], numbers[of + 16 : of + 24]  # that no index is negative, the compiler then knows
+    numbers = numbers[of + factors : of + factors + 16]
+    high, low = ints[0], ints[1]
     m, n = W << high, W << low
-    t, s = _splats(numbers, of + 16, sign), _splats(numbers, of + 20, sign)
-    f = of + factors
+    t, s = _splats(shifts, 0, sign), _splats(shifts, 4, sign)
     for g in range(size >> 4):
         i = _base(_base(g, low), high) * W
-        p, q = _four(S, i, ints, at + 2, numbers, f), _four(S, i, ints, at + 6, numbers, f + 4)
-        r, o = _four(S, i, ints, at + 10, numbers, f + 8), _four(S, i, ints, at + 14, numbers, f + 12)
+        p, q = _four(S, i, ints, 2, numbers, 0), _four(S, i, ints, 6, numbers, 4)
+        r, o = _four(S, i, ints, 10, numbers, 8), _four(S, i, ints, 14, numbers, 12)
         if of_v:  # aZ += t aI, then Zb += s Ib
             p, q = (p[0], p[1], p[2], p[3] + t[0] * p[0]), (q[0], q[1], q[2], q[3] + t[1] * q[0])
             r, o = (r[0], r[1], r[2], r[3] + t[2] * r[0]), (o[0], o[1], o[2], o[3] + t[3] * o[0])
@@ -376,10 +377,11 @@ def _pair_of(S, size, ints, at, numbers, of, factors, sign, of_v):
 def _pair_to(S, size, ints, at, numbers, of, factors, sign, of_v):
     """Back to the words of `from`: U transposed, or V undone (sign -1, 1 / factors)."""
     W = n_lanes(S)
-    high, low = ints[at], ints[at + 1]
+    ints, shifts = ints[at : at + 18], numbers[of + 16 : of + 24]  # that no index is negative, the compiler then knows
+    numbers = numbers[of + factors : of + factors + 16]
+    high, low = ints[0], ints[1]
     m, n = W << high, W << low
-    t, s = _splats(numbers, of + 16, sign), _splats(numbers, of + 20, sign)
-    f = of + factors
+    t, s = _splats(shifts, 0, sign), _splats(shifts, 4, sign)
     for g in range(size >> 4):
         i = _base(_base(g, low), high) * W
         p, q, r, o = (
@@ -396,20 +398,20 @@ def _pair_to(S, size, ints, at, numbers, of, factors, sign, of_v):
             p = _plus(p, s, o)
             p, q = (p[0] + t[0] * p[3], p[1], p[2], p[3]), (q[0] + t[1] * q[3], q[1], q[2], q[3])
             r, o = (r[0] + t[2] * r[3], r[1], r[2], r[3]), (o[0] + t[3] * o[3], o[1], o[2], o[3])
-        _put_four(S, i, ints, at + 2, numbers, f, p)
-        _put_four(S, i, ints, at + 6, numbers, f + 4, q)
-        _put_four(S, i, ints, at + 10, numbers, f + 8, r)
-        _put_four(S, i, ints, at + 14, numbers, f + 12, o)
+        _put_four(S, i, ints, 2, numbers, 0, p)
+        _put_four(S, i, ints, 6, numbers, 4, q)
+        _put_four(S, i, ints, 10, numbers, 8, r)
+        _put_four(S, i, ints, 14, numbers, 12, o)
 
 
 # ---- rotations about words, and any other map ------------------------------------------------------------------------
 
 
 @inline
-def _group(g, ints, at, n_wires):
+def _group(g, bits):
     """The word with the digits of g, and I at some wires, whose digits begin at bits in ascending order."""
-    for k in range(n_wires):
-        g = _base(g, ints[at + k])
+    for k in range(len(bits)):
+        g = _base(g, bits[k])
     return g
 
 
@@ -418,11 +420,11 @@ def _word(S, size, ints, at, n_wires, n_pairs, CS, step, sign):
     """Turn the pairs (Q, Q') of words that a rotation mixes, ``Q -> cos Q + sin Q'``; back with sign -1."""
     W = n_lanes(S)
     c, s = load(CS, 2 * W * step), splat(S.dtype.type(sign)) * load(CS, 2 * W * step + W)
-    pairs = at + n_wires
+    bits, pairs = ints[at : at + n_wires], ints[at + n_wires : at + n_wires + 2 * n_pairs]
     for g in range(size >> 2 * n_wires):
-        base = _group(g, ints, at, n_wires)
-        for k in range(pairs, pairs + 2 * n_pairs, 2):
-            i, j = (base + ints[k]) * W, (base + ints[k + 1]) * W
+        base = _group(g, bits)
+        for k in range(0, 2 * n_pairs, 2):
+            i, j = (base + pairs[k]) * W, (base + pairs[k + 1]) * W
             x, y = load(S, i), load(S, j)
             store(S, i, c * x - s * y)
             store(S, j, c * y + s * x)
@@ -433,11 +435,11 @@ def _word_gradient(V, U, size, ints, at, n_wires, n_pairs):
     """The gradient of its angle, both before it or both after it."""
     W = n_lanes(V)
     total = splat(V.dtype.type(0))
-    pairs = at + n_wires
+    bits, pairs = ints[at : at + n_wires], ints[at + n_wires : at + n_wires + 2 * n_pairs]
     for g in range(size >> 2 * n_wires):
-        base = _group(g, ints, at, n_wires)
-        for k in range(pairs, pairs + 2 * n_pairs, 2):
-            i, j = (base + ints[k]) * W, (base + ints[k + 1]) * W
+        base = _group(g, bits)
+        for k in range(0, 2 * n_pairs, 2):
+            i, j = (base + pairs[k]) * W, (base + pairs[k + 1]) * W
             total = total + load(U, j) * load(V, i) - load(U, i) * load(V, j)
     return total
 
@@ -450,20 +452,21 @@ def _word_gradient(V, U, size, ints, at, n_wires, n_pairs):
 def _map(S, size, ints, at, n_wires, numbers, of, inverse, transposed, P):
     """S <- M S, with the inverse or the transposed matrix if it is to be."""
     W, n_words = n_lanes(S), 1 << 2 * n_wires
-    n_entries, offsets = ints[at + (1 if inverse else 0)], at + 2 + n_wires
-    first = ints[at] if inverse else 0
+    n_entries, n_before = ints[at + (1 if inverse else 0)], ints[at] if inverse else 0
+    bits, offsets = ints[at + 2 : at + 2 + n_wires], ints[at + 2 + n_wires : at + 2 + n_wires + n_words]
+    first = at + 2 + n_wires + n_words + 2 * n_before
+    entries, values = ints[first : first + 2 * n_entries], numbers[of + n_before : of + n_before + n_entries]
     row, column = (1, 0) if transposed else (0, 1)
     zero = splat(S.dtype.type(0))
     for g in range(size >> 2 * n_wires):
-        base = _group(g, ints, at + 2, n_wires)
+        base = _group(g, bits)
         for k in range(n_words):
             store(P, k * W, zero)
-        for e in range(first, first + n_entries):
-            entry = offsets + n_words + 2 * e
-            i, j = ints[entry + row] * W, ints[offsets + ints[entry + column]]
-            store(P, i, load(P, i) + splat(numbers[of + e]) * load(S, (base + j) * W))
+        for e in range(n_entries):
+            i, j = entries[2 * e + row] * W, offsets[entries[2 * e + column]]
+            store(P, i, load(P, i) + splat(values[e]) * load(S, (base + j) * W))
         for k in range(n_words):
-            store(S, (base + ints[offsets + k]) * W, load(P, k * W))
+            store(S, (base + offsets[k]) * W, load(P, k * W))
 
 
 # ---- whole circuits --------------------------------------------------------------------------------------------------
@@ -493,51 +496,37 @@ def _matrices(tables, batched, row, rows, shared, fresh, parts):
 
 
 @jit
-def _apply(size, tables, parts, kept, keep_at):
-    """V through all passes; copies are kept from kept[keep_at] on."""
-    passes, ints, numbers = tables.passes, tables.ints, tables.numbers
-    V, CS, M, P = parts.V, parts.CS, parts.M, parts.P
+def _apply(size, tables, parts, kept, to):
+    """V through all passes; copies are kept from kept[to] on, unless that is negative."""
+    passes, ints, numbers, V, P = tables.passes, tables.ints, tables.numbers, parts.V, parts.P
     W = n_lanes(V)
     for p in range(len(passes)):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
-        if passes[p, KEEP] >= 0 and keep_at >= 0:
-            _copy(V, 0, kept, keep_at + passes[p, KEEP] * size * W, size)
+        if passes[p, KEEP] >= 0 and to >= 0:
+            _copy(V, 0, kept, to + passes[p, KEEP] * size * W, size)
         if kind == ONE:
-            _one(V, size, ints[at], M, 12 * W * (passes[p, END] - 1))
+            _one(V, size, ints[at], parts.M, 12 * W * (passes[p, END] - 1))
         elif kind == PAIR:
             _pair_of(V, size, ints, at, numbers, of, FACTORS, 1, True)
         elif kind == WORD:
-            _word(V, size, ints, at, n_wires, passes[p, N], CS, passes[p, STEP], 1)
+            _word(V, size, ints, at, n_wires, passes[p, N], parts.CS, passes[p, STEP], 1)
         else:
             _map(V, size, ints, at, n_wires, numbers, of, False, False, P)
 
 
 @jit
-def _undo(size, tables, parts, kept, keep_at):
+def _undo(size, tables, parts, kept, of_kept):
     """U back through all passes, V too, and the gradients of all runs, E[run, 12, W]."""
-    passes, ints, numbers = tables.passes, tables.ints, tables.numbers
-    V, U, CS, M, J, E, P = parts.V, parts.U, parts.CS, parts.M, parts.J, parts.E, parts.P
-    W = n_lanes(V)
+    passes, ints, numbers, V, U = tables.passes, tables.ints, tables.numbers, parts.V, parts.U
+    CS, M, J, E, P, W = parts.CS, parts.M, parts.J, parts.E, parts.P, n_lanes(V)
     for p in range(len(passes) - 1, -1, -1):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
-        is_kept = passes[p, KEEP] >= 0
+        run, is_kept = passes[p, RUN], passes[p, KEEP] >= 0
         if is_kept:
-            _copy(kept, keep_at + passes[p, KEEP] * size * W, V, 0, size)
+            _copy(kept, of_kept + passes[p, KEEP] * size * W, V, 0, size)
         if kind == ONE:
-            run = passes[p, RUN]
-            _one_back(
-                V,
-                U,
-                size,
-                ints[at],
-                M,
-                12 * W * (passes[p, END] - 1),
-                J,
-                9 * W * run,
-                is_kept,
-                E,
-                12 * W * run,
-            )
+            matrix = 12 * W * (passes[p, END] - 1)
+            _one_back(V, U, size, ints[at], M, matrix, J, 9 * W * run, is_kept, E, 12 * W * run)
         elif kind == PAIR:
             if not is_kept:
                 _pair_to(V, size, ints, at, numbers, of, UNDONE, -1, True)
@@ -547,11 +536,7 @@ def _undo(size, tables, parts, kept, keep_at):
             if not is_kept:
                 _word(V, size, ints, at, n_wires, n, CS, step, -1)
             _word(U, size, ints, at, n_wires, n, CS, step, -1)
-            store(
-                E,
-                12 * W * passes[p, RUN],
-                _word_gradient(V, U, size, ints, at, n_wires, n),
-            )
+            store(E, 12 * W * run, _word_gradient(V, U, size, ints, at, n_wires, n))
         else:
             if not is_kept:
                 _map(V, size, ints, at, n_wires, numbers, of, True, False, P)
@@ -559,41 +544,37 @@ def _undo(size, tables, parts, kept, keep_at):
 
 
 @jit
-def _transposed(size, tables, parts, kept):
-    """U back through all passes; copies are kept."""
-    passes, ints, numbers = tables.passes, tables.ints, tables.numbers
-    U, CS, M, P = parts.U, parts.CS, parts.M, parts.P
+def _transpose(size, tables, parts, kept, to):
+    """U back through all passes; copies are kept from kept[to] on."""
+    passes, ints, numbers, U, P = tables.passes, tables.ints, tables.numbers, parts.U, parts.P
     W = n_lanes(U)
     for p in range(len(passes) - 1, -1, -1):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
         if passes[p, KEEP_BACK] >= 0:
-            _copy(U, 0, kept, passes[p, KEEP_BACK] * size * W, size)
+            _copy(U, 0, kept, to + passes[p, KEEP_BACK] * size * W, size)
         if kind == ONE:
-            _one_transposed(U, size, ints[at], M, 12 * W * (passes[p, END] - 1))
+            _one_transposed(U, size, ints[at], parts.M, 12 * W * (passes[p, END] - 1))
         elif kind == PAIR:
             _pair_to(U, size, ints, at, numbers, of, FACTORS, 1, False)
         elif kind == WORD:
-            _word(U, size, ints, at, n_wires, passes[p, N], CS, passes[p, STEP], -1)
+            _word(U, size, ints, at, n_wires, passes[p, N], parts.CS, passes[p, STEP], -1)
         else:
             _map(U, size, ints, at, n_wires, numbers, of, False, True, P)
 
 
 @jit
-def _forth(size, tables, parts, kept):
+def _forth(size, tables, parts, kept, of_kept):
     """V through all passes, U forward again, and the gradients of all runs, E[run, 12, W]."""
-    passes, ints, numbers = tables.passes, tables.ints, tables.numbers
-    V, U, CS, M, J, E, P = parts.V, parts.U, parts.CS, parts.M, parts.J, parts.E, parts.P
-    W = n_lanes(V)
+    passes, ints, numbers, V, U = tables.passes, tables.ints, tables.numbers, parts.V, parts.U
+    CS, M, J, E, P, W = parts.CS, parts.M, parts.J, parts.E, parts.P, n_lanes(V)
     for p in range(len(passes)):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
-        is_kept = passes[p, KEEP_BACK] >= 0
+        run, is_kept = passes[p, RUN], passes[p, KEEP_BACK] >= 0
         if is_kept:
-            _copy(kept, passes[p, KEEP_BACK] * size * W, U, 0, size)
+            _copy(kept, of_kept + passes[p, KEEP_BACK] * size * W, U, 0, size)
         if kind == ONE:
-            run = passes[p, RUN]
             matrix = 12 * W * (passes[p, END] - 1)
-            to = 12 * W * run
-            _one_forth(U, V, size, ints[at], M, matrix, J, 9 * W * run, is_kept, E, to)
+            _one_forth(U, V, size, ints[at], M, matrix, J, 9 * W * run, is_kept, E, 12 * W * run)
         elif kind == PAIR:
             if not is_kept:
                 _pair_of(U, size, ints, at, numbers, of, UNDONE, -1, False)
@@ -603,11 +584,7 @@ def _forth(size, tables, parts, kept):
             if not is_kept:
                 _word(U, size, ints, at, n_wires, n, CS, step, 1)
             _word(V, size, ints, at, n_wires, n, CS, step, 1)
-            store(
-                E,
-                12 * W * passes[p, RUN],
-                _word_gradient(V, U, size, ints, at, n_wires, n),
-            )
+            store(E, 12 * W * run, _word_gradient(V, U, size, ints, at, n_wires, n))
         else:
             if not is_kept:
                 _map(U, size, ints, at, n_wires, numbers, of, True, True, P)
@@ -651,46 +628,73 @@ def _pass_gradients(tables, parts, row, rows, g_batched, g_shared, chunk):
 
 @jit
 def _starts(tables, batched, row, rows, shared, fresh, parts):
-    """<X>, <Y> and <Z> of each wire before the first pass, R[wire, 3, W]."""
-    starts, M, W = tables.starts, parts.M, n_lanes(parts.R)
+    """<X>, <Y> and <Z> of each wire before the first pass, R[wire, 3, W], and after each step, M[step, ...]."""
+    starts, steps, fixed, CS, M = tables.starts, tables.steps, tables.fixed, parts.CS, parts.M
+    W = n_lanes(M)
     if len(starts):
-        _turns(tables, 0, starts[len(starts) - 1, 1], batched, row, rows, shared, fresh, parts.CS)
+        _turns(tables, 0, starts[len(starts) - 1, 1], batched, row, rows, shared, fresh, CS)
     for wire in range(len(starts)):
-        _run_matrix(tables.steps, tables.fixed, starts[wire, 0], starts[wire, 1], parts.CS, M)
-        at = 12 * W * (starts[wire, 1] - 1)
-        for a in range(3):  # |0> has <I> = <Z> = 1
-            store(parts.R, (3 * wire + a) * W, load(M, at + 4 * a * W) + load(M, at + (4 * a + 3) * W))
+        x, y, z = splat(M.dtype.type(0)), splat(M.dtype.type(0)), splat(M.dtype.type(1))  # of |0>
+        for s in range(starts[wire, 0], starts[wire, 1]):
+            if steps[s, AXIS] == IS_FIXED:
+                n = steps[s, FIXED]
+                x, y, z = _mapped(fixed, n, 0, x, y, z), _mapped(fixed, n, 4, x, y, z), _mapped(fixed, n, 8, x, y, z)
+            else:
+                cos, sin = load(CS, 2 * W * s), load(CS, 2 * W * s + W)
+                if steps[s, AXIS] == 0:
+                    y, z = cos * y - sin * z, cos * z + sin * y
+                elif steps[s, AXIS] == 1:
+                    z, x = cos * z - sin * x, cos * x + sin * z
+                else:
+                    x, y = cos * x - sin * y, cos * y + sin * x
+            _store_three(M, 12 * W * s, x, y, z)
+        _store_three(parts.R, 3 * W * wire, x, y, z)
+
+
+@inline
+def _mapped(fixed, n, of, x, y, z):
+    """One row of a fixed map."""
+    shift = splat(fixed[n, of])
+    return shift + splat(fixed[n, of + 1]) * x + splat(fixed[n, of + 2]) * y + splat(fixed[n, of + 3]) * z
+
+
+@inline
+def _store_three(S, at, x, y, z):
+    W = n_lanes(S)
+    store(S, at, x)
+    store(S, at + W, y)
+    store(S, at + 2 * W, z)
 
 
 @jit
 def _start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk):
     """From ``dL/dR``, in R, to the gradients of the angles of the start."""
-    W = n_lanes(parts.R)
-    zero = splat(parts.R.dtype.type(0))
-    for wire in range(len(tables.starts)):
-        for a in range(3):
-            g = load(parts.R, (3 * wire + a) * W)
-            store(parts.E, 4 * a * W, g)
-            store(parts.E, (4 * a + 1) * W, zero)
-            store(parts.E, (4 * a + 2) * W, zero)
-            store(parts.E, (4 * a + 3) * W, g)
-        first, last = tables.starts[wire, 0], tables.starts[wire, 1]
-        _run_gradients(
-            tables.steps,
-            tables.scales,
-            tables.fixed,
-            first,
-            last,
-            parts.CS,
-            parts.M,
-            parts.E,
-            0,
-            row,
-            rows,
-            g_batched,
-            g_shared,
-            chunk,
-        )
+    starts, steps, fixed, CS, M = tables.starts, tables.steps, tables.fixed, parts.CS, parts.M
+    W, n_batched = n_lanes(M), g_batched.shape[1]
+    for wire in range(len(starts)):
+        at = 3 * W * wire
+        x, y, z = load(parts.R, at), load(parts.R, at + W), load(parts.R, at + 2 * W)
+        for s in range(starts[wire, 1] - 1, starts[wire, 0] - 1, -1):
+            if steps[s, AXIS] == IS_FIXED:
+                n = steps[s, FIXED]
+                p, q, r = x, y, z
+                x = splat(fixed[n, 1]) * p + splat(fixed[n, 5]) * q + splat(fixed[n, 9]) * r
+                y = splat(fixed[n, 2]) * p + splat(fixed[n, 6]) * q + splat(fixed[n, 10]) * r
+                z = splat(fixed[n, 3]) * p + splat(fixed[n, 7]) * q + splat(fixed[n, 11]) * r
+                continue
+            cos, sin, of = load(CS, 2 * W * s), load(CS, 2 * W * s + W), 12 * W * s
+            p, q, r = load(M, of), load(M, of + W), load(M, of + 2 * W)
+            if steps[s, AXIS] == 0:
+                total = z * q - y * r
+                y, z = cos * y + sin * z, cos * z - sin * y
+            elif steps[s, AXIS] == 1:
+                total = x * r - z * p
+                z, x = cos * z + sin * x, cos * x - sin * z
+            else:
+                total = y * p - x * q
+                x, y = cos * x + sin * y, cos * y - sin * x
+            k, scale = steps[s, ANGLE], tables.scales[s, 0]
+            _add_gradient(k, scale, total, row, rows, n_batched, g_batched, g_shared, chunk, CS, s)
 
 
 @jit
@@ -960,7 +964,7 @@ def coefficients(packed, n_wires, n_runs, n_scratch, order, batched, shared, C, 
         for k in range(len(tables.terms)):
             if first <= tables.terms[k, 0] < first + W:
                 parts.U[tables.terms[k, 1] * W + tables.terms[k, 0] - first] += tables.weights[k]
-        _transposed(size, tables, parts, kept[chunk * each :])
+        _transpose(size, tables, parts, kept, chunk * each)
         if len(states):
             _copy(parts.U, 0, states, chunk * size * W, size)
         for f in range(len(order)):
@@ -988,7 +992,7 @@ def forth(packed, n_wires, n_runs, n_scratch, order, batched, shared, g_C, state
         for f in range(len(order)):
             for m in range(first, min(first + W, n_outputs)):
                 parts.V[order[f] * W + m - first] = g_C[f, m]
-        _forth(size, tables, parts, kept[chunk * each :])
+        _forth(size, tables, parts, kept, chunk * each)
         _pass_gradients(tables, parts, 0, 0, g_batched, g_shared, 0)
     restore_denormals(before)
 
@@ -1054,7 +1058,6 @@ def contract_back(
     parts = _parts(work, n_products, len(tables.steps), 0, n_wires, n_scratch)
     totals = work[len(work) - n_products * n_outputs * W :]
     n_chunks = (n_samples + W - 1) // W
-    zero = splat(work.dtype.type(0))
     before = flush_denormals()
     task, fresh = fetch_add(next_task), True
     while task < len(g_C):
@@ -1072,19 +1075,27 @@ def contract_back(
             for m in range(n_outputs):
                 for w in range(W):
                     parts.P[m * W + w] = grad[row + w, m] if w < rows else 0
-            for f in range(n_products):
-                v, u = load(parts.V, f * W), zero
-                for m in range(n_outputs):
-                    g = load(parts.P, m * W)
-                    u = u + splat(C[f, m]) * g
-                    at = (f * n_outputs + m) * W
+            _clear(parts.U, n_products)
+            for m in range(0, n_outputs - 1, 2):
+                g, h = load(parts.P, m * W), load(parts.P, (m + 1) * W)
+                for f in range(n_products):
+                    v, at = load(parts.V, f * W), (m * n_products + 2 * f) * W
+                    store(parts.U, f * W, load(parts.U, f * W) + splat(C[f, m]) * g + splat(C[f, m + 1]) * h)
                     store(totals, at, load(totals, at) + v * g)
-                store(parts.U, f * W, u)
+                    store(totals, at + W, load(totals, at + W) + v * h)
+            if n_outputs & 1:
+                m = n_outputs - 1
+                g = load(parts.P, m * W)
+                for f in range(n_products):
+                    at = (m * n_products + f) * W
+                    store(parts.U, f * W, load(parts.U, f * W) + splat(C[f, m]) * g)
+                    store(totals, at, load(totals, at) + load(parts.V, f * W) * g)
             _unproduct(parts.V, parts.U, n_products, some_letters, parts.R)
             _start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk)
             fresh = False
-        for f in range(n_products):
-            for m in range(n_outputs):
-                g_C[task, f, m] = hsum(load(totals, (f * n_outputs + m) * W))
+        for m in range(n_outputs):
+            first, step = (m & ~1) * n_products + (m & 1), 1 if m == n_outputs - 1 and not m & 1 else 2
+            for f in range(n_products):
+                g_C[task, f, m] = hsum(load(totals, (first + step * f) * W))
         task = fetch_add(next_task)
     restore_denormals(before)
