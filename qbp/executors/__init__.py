@@ -34,6 +34,7 @@ __all__ = [
     "check_trusted",
     "execute",
     "has_adjoint",
+    "name_of",
 ]
 
 
@@ -53,6 +54,7 @@ class Capabilities:
         any_shape: whether the Ks shared angles may have any shape, and so has their gradient.
         with_shots: whether ``executor.with_shots(n)`` is the same executor with n shots.
         channels: whether it runs programs with noise: channels and readout errors.
+        engines: whether it has several ways to run a program, and ``executor.engine(program)`` is the one it takes.
     """
 
     exact: bool = True
@@ -65,6 +67,7 @@ class Capabilities:
     any_shape: bool = False
     with_shots: bool = False
     channels: bool = False
+    engines: bool = False
 
 
 class Results(NamedTuple):
@@ -171,6 +174,11 @@ def check_noise(executor: Any, program: Program) -> None:
         )
 
 
+def name_of(executor: Any, program: Program) -> str:
+    """The name of what runs a program."""
+    return str(executor.engine(program).name if capabilities_of(executor).engines else executor.name)
+
+
 def execute(executor: Any, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
     """Run a program; outputs that come alone are results without errors.
 
@@ -194,12 +202,12 @@ def backend(
 
     Args:
         spec: "auto", which is "native", since that was faster than lightning.qubit at every size measured
-            (`benchmarks/choices.py`); "pauli", which runs noise exactly, for "native" too; "dense"; "qiskit" (exact),
-            "aer", "fake:NAME" (with the noise of that device), "ibm:NAME" (a quantum computer); the name of any
-            PennyLane device ("lightning.qubit", "default.mixed", ...); the path of a class or function of your own
-            ("package.module:Thing", called as ``Thing(shots=shots, generator=generator)``); a PennyLane device, or
-            Qiskit's simulator, backend, estimator or sampler, as an object with its own noise, method, shots and seed;
-            or an executor, which is returned as it is.
+            (`benchmarks/choices.py`), and its ways "pauli", for noise, and "windows", for wide and shallow circuits,
+            which it takes by itself; "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of that device),
+            "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
+            the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
+            generator=generator)``); a PennyLane device, or Qiskit's simulator, backend, estimator or sampler, as an
+            object with its own noise, method, shots and seed; or an executor, which is returned as it is.
         shots: how many times each circuit is sampled, for each group of observables that are measured together; None
             for exact expectation values.
         generator: source of the samples; None for torch's global one.
@@ -232,7 +240,7 @@ def backend(
             f"Argument `backend` must be 'qiskit', 'aer', 'fake:NAME' or 'ibm:NAME' where options of theirs are "
             f"given, but is {spec!r}"
         )
-    if spec in ("auto", "native", "dense", "pauli"):
+    if spec in ("auto", "native", "dense", "pauli", "windows"):
         simulator = _simulator(spec)
         if shots is None:
             return simulator
@@ -252,7 +260,7 @@ def backend(
 
 
 # Names that import nothing but what qbp, PennyLane and Qiskit bring along, and connect to nothing.
-PLAIN = ("auto", "native", "dense", "pauli", "qiskit", "aer")
+PLAIN = ("auto", "native", "dense", "pauli", "windows", "qiskit", "aer")
 PENNYLANE = ("default.qubit", "default.mixed", "default.clifford", "default.tensor", "null.qubit", "reference.qubit")
 
 
@@ -298,6 +306,10 @@ def _simulator(name: str) -> Executor:
         from qbp.executors.pauli import Pauli
 
         return Pauli()
+    if name == "windows":
+        from qbp.executors.windows import Windows
+
+        return Windows(_simulator("native"))
     from qbp.executors.native import Native
 
     return Native()

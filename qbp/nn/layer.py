@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
 from qbp.errors import ArgumentError, check_choice
-from qbp.executors import Executor, capabilities_of, check_noise
+from qbp.executors import Executor, capabilities_of, check_noise, name_of
 from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
 from qbp.nn.placement import Asked, PlacedModule
@@ -132,8 +132,10 @@ class QuantumLayer(PlacedModule):
 
     @property
     def backend(self) -> str:
-        """Name of what runs the circuit."""
-        return self._executor.name if self._executor is not None else self._own.name  # type: ignore[union-attr]
+        """Name of what runs the circuit: of the native engine's ways "pauli", with noise, and "windows"."""
+        if self._executor is None:
+            return self._own.name  # type: ignore[union-attr]
+        return name_of(self._executor, next(reversed(self._circuits.values())).program)
 
     @property
     def executor(self) -> Executor | None:

@@ -11,6 +11,7 @@ import qbp
 from qbp.circuit.angles import Angles
 from qbp.circuit.gates import GATES
 from qbp.circuit.program import Expval, Measurement, Op, Probs, Program, Rotation, gate_ops
+from qbp.errors import ArgumentError
 from qbp.executors.native import Native
 from qbp.executors.windows import Windows, pay_off, windows_of
 from qbp.testing import check_executor
@@ -148,5 +149,5 @@ def test_the_rule():
 
 def test_what_no_way_can_do_says_so():
     layer = qbp.QuantumLayer("strongly_entangling", n_qubits=45, n_layers=4)
-    with pytest.raises(qbp.ArgumentError, match="45 qubits and a batch of 1"):
+    with pytest.raises(ArgumentError, match="45 qubits and a batch of 1"):
         layer(torch.zeros(1, layer.n_inputs))

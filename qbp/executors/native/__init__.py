@@ -21,6 +21,7 @@ from qbp.executors.native.kernels.jit import wait_for_compiler
 from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import empty
 from qbp.executors.native.plan import Plan, compile_program
+from qbp.executors.windows import NARROW, Windows, pay_off
 from qbp.limits import check_memory, physical_memory
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ CHUNK_LIMIT = 2**24
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Program, int, int], Plan] = OrderedDict()
 _SIZES: dict[tuple[Any, ...], _Size] = {}  # by id: hashing a program takes as long as running it
+_WIDE: dict[int, tuple[Program, bool]] = {}  # likewise
 _LOCK = threading.Lock()
 _DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
@@ -60,18 +62,35 @@ class Native:
     Either a vector register holds one amplitude of as many samples as it has lanes, or some amplitudes of one sample:
     see `lanes_are_amplitudes`. Memory: ``2 * 2^N * B`` numbers for the final states while training (at most
     `SAVE_LIMIT` bytes), and for each thread ``4 * 2^N`` for each of the samples that it has at work.
-    Circuits with noise go to `qbp.executors.pauli`, which is loaded for the first of them.
+    Circuits with noise go to `qbp.executors.pauli`, wide and shallow ones to `qbp.executors.windows`: see `engine`.
     """
 
     name = "native"
     shots = None
-    capabilities = Capabilities(adjoint=True, any_shape=True, channels=True)  # so autograd need not flatten weights
+    capabilities = Capabilities(
+        adjoint=True, any_shape=True, channels=True, engines=True
+    )  # so autograd need not flatten weights
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
-        if program.is_noisy:
-            return _noisy()(program, angles, amplitudes)
+        if program.is_noisy or program.n_qubits > NARROW:
+            engine = self.engine(program)
+            if engine is not self:
+                return engine(program, angles, amplitudes)
         return _forward(_Call(program, angles, amplitudes), keep=False)[0]
+
+    def engine(self, program: Program) -> Any:
+        """What runs a program: this engine, or the one for noise, or the one for circuits whose outputs see little."""
+        if program.is_noisy:
+            return _noisy()
+        if program.n_qubits <= NARROW:
+            return self
+        known = _WIDE.get(id(program))
+        if known is None or known[0] is not program:
+            if len(_WIDE) >= _MAX_PLANS:
+                _WIDE.clear()
+            known = _WIDE[id(program)] = program, pay_off(program)
+        return Windows(self) if known[1] else self
 
     def has_adjoint(self, program: Program) -> bool:
         """It has the adjoint rule for every program."""
@@ -79,8 +98,10 @@ class Native:
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        if program.is_noisy:
-            return _noisy().forward(program, angles, amplitudes)
+        if program.is_noisy or program.n_qubits > NARROW:
+            engine = self.engine(program)
+            if engine is not self:
+                return engine.forward(program, angles, amplitudes)
         call = _Call(program, angles, amplitudes)
         return _forward(call, keep=call.n_chunks * call.chunk_bytes <= SAVE_LIMIT)
 
@@ -94,8 +115,8 @@ class Native:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)`` by the adjoint method (arXiv 2009.02823); see `AdjointExecutor`."""
-        if program.is_noisy:
-            return _noisy().vjp(program, angles, amplitudes, saved, grad, needs)
+        if not isinstance(saved, Saved):
+            return self.engine(program).vjp(program, angles, amplitudes, saved, grad, needs)
         array, shape = _numpy(grad, saved.call.dtype), (len(saved.call.batched), program.n_outputs)
         if array.shape != shape:
             check_shape("grad", array.shape, shape)
