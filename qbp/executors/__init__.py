@@ -307,7 +307,7 @@ def _simulator(name: str) -> Executor:
 
         return Pauli()
     if name == "windows":
-        from qbp.executors.windows import Windows
+        from qbp.executors.native.windows import Windows
 
         return Windows(_simulator("native"))
     from qbp.executors.native import Native

@@ -13,7 +13,7 @@ from qbp.circuit.gates import GATES
 from qbp.circuit.program import Expval, Measurement, Op, Probs, Program, Rotation, gate_ops
 from qbp.errors import ArgumentError
 from qbp.executors.native import Native
-from qbp.executors.windows import Windows, pay_off, windows_of
+from qbp.executors.native.windows import Windows, pay_off, windows_of
 from qbp.testing import check_executor
 
 ONE = ("RX", "RY", "RZ", "Hadamard", "S", "T", "PhaseShift", "SX")
