@@ -62,7 +62,7 @@ class Native:
     Either a vector register holds one amplitude of as many samples as it has lanes, or some amplitudes of one sample:
     see `lanes_are_amplitudes`. Memory: ``2 * 2^N * B`` numbers for the final states while training (at most
     `SAVE_LIMIT` bytes), and for each thread ``4 * 2^N`` for each of the samples that it has at work.
-    Circuits with noise go to `qbp.executors.pauli`, wide and shallow ones to `qbp.executors.native.windows`: see `engine`.
+    Circuits with noise go to `qbp.executors.pauli`, wide and shallow ones to `windows`: see `engine`.
     """
 
     name = "native"
