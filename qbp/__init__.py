@@ -18,6 +18,7 @@ from qbp import _moved, data
 from qbp._version import __version__
 from qbp.analysis.diagnosis import diagnose
 from qbp.analysis.fisher import gradient_variance, jacobian, quantum_fisher
+from qbp.circuit.noise_model import GateError, NoiseModel
 from qbp.circuit.tracing import Circuit, trace
 from qbp.comparison.comparing import Comparison, compare, load_comparison
 from qbp.compression.distillation import distill
@@ -43,7 +44,9 @@ __all__ = [
     "Circuit",
     "Comparison",
     "Cost",
+    "GateError",
     "History",
+    "NoiseModel",
     "Options",
     "QbpError",
     "QuantumLayer",

@@ -27,7 +27,7 @@ from qbp.circuit.stored_values import (
 from qbp.circuit.tracing import Circuit
 from qbp.errors import ConfigError
 
-__all__ = ["from_data", "to_data"]
+__all__ = ["channel_of", "channel_to_data", "from_data", "to_data"]
 
 MOST_QUBITS = 4096
 WIDEST_CHANNEL = 4  # wires: a map of 256 words
@@ -106,6 +106,11 @@ def _op_to_data(op: Op) -> Any:
         return [op.pauli, list(op.wires), op.angle, op.scale, op.offset]
     if isinstance(op, Clifford):
         return [op.name, list(op.wires)]
+    return channel_to_data(op)
+
+
+def channel_to_data(op: Channel) -> dict[str, Any]:
+    """A channel as plain data."""
     if len(op.wires) > WIDEST_CHANNEL:
         raise ConfigError(f"A file can hold channels on at most {WIDEST_CHANNEL} wires, but {op.name} has {op.wires}")
     return {"channel": op.name, "wires": list(op.wires), "transfer": [list(entry) for entry in op.transfer]}
@@ -113,7 +118,7 @@ def _op_to_data(op: Op) -> Any:
 
 def _op(item: Any) -> Op:
     if isinstance(item, dict):
-        return _channel(as_dict(item, "a channel"))
+        return channel_of(as_dict(item, "a channel"))
     first, wires, *rest = as_list(item, "an op")
     name, on = as_text(first), tuple(as_whole(w, "a wire", 0, MOST_QUBITS) for w in as_list(wires, "wires"))
     if not rest:
@@ -123,7 +128,8 @@ def _op(item: Any) -> Op:
     return Rotation(name, on, angle, as_number(scale, "a scale"), as_number(offset, "an offset"))
 
 
-def _channel(item: dict[str, Any]) -> Channel:
+def channel_of(item: dict[str, Any]) -> Channel:
+    """The channel of `channel_to_data`, from data that anybody may have written."""
     wires = _wires(item["wires"])
     if not 1 <= len(wires) <= WIDEST_CHANNEL:
         raise ConfigError(f"A channel in a model file must have 1 to {WIDEST_CHANNEL} wires, but has {len(wires)}")

@@ -231,6 +231,11 @@ def backend(
         if shots not in (None, own):
             raise ArgumentError(f"Argument `shots` must be {own} as the executor's, or None, but is {shots}")
         return spec
+    if spec.startswith("fake:"):
+        from qbp.executors.noisy_device import NoisyDevice
+        from qbp.executors.qiskit_primitive.local import fake
+
+        return NoisyDevice(fake(spec[5:]), shots=shots, options=options, generator=generator)
     if spec.split(":")[0] in ("qiskit", "aer", "fake", "ibm"):
         from qbp.executors.qiskit_primitive import qiskit_backend
 

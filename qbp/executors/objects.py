@@ -49,12 +49,14 @@ def executor_of_object(
             list of shots.
     """
     if _is_of_qiskit(thing):
+        from qbp.executors.noisy_device import NoisyDevice
         from qbp.executors.qiskit_primitive import QiskitPrimitive
-        from qbp.executors.qiskit_primitive.users import primitive_of
+        from qbp.executors.qiskit_primitive.users import Fake, primitive_of
 
         primitive = primitive_of(thing)
         shots = primitive.default_shots if shots is None else shots
-        return QiskitPrimitive(primitive, shots=shots, options=options, generator=generator)
+        kind = NoisyDevice if isinstance(primitive, Fake) else QiskitPrimitive
+        return kind(primitive, shots=shots, options=options, generator=generator)
     from qbp.executors.pennylane_device import PennyLaneDevice
 
     if thing.shots.has_partitioned_shots:

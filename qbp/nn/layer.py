@@ -14,6 +14,13 @@ from qbp.errors import ArgumentError, check_choice
 from qbp.executors import Executor, capabilities_of, check_noise, name_of
 from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
+from qbp.nn.noise import (
+    circuit_with_noise,
+    executor_with_noise,
+    is_of_pennylane,
+    noise_of,
+    source_with_noise,
+)
 from qbp.nn.placement import Asked, PlacedModule
 from qbp.nn.qnode import FunctionSource, as_torchlayer, check_signature, is_function, qnode_behind
 from qbp.nn.weights import Draws, initial_weight
@@ -46,6 +53,8 @@ class QuantumLayer(PlacedModule):
         diff_method: "best" (adjoint where the backend has it, else parameter-shift), "adjoint", "parameter-shift",
             "spsa", "finite-diff", or "backprop" (dense backend); to train on a device with fewer circuits or shots a
             rule of `qbp.gradients.stateful`, or the name of one. What is used can be read back.
+        noise: of the device: "fake:manila" (the circuit is transpiled to it, and all of its noise applied), a
+            `qbp.NoiseModel`, or a noise model of Qiskit Aer or PennyLane; outputs and gradients are exact.
         shots: how often each circuit is sampled, for each group of observables that are measured together; None: exact.
         seed: seed of the initial weights and of whatever the layer samples; None for torch's global random state.
         observables: what to measure instead of the source's own; see `qbp.trace`. Default: Z on every wire.
@@ -80,6 +89,7 @@ class QuantumLayer(PlacedModule):
         n_layers: int | None = None,
         n_inputs: int | None = None,
         backend: str | Executor = "auto",
+        noise: Any = None,
         diff_method: str | Callable[..., Any] = "best",
         shots: int | None = None,
         seed: int | None = None,
@@ -99,6 +109,12 @@ class QuantumLayer(PlacedModule):
         options |= {"input_params": input_params, "weight_params": weight_params}
         self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
         self._errors = ErrorBars()
+        in_circuit = noise is not None and is_of_pennylane(noise)
+        self._noise = FunctionSource(noise if in_circuit else None, None, {})
+        if in_circuit:
+            source = source_with_noise(source, noise)
+        elif noise is not None:
+            backend, shots = executor_with_noise(noise, backend, shots, self._generator), None
         self._asked = Asked(backend, diff_method, shots)
         self._circuits, self._watches, self._variants = {}, {}, {}
         self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
@@ -106,6 +122,7 @@ class QuantumLayer(PlacedModule):
         self._n_inputs = n_inputs
         if self._source is None:
             circuit = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
+            circuit = circuit_with_noise(circuit, noise) if in_circuit else circuit
             self._circuits, self._n_inputs = {circuit.n_inputs: circuit}, circuit.n_inputs
             self._choose(circuit)
         else:
@@ -146,6 +163,11 @@ class QuantumLayer(PlacedModule):
     def shots(self) -> int | None:
         """How often each circuit is sampled; None where expectation values are exact."""
         return None if self._executor is None else capabilities_of(self._executor).shots
+
+    @property
+    def noise(self) -> Any:
+        """The noise of what runs the circuit, "fake:NAME" or a `NoiseModel`, or PennyLane's in the circuit; or None."""
+        return noise_of(self._executor) or self._noise.function
 
     @property
     def diff_method(self) -> str:

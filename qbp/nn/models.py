@@ -95,6 +95,7 @@ def hybrid(
     n_qubits: int = 4,
     n_layers: int = 2,
     backend: Any = "auto",
+    noise: Any = None,
     diff_method: Any = "best",
     shots: int | None = None,
     seed: int | None = None,
@@ -109,6 +110,7 @@ def hybrid(
         n_qubits: qubits of a family (a source that has its own qubits keeps them).
         n_layers: layers of a family.
         backend: as in `QuantumLayer`.
+        noise: as in `QuantumLayer`.
         diff_method: as in `QuantumLayer`.
         shots: as in `QuantumLayer`; None is exact.
         seed: of all initial weights and of the layer's own random numbers; torch's global random state is
@@ -134,6 +136,7 @@ def hybrid(
             n_qubits=n_qubits if family else None,
             n_layers=n_layers if family else None,
             backend=backend,
+            noise=noise,
             diff_method=diff_method,
             shots=shots,
             seed=seed,

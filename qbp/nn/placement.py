@@ -20,7 +20,7 @@ from qbp.executors import backend as make_backend
 from qbp.gradients.autograd import choose_diff_method
 from qbp.gradients.stateful import rule_of
 from qbp.nn.own_qnode import OwnQNode
-from qbp.nn.qnode import as_qnode, changes_circuit, executor_of, keeps_device, qnode_behind
+from qbp.nn.qnode import FunctionSource, as_qnode, changes_circuit, executor_of, keeps_device, qnode_behind
 from qbp.nn.torchlayer import TorchLayerNames
 
 __all__ = ["Asked", "PlacedModule"]
@@ -42,6 +42,7 @@ class PlacedModule(TorchLayerNames):
     """A layer whose circuit has a place to run."""
 
     _asked: Asked
+    _noise: FunctionSource
     _circuits: dict[int, Circuit]  # by the number of inputs
     _watches: dict[int, Watch]  # likewise
     _variants: dict[int, list[tuple[Watch, Circuit]]]  # those of other states of what the function reads, too
@@ -88,8 +89,6 @@ class PlacedModule(TorchLayerNames):
         except CircuitError:
             if not auto or qnode_behind(source) is None:
                 raise
-            return self._run_itself()
-        if auto and circuit.program.is_noisy and qnode_behind(source) is not None:
             return self._run_itself()
         if watch is not None:
             watch.settle()
@@ -212,6 +211,7 @@ class PlacedModule(TorchLayerNames):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._watches, self._variants = {}, {}
+        self.__dict__.setdefault("_noise", FunctionSource(None, None, {}))
         if "_asked" in state:
             self._asked = Asked(*state["_asked"])
         else:  # pickled by qbp 0.1.0

@@ -109,6 +109,7 @@ class Hybrid(Section):
     n_qubits: Count = 4
     n_layers: Count = 2
     backend: str = "auto"
+    noise: Annotated[str, Field(pattern=r"^fake:[A-Za-z0-9_]+$")] | None = None
     diff_method: Annotated[str, _among(DIFF_METHODS)] = "best"
     shots: Count | None = None
 

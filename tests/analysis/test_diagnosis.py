@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pennylane as qml
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 import qbp
 from qbp.analysis import expressibility, fisher
 from qbp.analysis.diagnosis import CHECKS, Finding, diagnose, stalled
+from qbp.circuit.channels import Channel
+from qbp.circuit.noise_rows import ROWS
 from qbp.cli import main
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, CircuitError
@@ -201,13 +204,24 @@ def test_a_qnode_that_runs_itself_is_judged_from_outside() -> None:
         qml.AngleEmbedding(inputs, wires=range(2))
         qml.BitFlip(0.1, wires=0)
         qml.StronglyEntanglingLayers(weights, wires=range(2))
-        return [qml.expval(qml.Z(wire)) for wire in range(2)]
+        return [qml.var(qml.Z(wire)) for wire in range(2)]
 
     layer = qbp.QuantumLayer(circuit, {"weights": (1, 2, 3)})
     codes = {f.code for f in diagnose(nn.Sequential(layer, nn.Linear(2, 2)), MOONS.subset(range(4)))}
     assert "BARREN_PLATEAU" not in codes and "FLAT_FISHER" in codes
     with pytest.raises(CircuitError, match="runs itself"):
         expressibility.random_states(layer, MOONS.x)
+
+
+def test_a_circuit_with_noise_is_judged_but_for_its_states() -> None:
+    layer = qbp.QuantumLayer("strongly_entangling", n_qubits=2, n_layers=1, seed=0)
+    noisy = list(layer.circuit.program.ops)
+    noisy.insert(4, Channel.of_matrix("BitFlip", (0,), ROWS["BitFlip"](0.1)))
+    circuit = replace(layer.circuit, program=replace(layer.circuit.program, ops=tuple(noisy)))
+    codes = {
+        f.code for f in diagnose(nn.Sequential(qbp.QuantumLayer(circuit), nn.Linear(2, 2)), MOONS.subset(range(4)))
+    }
+    assert "BARREN_PLATEAU" in codes and "LOW_EXPRESSIBILITY" not in codes
 
 
 def test_data_that_do_not_fit_are_refused() -> None:

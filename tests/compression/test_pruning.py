@@ -260,7 +260,7 @@ def test_what_cannot_be_pruned_is_refused():
         qml.RX(inputs[0], wires=0)
         qml.RY(weights[0], wires=0)
         qml.BitFlip(0.1, wires=0)
-        return qml.expval(qml.Z(0))
+        return qml.var(qml.Z(0))
 
     with pytest.raises(CircuitError, match="runs itself"):
         prune(qbp.QuantumLayer(noisy, {"weights": (1,)}, n_inputs=1), by="random")

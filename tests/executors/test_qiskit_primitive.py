@@ -17,7 +17,7 @@ import qbp
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Clifford, Expval, Probs, Program, Rotation
 from qbp.errors import ArgumentError, CircuitError, GradientError, MissingPackageError
-from qbp.executors import backend
+from qbp.executors import backend, noisy_device
 from qbp.executors.dense import Dense
 from qbp.executors.qiskit_primitive import Options, QiskitPrimitive, isa, local
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
@@ -159,7 +159,7 @@ def test_gradcheck_through_torch(name: str):
     """Noise does not spoil the shift rule: its channels do not depend on the angles."""
     executor = backend("fake:manila") if name == "noisy" else EXACT[name]()
     layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, backend=executor, seed=0).double()
-    assert layer.diff_method == "parameter-shift"
+    assert layer.diff_method == ("adjoint" if name == "noisy" else "parameter-shift")
     x = X[:2, :2].clone().requires_grad_()
     weights = layer.weights.detach().clone().requires_grad_()
     run = lambda x, w: torch.func.functional_call(layer, {"weights": w}, (x,))  # noqa: E731
@@ -410,6 +410,9 @@ def test_noise_is_that_of_the_backend():
 
 def test_more_noisy_qubits_than_a_density_matrix_holds(monkeypatch):
     want = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3))).values
+    monkeypatch.setattr(noisy_device, "MOST_QUBITS", 2)
+    on_aer = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3))).values
+    torch.testing.assert_close(on_aer, want, atol=1e-9, rtol=0)
     monkeypatch.setattr(local, "MAX_DENSITY_QUBITS", 2)
     with pytest.raises(ArgumentError, match="`shots` must be given for a circuit on 3 noisy qubits"):
         backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3)))

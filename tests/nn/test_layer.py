@@ -306,7 +306,7 @@ def test_a_qnode_keeps_its_device_shots_and_rule():
     torch.testing.assert_close(exact(x)[:, 1], torch.cos(x[:, 0]))
 
 
-def test_noise_in_the_circuit_runs_the_qnode_itself():
+def test_noise_in_the_circuit_is_native():
     @qml.qnode(qml.device("default.mixed", wires=1))
     def circuit(inputs, w):
         qml.RX(inputs[0] * w, wires=0)
@@ -314,7 +314,7 @@ def test_noise_in_the_circuit_runs_the_qnode_itself():
         return [qml.expval(qml.Z(0))]
 
     layer = QuantumLayer(circuit, {"w": 1})
-    assert layer.backend == "qnode on default.mixed"
+    assert layer.backend == "native"
     model = nn.Sequential(nn.Linear(2, 1), layer).double()
     x = torch.randn(3, 2, dtype=torch.float64)
     angle = (model[0](x) * layer.w).detach()

@@ -224,7 +224,7 @@ def test_a_noisy_qnode_runs_a_batch_at_once():
         calls.append(inputs.shape)
         qml.RX(inputs[..., 0] * w, wires=0)
         qml.PhaseDamping(0.1, wires=0)
-        return qml.expval(qml.X(0)), qml.probs(wires=0)
+        return qml.var(qml.X(0)), qml.probs(wires=0)
 
     layer = QuantumLayer(circuit, {"w": 1})
     layer(torch.randn(7, 3))
@@ -412,8 +412,8 @@ ENTANGLED = {"w": (2, 3, 3)}
         (entangled, ENTANGLED, "reference.qubit", {"diff_method": "parameter-shift"}, "native"),
         (entangled, ENTANGLED, "lightning.qubit", {"diff_method": "parameter-shift"}, "native"),
         (entangled, ENTANGLED, "default.mixed", {}, "native"),
-        (noisy, {"w": 2}, "default.mixed", {}, "qnode on default.mixed"),
-        (noisy, {"w": 2}, "default.mixed", {"diff_method": "parameter-shift"}, "qnode on default.mixed"),
+        (noisy, {"w": 2}, "default.mixed", {}, "native"),
+        (noisy, {"w": 2}, "default.mixed", {"diff_method": "parameter-shift"}, "native"),
         (measured, {"w": 2}, "default.qubit", {}, "native"),
         (unusual, {"w": 2}, "default.qubit", {}, "qnode on default.qubit"),
     ],

@@ -35,8 +35,10 @@ def gradients(probe: Probe) -> Iterator[Finding]:
 
 
 def states(probe: Probe) -> Iterator[Finding]:
-    """Expressibility and entangling capability (arXiv 1905.10876)."""
+    """Expressibility and entangling capability (arXiv 1905.10876), of circuits without noise: others have no states."""
     for where, layer, x, _ in probe.quantum:
+        if layer.circuit_for(x.shape[1]).program.is_noisy:
+            continue
         n = layer.circuit_for(x.shape[1]).n_qubits
         states = expressibility.random_states(layer, x, n_states=100 if n <= 10 else 30, seed=probe.seed)
         pairs = expressibility.fidelities(states)

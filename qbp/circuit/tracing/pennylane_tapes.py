@@ -12,7 +12,16 @@ from torch import Tensor
 from qbp.circuit.lock import LOCK
 from qbp.errors import CircuitError
 
-__all__ = ["Taped", "is_qnode", "is_transformed", "original_device", "parts_of_transforms", "plain_function", "tape_of"]
+__all__ = [
+    "Taped",
+    "is_qnode",
+    "is_transformed",
+    "noisy_function",
+    "original_device",
+    "parts_of_transforms",
+    "plain_function",
+    "tape_of",
+]
 
 DEVICE_API = "pennylane.devices.device_api"
 MEASURED_IN_THE_MIDDLE = ("MidMeasure", "MidMeasureMP", "Conditional")
@@ -73,6 +82,13 @@ def parts_of_transforms(source: Any) -> list[Any]:
     for model in [part for part in parts if hasattr(part, "model_map")]:  # a noise model: conditions and noises
         parts += [*model.model_map.items(), *model.meas_map.items(), model.metadata]
     return parts
+
+
+def noisy_function(function: Any, noise: Any) -> Any:
+    """A function or QNode whose gates are followed by the noise of PennyLane's noise model."""
+    import pennylane as qml
+
+    return qml.add_noise(function, noise)
 
 
 def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Taped:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.circuit import stored
+from qbp.circuit.stored_noise import noise_from_data
 from qbp.circuit.stored_values import as_dict, as_flag, as_list, as_text
 from qbp.errors import ConfigError, check_choice
 from qbp.executors import check_trusted
@@ -127,7 +128,8 @@ class Reader:
             rule = STATEFUL[rule["rule"]](**rule["options"])
         else:
             check_choice("diff_method", rule, DIFF_METHODS)
-        return QuantumLayer(circuit, backend=where, diff_method=rule, shots=shots)
+        noise = None if data.get("noise") is None else noise_from_data(data["noise"])
+        return QuantumLayer(circuit, backend=where, noise=noise, diff_method=rule, shots=shots)
 
     def weight(self, name: str) -> Tensor:
         """A tensor of the file, by any of its names."""

@@ -8,11 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from qbp.circuit import stored
+from qbp.circuit.noise_model import NoiseModel
+from qbp.circuit.stored_noise import noise_to_data
 from qbp.errors import ConfigError
 from qbp.executors import capabilities_of
 from qbp.gradients.stateful import STATEFUL
 from qbp.nn.flow import copied
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.noise import noise_of
 from qbp.nn.saving.kinds import HOLDERS, MODULES, is_layer
 from qbp.nn.saving.steps import Call, Trace, Untraceable, calls_of, to_data, trace
 from qbp.nn.traced import TracedModule
@@ -93,6 +96,8 @@ class _Writer:
         if is_layer(module) and module.executor is not None:
             shots = capabilities_of(module.executor).shots
             about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": shots}
+            if isinstance(noise_of(module.executor), NoiseModel):
+                about |= {"backend": "auto", "noise": noise_to_data(noise_of(module.executor))}
             return {"kind": "QuantumLayer", "circuit": stored.to_data(module.circuit), **about}
         if _is_known(module) and kind in MODULES:
             values = {key: getattr(module, key) for key in MODULES[kind][1]}

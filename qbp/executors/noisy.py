@@ -1,0 +1,163 @@
+"""Any circuit with the noise of a device or of a noise model, exactly, with adjoint gradients.
+
+The circuit is written in the gates of the device, every gate is followed by its error, and the Pauli executor runs what
+that makes. The angles of the gates are sums of the circuit's own, and so are the gradients.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Program, Rotation
+from qbp.executors import Capabilities, Executor, Gradients, Results, backend
+from qbp.executors.qiskit_primitive.noise import NoisyCircuit, noisy_circuit
+
+__all__ = ["NoisyRuns", "WithNoise"]
+
+_MOST = 64  # circuits that are kept
+
+
+class NoisyRuns:
+    """Runs of one noisy circuit.
+
+    Args:
+        circuit: the circuit.
+        n_batched: how many of the program's angles, the first, differ between samples.
+    """
+
+    def __init__(self, circuit: NoisyCircuit, n_batched: int):
+        mixed = (circuit.scale[:, :n_batched] != 0).any(1)
+        order = np.concatenate([np.flatnonzero(mixed), np.flatnonzero(~mixed)]).tolist()
+        self.parts = [(_renumbered(part, order), list(columns)) for part, columns in circuit.parts]
+        self.constants = torch.from_numpy(circuit.constants)
+        scale, offset = torch.from_numpy(circuit.scale[order]), torch.from_numpy(circuit.offset[order])
+        n_mixed = int(mixed.sum())
+        self.of_batched, self.of_shared = scale[:n_mixed, :n_batched], scale[:n_mixed, n_batched:]
+        self.shared, self.offsets = scale[n_mixed:, n_batched:], offset.split([n_mixed, len(order) - n_mixed])
+        self._cast: dict[torch.dtype, tuple[Tensor, ...]] = {}
+
+    def _matrices(self, like: Tensor) -> tuple[Tensor, ...]:
+        if like.dtype not in self._cast:
+            parts = (self.of_batched, self.of_shared, self.shared, *self.offsets, self.constants)
+            self._cast[like.dtype] = tuple(part.to(like.dtype) for part in parts)
+        return self._cast[like.dtype]
+
+    def angles(self, angles: Angles) -> Angles:
+        """Those of the gates."""
+        batched, shared = angles.batched.detach(), angles.shared.detach().reshape(-1)
+        of_batched, of_shared, all_shared, first, second, _ = self._matrices(batched)
+        return Angles(batched @ of_batched.T + (of_shared @ shared + first), all_shared @ shared + second)
+
+    def outputs(self, parts: Sequence[Tensor]) -> Tensor:
+        """(B, M), of the outputs of the parts."""
+        constants = self._matrices(parts[0])[-1] if parts else self.constants
+        total = constants.repeat(len(parts[0]), 1)
+        for (_, columns), part in zip(self.parts, parts, strict=True):
+            total[:, columns] += part
+        return total
+
+    def gradients(self, batched: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the program's angles, from those of the gates."""
+        of_batched, of_shared, all_shared, *_ = self._matrices(batched)
+        return batched @ of_batched, batched.sum(0) @ of_shared + shared @ all_shared
+
+
+def _renumbered(program: Program, order: Sequence[int]) -> Program:
+    """The program whose angle k is the angle ``order[k]`` of before."""
+    index = {old: new for new, old in enumerate(order)}
+    ops = tuple(
+        replace(op, angle=index[op.angle]) if isinstance(op, Rotation) and op.angle is not None else op
+        for op in program.ops
+    )
+    return replace(program, ops=ops)
+
+
+class WithNoise:
+    """Executor with the noise of a noise model.
+
+    Args:
+        noise: the noise.
+        engine: what runs programs with channels; None for the native engine.
+    """
+
+    name = "noise model"
+    shots = None
+    capabilities = Capabilities(exact=False, adjoint=True)
+
+    def __init__(self, noise: Any, engine: Executor | None = None):
+        self.noise, self.engine = noise, engine or backend("native")
+        self._circuits: OrderedDict[Program, NoisyCircuit] = OrderedDict()
+        self._runs: OrderedDict[tuple[Program, int], NoisyRuns] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_circuits": OrderedDict(), "_runs": OrderedDict()}
+
+    def noisy(self, program: Program) -> NoisyCircuit:
+        """The program as it is run."""
+        return noisy_circuit(program, self.noise)
+
+    def has_adjoint(self, program: Program) -> bool:
+        """Whether it has the adjoint rule for a program."""
+        return True
+
+    def runs(self, program: Program, n_batched: int) -> NoisyRuns:
+        """Of the program; the last ones are kept."""
+        key = (program, n_batched)
+        if key not in self._runs:
+            if program not in self._circuits:
+                self._circuits[program] = self.noisy(program)
+                while len(self._circuits) > _MOST:
+                    self._circuits.popitem(last=False)
+            self._runs[key] = NoisyRuns(self._circuits[program], n_batched)
+            while len(self._runs) > _MOST:
+                self._runs.popitem(last=False)
+        return self._runs[key]
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M), of the dtype and device of the angles."""
+        return self.forward(program, angles, amplitudes)[0]
+
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
+        """Outputs (B, M), and what `vjp` wants to find again."""
+        runs = self.runs(program, angles.batched.shape[1])
+        of_gates = runs.angles(angles)
+        engine: Any = self.engine
+        saved = [engine.forward(part, of_gates, amplitudes) for part, _ in runs.parts]
+        if not saved:
+            return Results(runs.constants.to(angles.batched).repeat(angles.n_samples, 1)), (runs, of_gates, saved)
+        return Results(runs.outputs([results.values for results, _ in saved])), (runs, of_gates, saved)
+
+    def vjp(
+        self,
+        program: Program,
+        angles: Angles,
+        amplitudes: Tensor | None,
+        saved: Any,
+        grad: Tensor,
+        needs: tuple[bool, bool, bool] = (True, True, True),
+    ) -> Gradients:
+        """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
+        runs, of_gates, parts = saved
+        batched, shared = torch.zeros_like(of_gates.batched), torch.zeros_like(of_gates.shared)
+        of_amplitudes = None
+        engine: Any = self.engine
+        for (part, columns), (_, kept) in zip(runs.parts, parts, strict=True):
+            wanted = (True, True, needs[2])
+            back = engine.vjp(part, of_gates, amplitudes, kept, grad[:, columns].contiguous(), wanted)
+            batched, shared = batched + back.batched, shared + back.shared
+            if back.amplitudes is not None:
+                of_amplitudes = back.amplitudes if of_amplitudes is None else of_amplitudes + back.amplitudes
+        g_batched, g_shared = runs.gradients(batched, shared)
+        return Gradients(
+            g_batched if needs[0] else None,
+            g_shared.reshape(angles.shared.shape) if needs[1] else None,
+            of_amplitudes if needs[2] else None,
+        )
