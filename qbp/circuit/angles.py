@@ -331,9 +331,11 @@ def trace_angles(
     example = torch.zeros(n_inputs, dtype=torch.float64), torch.zeros(n_weights, dtype=torch.float64)
     try:
         traced = graphs.trace(flat, example, graphs.PRODUCTS)
-    except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
-        raise CircuitError(_DEPENDS_ON_DATA) from error
     except RuntimeError as error:
+        if (
+            type(error).__name__ == "GuardOnDataDependentSymNode"
+        ):  # its module is imported by tracing, if that got so far
+            raise CircuitError(_DEPENDS_ON_DATA) from error
         if ".numpy()" in str(error):
             raise CircuitError(
                 "The circuit's function computes an angle with NumPy, through which no gradient flows: use torch's "
@@ -346,7 +348,6 @@ def trace_angles(
             "The circuit's function holds a tensor with requires_grad=True that is neither `inputs` nor one of "
             "`weight_shapes`: it would never train. Make it an argument of the function and name it in `weight_shapes`"
         )
-
     if any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in traced.graph.nodes):
         raise UnsteadyError("The circuit's function draws random numbers: a trace would keep those of one call")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +16,22 @@ from qbp.errors import ArgumentError
 
 __all__ = ["MISSING", "as_arrays", "check_names", "check_rows_of_classes", "is_number", "read_table"]
 
-MISSING = frozenset(("", "?", "na", "n/a", "#n/a", "<na>", "nan", "null", "nil"))
+MISSING = frozenset(("", "?", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "(null)", "\\n", "nil"))
 """How files write that a value is missing, in any case; beside numbers "none", "-", "." and "missing" mean it too."""
 
 _MISSING_NUMBERS = MISSING | {"none", "-", "--", ".", "missing", "unknown", "nd", "n.d.", "#value!", "#div/0!", "#ref!"}
 _LONGEST_NAME = 500
+_MOST_MEASURES = 10  # different words with a number in each that are still kinds: "4 doors", "1st"
 _MOST_LEVELS = 50
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_DIGITS = re.compile(
+    r"[+\u2212-]?\d{1,3}([.'_\s\u2019]\d{3})+([.,]\d+)?[%\u2030]?|\u2212\d+[.,]?\d*|0x[0-9a-f]+", re.IGNORECASE
+)
+_MEASURE = re.compile(
+    r"\W{0,3}\d[\d.,']*\s?[^\d,.;]{0,4}|\d{1,4}([-/.:]\d{1,4}){1,5}([T ]\d.*)?"
+)  # "$1.50", "3 kg", a date
 
 
 def read_table(columns: Mapping[str, Sequence[Any]], target: str | int | None = None) -> Raw:
@@ -115,6 +123,7 @@ def _numbers_or_words(name: str, values: Sequence[Any]) -> np.ndarray:
             f"{gaps[0] + 1} first{_said(values[gaps[0]])})"
         )
     if not mostly_numbers:
+        _check_words(name, list(map(str, words)))
         return np.array([str(w) for w in words])
     numbers = _parse(name, words)
     if not np.isfinite(numbers).all():
@@ -123,6 +132,22 @@ def _numbers_or_words(name: str, values: Sequence[Any]) -> np.ndarray:
             f"Column {name!r} must hold finite numbers, but row {row + 1} holds {repr(values[row])[:60]}"
         )
     return numbers
+
+
+def _check_words(name: str, words: Sequence[str]) -> None:
+    """Numbers in a way that is not read are no words: each would become a column, or a class."""
+    digits = [k for k, word in enumerate(words) if _DIGITS.fullmatch(word) or is_number(word)]
+    measures = [k for k, word in enumerate(words) if _MEASURE.fullmatch(word)]
+    if 2 * len(digits) > len(words):
+        where, which = next(k for k in digits if not is_number(words[k])), "numbers written in another way"
+    elif 2 * len(measures) > len(words) and len(set(words)) > _MOST_MEASURES:
+        where, which = measures[0], "numbers with a unit, or dates"
+    else:
+        return
+    raise ArgumentError(
+        f"Column {name!r} must hold plain numbers or words, but most of its values are {which} (row {where + 1} first"
+        f"{_said(words[where])}): write plain numbers, or leave it out"
+    )
 
 
 def _is_missing(word: Any, marks: frozenset[str]) -> bool:
@@ -137,6 +162,11 @@ def _parse(name: str, words: Sequence[Any]) -> np.ndarray:
         raise ArgumentError(
             f"Column {name!r} must hold numbers or words, but {len(strange)} of its {len(words)} values are no numbers "
             f"(row {strange[0] + 1} first{_said(words[strange[0]])})"
+        )
+    if large := [k for k, w in enumerate(words) if abs(_whole(w)) > 2**53]:
+        raise ArgumentError(
+            f"Column {name!r} must hold numbers that double precision tells apart, but row {large[0] + 1} holds an "
+            f"integer above 2^53: {str(words[large[0]])[:40]}. Leave out what is only a name"
         )
     per_cent = [text is not None and text.endswith("%") for text in texts]
     if any(per_cent) and not all(per_cent):
@@ -161,6 +191,13 @@ def _parse(name: str, words: Sequence[Any]) -> np.ndarray:
     except OverflowError:
         raise ArgumentError(f"Column {name!r} must hold numbers of double precision, but holds larger ones") from None
     return numbers / 100 if all(per_cent) else numbers
+
+
+def _whole(word: Any) -> int:
+    """A cell that is an integer of many digits, or 0."""
+    if isinstance(word, str):
+        return int(word) if re.fullmatch(r"[+-]?\d{16,4000}", word) else 0
+    return int(word) if isinstance(word, int | np.integer) else 0
 
 
 def _said(value: Any) -> str:
@@ -190,15 +227,34 @@ def _feature(name: str, column: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def _labelled(x: np.ndarray, y: np.ndarray, names: tuple[str, ...], target: str) -> Raw:
     """Rows with classes where `y` is words or whole numbers, with one target for a regression elsewhere."""
     if y.dtype.kind == "f" and not np.array_equal(y, np.round(y)):
+        if np.ptp(y) == 0:
+            raise ArgumentError(
+                f"Target {target!r} must hold different values, but holds {y[0]:g} in all {len(y)} rows"
+            )
         return Raw(x, y[:, None], (), names, target=target)
     if y.dtype.kind == "f" and np.abs(y).max() >= 2**63:
         raise ArgumentError(f"Target {target!r} must hold labels below 2^63, but holds {y[np.abs(y).argmax()]:g}")
+    if y.dtype.kind == "U" and (twins := _only_in_case(set(y.tolist()))):
+        warnings.warn(
+            f"Target {target!r} has classes that differ in upper and lower case only: {', '.join(map(repr, twins))}",
+            UserWarning,
+            stacklevel=6,
+        )
     values, labels = np.unique(y.astype(np.int64) if y.dtype.kind == "f" else y, return_inverse=True)
     if len(values) < 2:
         raise ArgumentError(
             f"Target {target!r} must have two classes or more, but is {str(values[0])[:40]!r} in all {len(y)} rows"
         )
     return Raw(x, labels.reshape(-1).astype(np.int64), tuple(map(str, values)), names, target=target)
+
+
+def _only_in_case(words: set[str]) -> list[str]:
+    """Two words that are the same but for their case, if there are such."""
+    first: dict[str, str] = {}
+    for word in sorted(words):
+        if first.setdefault(word.casefold(), word) != word:
+            return [first[word.casefold()], word]
+    return []
 
 
 def check_rows_of_classes(raw: Raw) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from qbp.circuit import fx_graphs
 from qbp.circuit.angles import AngleMap, Angles, Terms, trace_angles
 from qbp.circuit.fx_graphs import affine_nodes, cast, extract, functional, outputs
 from qbp.errors import CircuitError
@@ -367,3 +368,15 @@ def test_affine_is_decided_by_operations():
         count(lambda x: [x[0] * x[0], x[0] * x[1], 2 / x[0], x[1] / x[0], x[0].exp(), torch.relu(x[0] + 9)])
         == [False] * 6
     )
+
+
+def test_an_interrupted_trace_is_interrupted(monkeypatch):
+    """What tracing imports may not be there yet."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fx_graphs, "trace", interrupt)
+    monkeypatch.delattr(torch.fx.experimental, "symbolic_shapes", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        trace_angles(lambda inputs, weights: (inputs[:1], None), 1, {})

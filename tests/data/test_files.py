@@ -157,7 +157,19 @@ def test_numbers_as_files_write_them(tmp_path, text, values):
         (table("a,b,y", lambda k: f"{k}{'%' * (k != 5)},{k},{k % 2}"), "'a' must be in per cent or not, but row 6"),
         (table("a;b;y", lambda k: f"{k + 1},234;{k};{k % 2}"), "'a' must have commas .* cannot be told apart"),
         (table("a,b,y", lambda k: f"{'inf' if k == 5 else k},{k},{k % 2}"), "'a' must hold finite numbers, but row 6"),
-        (table("a,b,y", lambda k: f"{'9' * 400 if k == 5 else k},{k},{k % 2}"), "finite numbers, but row 6"),
+        (table("a,b,y", lambda k: f"{'9' * 400 if k == 5 else k},{k},{k % 2}"), "row 6 holds an integer above 2"),
+        (table("a,b,y", lambda k: f"{2**53 + k},{k},{k % 2}"), "row 2 holds an integer above 2.53: 9007199254740993"),
+        (table("a,b,y", lambda k: f"{k},{k},{2**60 + k % 2}"), "'y' must hold numbers that double precision tells"),
+        (table("a;b;y", lambda k: f"{k + 1}.234,5;{k};{k % 2}"), r"in another way \(row 1 first: '1.234,5'"),
+        (table("a;b;y", lambda k: f"{k + 1} 234;{k};{k % 2}"), "numbers written in another way"),
+        (table("a;b;y", lambda k: f"{k + 1}'234.5;{k};{k % 2}"), "numbers written in another way"),
+        (table("a,b,y", lambda k: f"0x{k:x},{k},{k % 2}"), "numbers written in another way"),
+        (table("a,b,y", lambda k: f"${k}.50,{k},{k % 2}"), r"with a unit, or dates \(row 1 first: '\$0.50'"),
+        (table("a,b,y", lambda k: f"{k} kg,{k},{k % 2}"), "with a unit, or dates"),
+        (table("a,b,y", lambda k: f"{k},{k},{k}.5 €"), "'y' must hold plain numbers or words"),
+        (table("a,b,y", lambda k: f"2020-01-{k % 28 + 1:02d},{k},{k % 2}"), "with a unit, or dates"),
+        (table("a,b,y", lambda k: f"{k % 24}:30,{k},{k % 2}"), "with a unit, or dates"),
+        (table("a,b,y", lambda k: f"{k},{k},1.5"), "'y' must hold different values, but holds 1.5 in all 40 rows"),
         (table("2019,2020,sort", lambda k: f"{k}.5,{k},{'ab'[k % 2]}"), "first row must name the columns or be data"),
         (table("1.5,b,0", lambda k: f"{k}.5,{k},{k % 2}"), "first row must name the columns or be data"),
     ],
@@ -253,3 +265,18 @@ def test_the_summary_says_what_is_learned_from_what(tmp_path):
     assert "classification of `kind` in 3 classes" in train.summary()
     (tmp_path / "cells.csv").write_text(table("size,goal", lambda k: f"{k},{k / 3}"))
     assert "cells: a regression of `goal` (1 column(s)" in load(tmp_path / "cells.csv")[0].summary()
+
+
+@pytest.mark.parametrize(
+    "words", [("18-25", "26-35", "36+"), ("1st", "2nd", "3rd"), ("1.2.0", "1.3.1"), ("2", "4 doors")]
+)
+def test_kinds_with_digits_are_words(tmp_path, words):
+    (tmp_path / "t.csv").write_text(table("a,b,y", lambda k: f"{words[k % len(words)]},{k},{k % 2}"))
+    names = read(tmp_path / "t.csv").feature_names
+    assert names[:-1] == tuple(f"a={word}" for word in (words[:1] if len(words) == 2 else words))
+
+
+def test_classes_that_differ_in_case(tmp_path):
+    (tmp_path / "t.csv").write_text(table("a,b,y", lambda k: f"{k},{k},{('yes', 'Yes', 'no')[k % 3]}"))
+    with pytest.warns(UserWarning, match="case only: 'Yes', 'yes'"):
+        assert read(tmp_path / "t.csv").classes == ("Yes", "no", "yes")
