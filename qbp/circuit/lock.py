@@ -41,11 +41,11 @@ def as_if_not_called() -> Iterator[None]:
     with LOCK, temporarily_clear_interpreter_stack():
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         jit = torch._C._get_tracing_state()
-        torch._C._set_tracing_state(None)
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            torch._C._set_tracing_state(jit)
+            torch._C._set_tracing_state(jit)  # type: ignore[attr-defined]
             random.setstate(before[0])
             np.random.set_state(before[1])
             torch.set_rng_state(before[2])

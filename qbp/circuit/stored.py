@@ -62,6 +62,7 @@ def to_data(circuit: Circuit) -> dict[str, Any]:
         "weight_shapes": {name: list(shape) for name, shape in circuit.weight_shapes.items()},
         "is_scalar": circuit.is_scalar,
         "normalized": circuit.normalized,
+        "bits": list(circuit.bits),
     }
 
 
@@ -98,7 +99,8 @@ def from_data(data: Any) -> Circuit:
     }
     if sum(math.prod(shape) for shape in shapes.values()) != n_weights:
         raise ConfigError(f"`weight_shapes` of a circuit must hold n_weights = {n_weights} numbers")
-    return Circuit(program, angle_map, shapes, *flags[1:])
+    bits = tuple(as_whole(k, "bits", 0, n_inputs - 1) for k in as_list(data.get("bits", []), "bits"))
+    return Circuit(program, angle_map, shapes, is_scalar=flags[1], normalized=flags[2], bits=bits)
 
 
 def _op_to_data(op: Op) -> Any:

@@ -17,7 +17,16 @@ from qbp.gradients.evaluations import Evaluations, Needs, Point
 from qbp.gradients.rules import RULES
 from qbp.gradients.stateful import STATEFUL
 
-__all__ = ["DIFF_METHODS", "ErrorBars", "Expectation", "Task", "check_norms", "choose_diff_method", "evaluate"]
+__all__ = [
+    "DIFF_METHODS",
+    "ErrorBars",
+    "Expectation",
+    "Task",
+    "check_bits",
+    "check_norms",
+    "choose_diff_method",
+    "evaluate",
+]
 
 DIFF_METHODS = ("best", "adjoint", "backprop", *RULES, *STATEFUL)
 """What `diff_method` may be; PennyLane's names, and those of `qbp.gradients.stateful`."""
@@ -175,6 +184,18 @@ def check_norms(amplitudes: Tensor) -> None:
         raise ArgumentError(
             f"Argument `inputs` must have rows of norm 1 to be amplitudes, but row {row} has norm "
             f"{float(norms[row]):.6g}; embed them with normalize=True"
+        )
+
+
+def check_bits(inputs: Tensor, columns: Sequence[int]) -> None:
+    """Raise `ArgumentError` unless these columns of the inputs (B, I) are 0 or 1."""
+    bits = inputs.detach()[:, list(columns)]
+    wrong = torch.nonzero((bits != 0) & (bits != 1))
+    if len(wrong):
+        row, k = wrong[0].tolist()
+        raise ArgumentError(
+            f"Argument `inputs` must be 0 or 1 in column {columns[k]}, which is embedded as a basis state, but row "
+            f"{row} has {float(bits[row, k]):.6g}"
         )
 
 

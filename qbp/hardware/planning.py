@@ -81,6 +81,7 @@ def plan(
         rehearsing(executor)
         executor.transpiles = False
         layer.set_backend(executor)
+        layer._checks_bits = False  # the inputs of later layers are made up
     with seeded(seed, counted):
         trains = training is not None or epochs is not None
         foresight = Foresight(counted, layers, trains=trains)

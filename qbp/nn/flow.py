@@ -218,6 +218,7 @@ def guessed_rows(model: nn.Module) -> Tensor | None:
     for shape in dict.fromkeys(_shapes(model)):
         x = torch.randn(ROWS, *shape, generator=draws, dtype=torch.float64)
         x = nn.functional.normalize(x.flatten(1)).reshape(x.shape).to(first)  # amplitudes must have norm 1
+        x = (x > 0).to(first) if _wants_bits(model) else x
         try:
             with torch.no_grad(), seeded(0, model):
                 outputs = tensors_in(model(x.clone()))
@@ -226,6 +227,11 @@ def guessed_rows(model: nn.Module) -> Tensor | None:
         if any(t.ndim and len(t) == ROWS for t in outputs):
             return x
     return None
+
+
+def _wants_bits(model: nn.Module) -> bool:
+    """Whether a circuit embeds some of its inputs as basis states."""
+    return any(circuit.bits for layer in _layers(model) for circuit in layer._circuits.values())
 
 
 def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
 from qbp.errors import ArgumentError, check_choice
 from qbp.executors import Executor, capabilities_of, check_noise, name_of
-from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_norms, evaluate
+from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_bits, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
 from qbp.nn.noise import (
     circuit_with_noise,
@@ -71,6 +71,8 @@ class QuantumLayer(PlacedModule):
         >>> model(torch.zeros(32, 8)).shape
         torch.Size([32, 2])
     """
+
+    _checks_bits = True
 
     def __new__(cls, source: Any = None, *args: Any, qnode: Any = None, **options: Any) -> QuantumLayer:
         source = qnode if source is None else source
@@ -254,7 +256,7 @@ class QuantumLayer(PlacedModule):
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
 
     def _run(self, circuit: Circuit, x: Tensor) -> Tensor:
-        in_jit = torch.jit.is_tracing()
+        in_jit = torch._C._get_tracing_state() is not None
         weight = None if in_jit else self._only_weight_of(circuit, x)
         if weight is not None:
             return Expectation.apply(x, weight, None, self._task(circuit, x, weight))
@@ -262,6 +264,8 @@ class QuantumLayer(PlacedModule):
         weights = self.flat_weights(real)
         if not len(x):
             return real.new_zeros(0, circuit.program.n_outputs) + 0 * (real.sum() + weights.sum())
+        if circuit.bits and self._checks_bits and not in_jit and torch._C._functorch.maybe_current_level() is None:
+            check_bits(real, circuit.bits)
         angles = circuit.angle_map(real, weights)
         amplitudes = circuit.angle_map.amplitudes(x, weights)
         if circuit.normalized and amplitudes is not None:

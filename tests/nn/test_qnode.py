@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import pickle
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from pennylane.qnn import TorchLayer
 
 import qbp
 from qbp import QuantumLayer
+from qbp.errors import ArgumentError
 
 SHAPES = {"w": (2,)}
 
@@ -169,3 +171,38 @@ def test_reprs_are_of_one_line():
     assert repr(train) == f"Dataset('iris', {len(train)} rows, 4 features, 3 classes)"
     assert repr(history) == "History(9 epochs: loss=0.1)"
     assert repr(qbp.History(())) == "History(0 epochs)"
+
+
+BITS = {
+    "BasisEmbedding": (lambda x: qml.BasisEmbedding(x[:3], wires=range(3)), (0, 1, 2)),
+    "BasisState of some": (lambda x: qml.BasisState(torch.stack([x[2], 1 - x[0]]), wires=[0, 2]), (0, 2)),
+    "rounded by the user": (lambda x: qml.BasisEmbedding((x[:3] > 0.5).long(), wires=range(3)), ()),
+}
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_inputs_that_are_no_bits_are_refused_as_pennylane_does(name, tmp_path):
+    embed, bits = BITS[name]
+
+    def circuit(inputs, weights):
+        embed(inputs)
+        qml.RX(inputs[3], wires=0)
+        qml.BasicEntanglerLayers(weights, wires=range(3))
+        return [qml.expval(qml.Z(k)) for k in range(3)]
+
+    node = qml.QNode(circuit, qml.device("default.qubit", wires=3))
+    layer = QuantumLayer(node, {"weights": (1, 3)}, n_inputs=4)
+    assert layer.backend == "native" and layer.circuit.bits == bits
+    rows = torch.tensor([[1.0, 0, 1, 0.3], [0, 1, 0, 0.7]])
+    want = torch.stack([torch.stack(node(row, layer.weights)) for row in rows])
+    torch.testing.assert_close(layer(rows), want.float(), atol=1e-6, rtol=0)
+    qbp.save_model(torch.nn.Sequential(layer), tmp_path / "model.safetensors")
+    loaded = qbp.load_model(tmp_path / "model.safetensors")
+    torch.testing.assert_close(loaded(rows), layer(rows))
+    for module in (layer, loaded):
+        for k in bits:
+            for value in (0.5, 2.0, math.nan):
+                wrong = rows.clone()
+                wrong[1, k] = value
+                with pytest.raises(ArgumentError, match=rf"must be 0 or 1 in column {k}, .* but row 1 has"):
+                    module(wrong)

@@ -28,6 +28,7 @@ class Circuit:
         weight_shapes: the shape of each weight tensor by name; flattened one after the other they are the P weights.
         is_scalar: whether its function returned one bare expectation value, so that a sample's output has no axis.
         normalized: whether the amplitudes it starts from must come normalised.
+        bits: the inputs that must be 0 or 1, since they are embedded as basis states.
     """
 
     program: Program
@@ -35,6 +36,7 @@ class Circuit:
     weight_shapes: dict[str, tuple[int, ...]]
     is_scalar: bool = False
     normalized: bool = False
+    bits: tuple[int, ...] = ()
 
     @property
     def n_inputs(self) -> int:
@@ -68,6 +70,7 @@ class Recorder:
         self.values: list[Tensor | float] = []
         self.amplitudes: tuple[Tensor, tuple[int, ...]] | None = None
         self.normalized = False
+        self.has_bits = False  # whether basis states are made of traced tensors
         self.readout: tuple[tuple[int, float, float], ...] = ()
 
     def gate(self, gate: Gate | str, wires: Sequence[int], params: Sequence[Any] = (), inverse: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -189,9 +190,12 @@ def trace_pennylane(
     batched = takes_batch(function, n_inputs, weight_shapes, input_arg)
     _check_steady(function, n_inputs, weight_shapes, input_arg, batched)
 
+    has_bits = False
+
     def record(
         recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]
     ) -> tuple[int, tuple[Measurement, ...], bool]:
+        nonlocal has_bits
         tape, returned, is_bare, added, _ = tape_of(function, inputs[None] if batched else inputs, weights, input_arg)
         labels = declared or (list(range(n_qubits)) if n_qubits else _labels(tape))
         labels = labels + [w for w in added if w not in labels]
@@ -208,12 +212,15 @@ def trace_pennylane(
                 f"The circuit's function must return a measurement or a list of them, but returns {returned}"
             )
         measured = tuple(measurement(m, wire_map, len(labels)) for m in returned)
+        has_bits = recorder.has_bits
         recorder.readout = readout_of(source, returned, wire_map)
         return len(labels), measured, is_bare and isinstance(measured[0], Expval)
 
     try:
         with _tensors_without_values():
-            return build(record, n_inputs, weight_shapes)
+            circuit = build(record, n_inputs, weight_shapes)
+        bits = _inputs_that_are_bits(function, n_inputs, weight_shapes, batched, input_arg) if has_bits else ()
+        return replace(circuit, bits=bits)
     except QbpError:
         raise
     except Exception as error:  # the user's code, or PennyLane's, that fails without values
@@ -221,6 +228,27 @@ def trace_pennylane(
             "The circuit cannot be traced: its function, or a gate's decomposition, needs the values of inputs or "
             f"weights (through NumPy instead of torch, for example): {type(error).__name__}: {error}"
         ) from error
+
+
+def _inputs_that_are_bits(
+    function: Callable[..., Any],
+    n_inputs: int,
+    weight_shapes: Mapping[str, tuple[int, ...]],
+    batched: bool,
+    input_arg: str,
+) -> tuple[int, ...]:
+    """The inputs for which PennyLane takes 0 and 1 only, found by calling the function with a half for each."""
+    weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
+    bits = []
+    for k in range(n_inputs):
+        inputs = torch.eye(1, n_inputs)[0]
+        inputs[k] = 0.5
+        try:
+            tape_of(function, inputs[None] if batched else inputs, weights, input_arg)
+        except ValueError as error:
+            if "0s and 1s" in str(error):
+                bits.append(k)
+    return tuple(bits)
 
 
 @contextmanager

@@ -56,6 +56,7 @@ def record_operation(recorder: Recorder, op: Any, wire_map: Mapping[Any, int], i
         recorder.start(vector.reshape(-1), wires, not (op.hyperparameters["normalize"] or padded))
     elif name in ("BasisState", "BasisEmbedding"):
         bits = torch.as_tensor(op.parameters[0]).reshape(-1)
+        recorder.has_bits |= constant_of(bits) is None
         exact = bits if bits.is_floating_point() else bits.double()  # pi in float32 is too short
         for wire, bit in zip(wires, exact, strict=True):
             recorder.gate(GATES["RX"], (wire,), [bit * math.pi])
