@@ -182,7 +182,8 @@ def test_a_device_and_its_simulator_have_the_noise_of_the_device(make):
 def test_other_backends(make):
     layer = layer_on(make())
     off = (layer(ROWS) - layer_on("native")(ROWS)).abs()
-    assert (off <= 5 * layer.last_stds + 1e-9).all() and layer.backend.endswith("(object)")
+    stds = torch.zeros(()) if layer.last_stds is None else layer.last_stds
+    assert (off <= 5 * stds + 1e-9).all() and layer.backend.endswith("(object)")
 
 
 def test_probabilities_by_samplers_not_by_estimators():
