@@ -1,0 +1,142 @@
+"""Wide, shallow circuits: a training step by windows beside one of 12 qubits on the whole state.
+
+    python benchmarks/width.py
+
+A step is a forward pass and the gradients of inputs and weights. All workloads take turns; reported are medians over
+the rounds, and as a ratio to 12 qubits, 6 strongly entangling layers, batch 128 (W4 of speed.py) the median of the
+rounds' ratios with its bootstrap interval (95 %). Where the whole state fits, it is checked against windows first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import pennylane as qml
+import torch
+from checkouts import interval
+from speed import RESULTS, _processor
+
+import qbp
+from qbp.circuit.angles import Angles
+from qbp.executors.native import Native
+
+# The couplings of IBM's heavy-hex devices with 127 qubits: seven rows, and bridges between them.
+ROWS = ((0, 13), (18, 32), (37, 51), (56, 70), (75, 89), (94, 108), (113, 126))
+BRIDGES = (
+    *((0, 14, 18), (4, 15, 22), (8, 16, 26), (12, 17, 30), (20, 33, 39), (24, 34, 43), (28, 35, 47), (32, 36, 51)),
+    *((37, 52, 56), (41, 53, 60), (45, 54, 64), (49, 55, 68), (58, 71, 77), (62, 72, 81), (66, 73, 85), (70, 74, 89)),
+    *((75, 90, 94), (79, 91, 98), (83, 92, 102), (87, 93, 106), (96, 109, 114), (100, 110, 118), (104, 111, 122)),
+    (108, 112, 126),
+)
+
+
+def heavy_hex() -> list[tuple[int, int]]:
+    edges = [(q, q + 1) for first, last in ROWS for q in range(first, last)]
+    return edges + [edge for a, middle, b in BRIDGES for edge in ((a, middle), (middle, b))]
+
+
+def layer(n_qubits: int, n_layers: int, edges: list[tuple[int, int]]) -> qbp.QuantumLayer:
+    """Data in RY; then CZ on every edge, RY and RZ on every qubit, n_layers times; Z of every qubit."""
+
+    def circuit(inputs, weights):
+        qml.AngleEmbedding(inputs, wires=range(n_qubits), rotation="Y")
+        for k in range(n_layers):
+            for edge in edges:
+                qml.CZ(edge)
+            for wire in range(n_qubits):
+                qml.RY(weights[k, wire, 0], wires=wire)
+                qml.RZ(weights[k, wire, 1], wires=wire)
+        return [qml.expval(qml.Z(wire)) for wire in range(n_qubits)]
+
+    return qbp.QuantumLayer(circuit, {"weights": (n_layers, n_qubits, 2)}, n_inputs=n_qubits, seed=0)
+
+
+def step_of(model: torch.nn.Module, n_inputs: int, batch: int) -> Callable[[], None]:
+    x = torch.randn(batch, n_inputs, generator=torch.Generator().manual_seed(1), requires_grad=True)
+
+    def step() -> None:
+        x.grad = None
+        model.zero_grad(set_to_none=True)
+        model(x).sum().backward()
+
+    return step
+
+
+class Whole(Native):
+    """The native engine on the whole state, always."""
+
+    def engine(self, program):
+        return self
+
+
+def check(quantum: qbp.QuantumLayer) -> None:
+    """Windows against the whole state, in float64."""
+    circuit = quantum.circuit
+    x = torch.randn(3, circuit.n_inputs, dtype=torch.float64)
+    angles: Angles = circuit.angle_map(x, quantum.flat_weights(x).detach())
+    difference = (Native()(circuit.program, angles).values - Whole()(circuit.program, angles).values).abs().max()
+    if difference > 1e-12:
+        raise SystemExit(f"windows and the whole state differ by {difference}")
+
+
+def workloads() -> dict[str, Callable[[], None]]:
+    """Steps by name; the first is the measure."""
+
+    def chain(n: int) -> list[tuple[int, int]]:
+        return [(q, q + 1) for q in range(n - 1)]
+
+    reference = qbp.QuantumLayer("strongly_entangling", n_qubits=12, n_layers=6, seed=0)
+    steps = {"12 qubits, 6 layers, batch 128, whole state": step_of(reference, 12, 128)}
+    for name, n, n_layers, edges, batch in (
+        ("156 qubits, chain, 4 layers, batch 64", 156, 4, chain(156), 64),
+        ("127 qubits, chain, 3 layers, batch 32", 127, 3, chain(127), 32),
+        ("127 qubits, heavy-hex, 2 layers, batch 32", 127, 2, heavy_hex(), 32),
+        ("127 qubits, heavy-hex, 3 layers, batch 32", 127, 3, heavy_hex(), 32),
+    ):
+        steps[name] = step_of(layer(n, n_layers, edges), n, batch)
+    narrow = layer(20, 4, chain(20))
+    check(narrow)
+    steps["20 qubits, chain, 4 layers, batch 32"] = step_of(narrow, 20, 32)
+    whole = layer(20, 4, chain(20))
+    whole.set_backend(Whole())
+    steps["20 qubits, chain, 4 layers, batch 32, whole state"] = step_of(whole, 20, 32)
+    return steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a workload's turn, at least one step")
+    parser.add_argument("--out", type=Path, default=RESULTS / "width.json")
+    args = parser.parse_args()
+    steps = workloads()
+    for step in steps.values():
+        step()
+    rounds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            times, end = [], time.perf_counter() + args.seconds
+            while not times or time.perf_counter() < end:
+                start = time.perf_counter()
+                step()
+                times.append(1e3 * (time.perf_counter() - start))
+            rounds[name].append(median(times))
+    measure = next(iter(rounds.values()))
+    rows = []
+    for name, times in rounds.items():
+        ratios = [a / b for a, b in zip(times, measure, strict=True)]
+        low, high = interval(ratios)
+        rows.append({"name": name, "ms": median(times), "ratio": median(ratios), "low": low, "high": high})
+        print("{name}: {ms:.2f} ms, {ratio:.2f} ({low:.2f} to {high:.2f})".format(**rows[-1]))
+    machine = {"processor": _processor(), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
