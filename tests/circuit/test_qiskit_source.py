@@ -510,13 +510,6 @@ def repeated():
     return circuit
 
 
-def initialized():
-    circuit = QuantumCircuit(1)
-    circuit.h(0)
-    circuit.initialize([0, 1], 0)
-    return circuit
-
-
 def rotated_by_a_vector():
     circuit = QuantumCircuit(1)
     circuit.append(library.RVGate(A, 0.3, 0.2), [0])
@@ -531,6 +524,17 @@ def lost_assignment():
     return circuit.assign_parameters({angle: A}).inverse()
 
 
+def test_a_circuit_initialised_in_the_middle():
+    """What was there is forgotten, also by qubits that are entangled with it."""
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.ry(0.3, 1)
+    circuit.initialize([0, 1], 0)
+    layer = QuantumLayer(circuit, observables=["ZI", "IZ", "IX", "ZX"])
+    torch.testing.assert_close(layer(torch.zeros(1, 0)), torch.tensor([[-1.0, 0, 0, 0]]), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -538,7 +542,6 @@ def lost_assignment():
         (conditional, "if_else"),
         (repeated, "while_loop"),
         (rotated_by_a_vector, "'rv' cannot be taken apart"),
-        (initialized, "reset"),
     ],
 )
 def test_what_is_no_unitary_circuit_is_refused(make, text):

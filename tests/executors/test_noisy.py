@@ -44,7 +44,7 @@ def layers(backend: str, n_qubits: int = 3, n_layers: int = 1):
         yield layer.double()
 
 
-def assert_like_aer(backend: str, n_qubits: int = 3) -> None:
+def assert_like_aer(backend: str, n_qubits: int = 3, atol: float = 1e-9) -> None:
     ours, theirs = layers(backend, n_qubits)
     assert (ours.diff_method, theirs.diff_method) == ("adjoint", "parameter-shift")
     assert ours.noise == ours.backend == backend
@@ -55,9 +55,9 @@ def assert_like_aer(backend: str, n_qubits: int = 3) -> None:
         outputs.append(layer(leaf))
         weight = torch.linspace(-1, 2, outputs[-1].numel(), dtype=torch.float64).reshape(outputs[-1].shape)
         gradients.append(torch.autograd.grad((outputs[-1] * weight).sum(), [leaf, *layer.parameters()]))
-    torch.testing.assert_close(*outputs, atol=1e-9, rtol=0)
+    torch.testing.assert_close(*outputs, atol=atol, rtol=0)
     for mine, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-9, rtol=0)
+        torch.testing.assert_close(mine, other, atol=atol, rtol=0)
 
 
 def test_a_device_like_aer():
@@ -65,11 +65,12 @@ def test_a_device_like_aer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yorktown", "quito", "jakarta", "nairobi", "cairo", "montreal", "torino"])
+@pytest.mark.parametrize("name", ["yorktown", "quito", "jakarta", "nairobi", "kolkata", "hanoi", "montreal", "torino"])
 @pytest.mark.parametrize("n_qubits", [3, 5])
 def test_devices_like_aer(name: str, n_qubits: int):
     """Of 5, 7, 27 and 133 qubits."""
-    assert_like_aer(f"fake:{name}", n_qubits)
+    # Aer leaves Paulis of tiny probability out: an error of montreal is off by 3e-9 from its own `SuperOp`
+    assert_like_aer(f"fake:{name}", n_qubits, 1e-8 if name == "montreal" else 1e-9)
 
 
 @pytest.mark.parametrize("name", ["manila", pytest.param("yorktown", marks=pytest.mark.slow)])
@@ -327,3 +328,50 @@ def test_many_batched_and_shared_angles_in_one_gate():
             slope = ((up - down) / (2 * step) * grad).sum(1)
             mine = got.batched[:, k] if k < n_batched else got.shared[k - n_batched]
             torch.testing.assert_close(mine, slope if k < n_batched else slope.sum(), atol=1e-7, rtol=0)
+
+
+# ---- noise in Qiskit circuits ----------------------------------------------------------------------------------------
+
+
+def test_noise_instructions_of_a_qiskit_circuit():
+    """Aer's errors, Kraus operators and resets stand in the circuit; against Aer."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import ParameterVector
+    from qiskit.quantum_info import Kraus, SparsePauliOp, SuperOp
+    from qiskit_aer.noise import amplitude_damping_error, depolarizing_error
+
+    x, w = ParameterVector("x", 2), ParameterVector("w", 3)
+    circuit = QuantumCircuit(3)
+    for k in range(2):
+        circuit.ry(x[k], k)
+    circuit.append(depolarizing_error(0.1, 2).to_instruction(), [2, 0])
+    circuit.cx(0, 1)
+    both = amplitude_damping_error(0.1).tensor(amplitude_damping_error(0.4))
+    circuit.append(Kraus(both).to_instruction(), [1, 2])
+    circuit.rx(w[0], 2)
+    circuit.cx(1, 2)
+    circuit.reset(1)
+    circuit.rx(w[1], 1)
+    circuit.append(SuperOp(amplitude_damping_error(0.2)).to_instruction(), [2])
+    circuit.rzz(w[2], 0, 1)
+    circuit.rx(0.4, 0)
+    words = ["ZII", "XIY", "IZZ"]
+    layer = QuantumLayer(circuit, observables=words, input_params=x, weight_params=w, seed=0).double()
+    assert layer.circuit.program.is_noisy and layer.diff_method == "adjoint"
+    inputs = torch.tensor([[0.7, -1.1]], dtype=torch.float64)
+    values = {**dict(zip(x, inputs[0].tolist(), strict=True)), **dict(zip(w, layer.weight.tolist(), strict=True))}
+    bound = circuit.assign_parameters(values)
+    for word in words:
+        bound.save_expectation_value(SparsePauliOp(word[::-1]), range(3), label=word)
+    data = aer.AerSimulator(method="density_matrix").run(bound).result().data()
+    np.testing.assert_allclose(layer(inputs).detach().numpy()[0], [data[word] for word in words], atol=1e-9)
+
+
+def test_channels_on_many_qubits_of_a_qiskit_circuit_are_refused():
+    from qiskit import QuantumCircuit
+    from qiskit_aer.noise import depolarizing_error
+
+    circuit = QuantumCircuit(3)
+    circuit.append(depolarizing_error(0.1, 3).to_instruction(), range(3))
+    with pytest.raises(qbp.errors.CircuitError, match="3 qubits"):
+        QuantumLayer(circuit)

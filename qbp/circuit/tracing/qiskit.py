@@ -11,6 +11,7 @@ from qbp.circuit.program import Expval, Measurement
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word, z_on_every_wire
 from qbp.circuit.tracing.exponentials import Term, record_exponential
 from qbp.circuit.tracing.qiskit_angles import QiskitAngles
+from qbp.circuit.tracing.qiskit_channels import channel_of
 from qbp.circuit.tracing.qiskit_gates import definition_of, row_of
 from qbp.errors import ArgumentError, CircuitError
 
@@ -139,8 +140,12 @@ class _Walk:
             for body in _bodies(operation):
                 self.circuit(body, wires)
             return
+        channel = channel_of(operation, wires)
         row = row_of(operation)
-        if row is not None:
+        if channel is not None:
+            self.touched.update(wires)
+            self.recorder.channel(channel)
+        elif row is not None:
             self.touched.update(wires)
             self.recorder.gate(row, wires, [self.angle(p) for p in operation.params])
         elif _is_exact_evolution(operation):

@@ -12,6 +12,7 @@ from qbp.circuit.channels import Channel
 from qbp.circuit.gates import GATES, qiskit_name
 from qbp.circuit.noise_model import WRITTEN, GateError, NoiseModel
 from qbp.circuit.program import Expval, Op, Probs, Program, gate_ops
+from qbp.circuit.tracing.qiskit_channels import channel_of_error
 from qbp.circuit.tracing.qiskit_gates import row_of
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors.qiskit_primitive.circuit import append, circuit_of, constants, used_angles
@@ -19,9 +20,6 @@ from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.sampled import Group, measurement_groups
 
 __all__ = ["NoisyCircuit", "device_noise", "noise_of_aer", "noisy_circuit", "noisy_device_circuit"]
-
-WIDEST = 2
-"""Wires of an error."""
 
 
 @dataclass(frozen=True)
@@ -225,13 +223,6 @@ def _flips(error: Any) -> tuple[float, float]:
 
 def _channels(name: str, error: Any) -> tuple[Channel, ...]:
     """A `QuantumError` after a gate, whose first qubit is that of the gate, as a channel; none where it is ideal."""
-    from qiskit.quantum_info import PTM, SuperOp
-
-    if error.num_qubits > WIDEST:
-        raise ArgumentError(
-            f"A noise model must have errors on at most {WIDEST} qubits, but that of {name!r} has {error.num_qubits}"
-        )
     if error.ideal():
         return ()
-    matrix = PTM(SuperOp(error)).data.real
-    return (Channel.of_matrix(f"QuantumError({name})", tuple(reversed(range(error.num_qubits))), matrix),)
+    return (channel_of_error(name, error, tuple(reversed(range(error.num_qubits)))),)
