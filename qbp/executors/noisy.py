@@ -38,6 +38,8 @@ class NoisyRuns:
         order = np.concatenate([np.flatnonzero(mixed), np.flatnonzero(~mixed)]).tolist()
         self.parts = [(_renumbered(part, order), list(columns)) for part, columns in circuit.parts]
         self.constants = torch.from_numpy(circuit.constants)
+        every = list(range(len(circuit.constants)))
+        self.is_plain = [columns for _, columns in self.parts] == [every] and not circuit.constants.any()
         scale, offset = torch.from_numpy(circuit.scale[order]), torch.from_numpy(circuit.offset[order])
         n_mixed = int(mixed.sum())
         self.of_batched, self.of_shared = scale[:n_mixed, :n_batched], scale[:n_mixed, n_batched:]
@@ -58,6 +60,8 @@ class NoisyRuns:
 
     def outputs(self, parts: Sequence[Tensor]) -> Tensor:
         """(B, M), of the outputs of the parts."""
+        if self.is_plain:
+            return parts[0]
         constants = self._matrices(parts[0])[-1] if parts else self.constants
         total = constants.repeat(len(parts[0]), 1)
         for (_, columns), part in zip(self.parts, parts, strict=True):
@@ -151,7 +155,8 @@ class WithNoise:
         engine: Any = self.engine
         for (part, columns), (_, kept) in zip(runs.parts, parts, strict=True):
             wanted = (True, True, needs[2])
-            back = engine.vjp(part, of_gates, amplitudes, kept, grad[:, columns].contiguous(), wanted)
+            of_part = grad if runs.is_plain else grad[:, columns].contiguous()
+            back = engine.vjp(part, of_gates, amplitudes, kept, of_part, wanted)
             batched, shared = batched + back.batched, shared + back.shared
             if back.amplitudes is not None:
                 of_amplitudes = back.amplitudes if of_amplitudes is None else of_amplitudes + back.amplitudes

@@ -69,8 +69,8 @@ def test_a_device_like_aer():
 @pytest.mark.parametrize("n_qubits", [3, 5])
 def test_devices_like_aer(name: str, n_qubits: int):
     """Of 5, 7, 27 and 133 qubits."""
-    # Aer leaves Paulis of tiny probability out: an error of montreal is off by 3e-9 from its own `SuperOp`
-    assert_like_aer(f"fake:{name}", n_qubits, 1e-8 if name == "montreal" else 1e-9)
+    # Aer leaves Paulis of tiny probability out: errors of these are off by up to 3e-9 from their `SuperOp`
+    assert_like_aer(f"fake:{name}", n_qubits, 1e-8 if name in ("hanoi", "montreal") else 1e-9)
 
 
 @pytest.mark.parametrize("name", ["manila", pytest.param("yorktown", marks=pytest.mark.slow)])
