@@ -56,7 +56,7 @@ class Saved(NamedTuple):
 class Pauli:
     """Exact outputs of circuits with noise, and their adjoint gradients, on the CPU, in the dtype of the angles.
 
-    The state of a sample is its 4^N expectation values of Pauli words; see docs/noise.md.
+    The state of a sample is its 4^N expectation values of Pauli words; see docs/noise_engine.md.
 
     Args:
         way: "samples", "words", or "auto", which is the faster one (`Pauli.way`).
@@ -124,14 +124,14 @@ class Pauli:
 
 def _way(asked: str, plan: Plan, n_samples: int, width: int) -> str:
     """By a measured rule (`benchmarks/noise_speed.py`): words are carried back where the data stand in front, and there
-    are no more registers of outputs than of samples."""
+    are fewer registers of outputs than of samples."""
     if asked == "words" and not plan.in_front:
         raise ArgumentError(
             "Argument `way` must be 'samples' or 'auto' where data enters behind the start of a circuit"
         )
     if asked != "auto":
         return asked
-    return "words" if plan.in_front and -(-plan.n_outputs // width) <= -(-n_samples // width) else "samples"
+    return "words" if plan.in_front and -(-plan.n_outputs // width) < -(-n_samples // width) else "samples"
 
 
 class _Size(NamedTuple):

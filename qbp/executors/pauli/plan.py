@@ -10,7 +10,7 @@ import numpy as np
 from qbp.circuit.gates import GATES
 from qbp.circuit.program import Channel, Clifford, Op, Probs, Program
 from qbp.circuit.readout import confusion, read
-from qbp.executors.pauli.kernels.conventions import IS_FIXED, IS_WORD, MAP, ONE, PAIR, WORD, Tables
+from qbp.executors.pauli.kernels.conventions import DIFFERS, IS_FIXED, IS_WORD, MAP, ONE, PAIR, WORD, Tables
 from qbp.executors.pauli.letters import clifford, of_wires, pairs, rotation, shifted
 
 __all__ = ["Plan", "compile_program"]
@@ -212,6 +212,8 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         start_rows.append((len(steps), len(steps) + len(some)))
         steps += some
     forward, back = _kept(passes, dtype)
+    terms, weights = _measured(program)
+    seen = _seen(passes, terms[:, 1], n)
     n_runs = widest = 0
     for k, one in enumerate(passes):
         first, at, of = len(steps), len(ints), len(numbers)
@@ -230,7 +232,11 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
             _map(one, shifts, ints, numbers)
             widest = max(widest, 4 ** len(one.wires))
         differs = any(0 <= step.angle < n_batched for step in one.steps)
-        sizes = first, len(steps), n_runs, forward[k], back[k], len(one.wires), differs
+        n_groups, of_groups = -1, len(ints)
+        if (groups := seen[k]) is not None:
+            n_groups = len(groups)
+            ints += groups.tolist()
+        sizes = first, len(steps), n_runs, forward[k], back[k], len(one.wires), differs, of_groups, n_groups
         rows.append([one.kind, at, count, of, *map(int, sizes)])
         n_runs += one.kind in (ONE, WORD)
     table = []
@@ -238,11 +244,10 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         table.append((step.axis, step.angle, len(fixed)))
         if step.fixed is not None:
             fixed.append(step.fixed)
-    terms, weights = _measured(program)
     maps = np.array(fixed).reshape(-1, 4, 4)
     undone = [np.linalg.inv(m[1:, 1:]) if _loss(m) < np.inf else np.zeros((3, 3)) for m in maps]
     some_letters = _letters(starts)
-    in_front = not program.amplitudes and not any(row[-1] for row in rows)
+    in_front = not program.amplitudes and not any(row[DIFFERS] for row in rows)
     bits = np.arange(2**n) if program.amplitudes else np.zeros(1, np.int64)
     spread = sum((bits >> b & 1) << 2 * b for b in range(n))
     tables = Tables(
@@ -250,7 +255,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         np.array([(step.scale, step.offset) for step in steps], np.float64).reshape(-1, 2),
         np.ascontiguousarray(maps[:, 1:].reshape(-1, 12).astype(dtype)),
         np.array(undone).reshape(-1, 9).astype(dtype),
-        np.array(rows, np.int64).reshape(-1, 11),
+        np.array(rows, np.int64).reshape(-1, 13),
         np.array(ints, np.int64),
         np.array(numbers, dtype),
         np.array(start_rows, np.int64).reshape(-1, 2),
@@ -292,6 +297,25 @@ def _kept(passes: list[Pass], dtype: np.dtype) -> tuple[list[int], list[int]]:
         return places
 
     return kept(passes[::-1])[::-1], kept(passes)
+
+
+def _seen(passes: list[Pass], measured: np.ndarray, n_qubits: int) -> list[np.ndarray | None]:
+    """For each pass the groups of words that outputs can see; None where these are all.
+
+    A group is of the words that differ in the letters of the pass's wires only; its number has the letters of the other
+    wires as its digits. Only I on these wires is left alone by all that keeps the trace.
+    """
+    words = np.zeros(4**n_qubits, bool)
+    words[measured] = True
+    cube, found = words.reshape([4] * n_qubits), list[np.ndarray | None]()
+    for one in reversed(passes):
+        moved = np.moveaxis(cube, one.wires, range(-len(one.wires), 0))
+        rows = moved.reshape(-1, 4 ** len(one.wires))
+        seen = np.asarray(rows[:, 1:].any(1))
+        found.append(None if seen.all() else np.nonzero(seen)[0])
+        rows = np.logical_or(rows, seen[:, None])
+        cube = np.moveaxis(rows.reshape([4] * n_qubits), range(-len(one.wires), 0), one.wires)
+    return found[::-1]
 
 
 def _offsets(shifts: list[int]) -> list[int]:

@@ -14,8 +14,9 @@ ONE, PAIR, WORD, MAP = range(4)
 
 # Columns of `Tables.passes`: AT and NUMBERS are where its integers and numbers begin, N how many pairs of words it has,
 # STEP and END its steps, RUN its place among the passes with angles, KEEP and KEEP_BACK the copies that are kept for it
-# (-1: none), of samples and of words, N_WIRES its wires, DIFFERS whether it differs between samples.
-KIND, AT, N, NUMBERS, STEP, END, RUN, KEEP, KEEP_BACK, N_WIRES, DIFFERS = range(11)
+# (-1: none), of samples and of words, N_WIRES its wires, DIFFERS whether it differs between samples. GROUPS is where
+# those groups of words are listed that outputs can see, N_GROUPS how many they are (-1: all of them).
+KIND, AT, N, NUMBERS, STEP, END, RUN, KEEP, KEEP_BACK, N_WIRES, DIFFERS, GROUPS, N_GROUPS = range(13)
 
 # Columns of `Tables.steps`; an axis is X, Y, Z (0, 1, 2), or none.
 AXIS, ANGLE, FIXED = range(3)
@@ -33,7 +34,7 @@ class Tables(NamedTuple):
         scales: (S, 2) scale and offset of their angles.
         fixed: (C, 12) fixed maps of one wire, 3 x 4: the shift, then X, Y, Z before.
         undone: (C, 9) their inverses without the shift.
-        passes: (P, 11).
+        passes: (P, 13).
         ints, numbers: of passes, one after the other.
         starts: (N, 2) first and last step of each wire before the first pass; no rows where amplitudes are given.
         letters: (N, 4) 3 letters of every wire: 1, 2, 3.
@@ -80,7 +81,7 @@ def unpacked(arrays):
         scales,
         numbers[:undone].reshape((-1, 12)),
         numbers[undone:other].reshape((-1, 9)),
-        integers[integers[2] : integers[3]].reshape((-1, 11)),
+        integers[integers[2] : integers[3]].reshape((-1, 13)),
         integers[integers[6] : integers[7]],
         numbers[other : other + n_numbers],
         integers[integers[3] : integers[4]].reshape((-1, 2)),

@@ -24,10 +24,12 @@ from qbp.executors.pauli.kernels.conventions import (
     END,
     FACTORS,
     FIXED,
+    GROUPS,
     IS_FIXED,
     KEEP,
     KEEP_BACK,
     KIND,
+    N_GROUPS,
     N_WIRES,
     NUMBERS,
     ONE,
@@ -169,21 +171,33 @@ def _add_gradient(k, scale, total, row, rows, n_batched, g_batched, g_shared, ch
 
 
 @inline
+def _groups(tables, p, size):
+    """How many groups of words a pass has, those that differ in the digits of its wires, and which ones, if not all."""
+    n, at = tables.passes[p, N_GROUPS], tables.passes[p, GROUPS]
+    return (n, tables.ints[at : at + n]) if n >= 0 else (size >> 2 * tables.passes[p, N_WIRES], tables.ints[:0])
+
+
+@inline
+def _nth(groups, number):
+    return groups[number] if len(groups) else number
+
+
+@inline
 def _base(g, shift):
     """The word with the digits of g, and I at the wire whose digit begins at a bit."""
     return (g >> shift << shift + 2) | (g & ((1 << shift) - 1))
 
 
 @jit
-def _one(S, size, shift, M, at):
+def _one(S, n, groups, shift, M, at):
     """V <- M V."""
     W = n_lanes(S)
     m = W << shift
     tx, xx, xy, xz = load(M, at), load(M, at + W), load(M, at + 2 * W), load(M, at + 3 * W)
     ty, yx, yy, yz = load(M, at + 4 * W), load(M, at + 5 * W), load(M, at + 6 * W), load(M, at + 7 * W)
     tz, zx, zy, zz = load(M, at + 8 * W), load(M, at + 9 * W), load(M, at + 10 * W), load(M, at + 11 * W)
-    for g in range(size >> 2):
-        i = _base(g, shift) * W
+    for q in range(n):
+        i = _base(_nth(groups, q), shift) * W
         e, x, y, z = load(S, i), load(S, i + m), load(S, i + 2 * m), load(S, i + 3 * m)
         store(S, i + m, tx * e + xx * x + xy * y + xz * z)
         store(S, i + 2 * m, ty * e + yx * x + yy * y + yz * z)
@@ -191,15 +205,15 @@ def _one(S, size, shift, M, at):
 
 
 @jit
-def _one_transposed(S, size, shift, M, at):
+def _one_transposed(S, n, groups, shift, M, at):
     """U <- M^T U."""
     W = n_lanes(S)
     m = W << shift
     tx, xx, xy, xz = load(M, at), load(M, at + W), load(M, at + 2 * W), load(M, at + 3 * W)
     ty, yx, yy, yz = load(M, at + 4 * W), load(M, at + 5 * W), load(M, at + 6 * W), load(M, at + 7 * W)
     tz, zx, zy, zz = load(M, at + 8 * W), load(M, at + 9 * W), load(M, at + 10 * W), load(M, at + 11 * W)
-    for g in range(size >> 2):
-        i = _base(g, shift) * W
+    for q in range(n):
+        i = _base(_nth(groups, q), shift) * W
         e, x, y, z = load(S, i), load(S, i + m), load(S, i + 2 * m), load(S, i + 3 * m)
         store(S, i, e + tx * x + ty * y + tz * z)
         store(S, i + m, xx * x + yx * y + zx * z)
@@ -208,7 +222,7 @@ def _one_transposed(S, size, shift, M, at):
 
 
 @jit
-def _one_back(V, U, size, shift, M, at, J, inverse, kept, E, to):
+def _one_back(V, U, n_groups, groups, shift, M, at, J, inverse, kept, E, to):
     """V <- M^-1 V unless it was kept, U <- M^T U, and ``dL/dM`` from E[to] on."""
     W = n_lanes(V)
     m = W << shift
@@ -219,8 +233,8 @@ def _one_back(V, U, size, shift, M, at, J, inverse, kept, E, to):
     d, f, h = load(J, inverse + 3 * W), load(J, inverse + 4 * W), load(J, inverse + 5 * W)
     j, k, n = load(J, inverse + 6 * W), load(J, inverse + 7 * W), load(J, inverse + 8 * W)
     g0 = g1 = g2 = g3 = g4 = g5 = g6 = g7 = g8 = g9 = g10 = g11 = splat(V.dtype.type(0))
-    for g in range(size >> 2):
-        i = _base(g, shift) * W
+    for number in range(n_groups):
+        i = _base(_nth(groups, number), shift) * W
         e, x, y, z = load(V, i), load(V, i + m), load(V, i + 2 * m), load(V, i + 3 * m)
         if not kept:
             p, q, r = x - tx * e, y - ty * e, z - tz * e
@@ -240,7 +254,7 @@ def _one_back(V, U, size, shift, M, at, J, inverse, kept, E, to):
 
 
 @jit
-def _one_forth(U, V, size, shift, M, at, J, inverse, kept, E, to):
+def _one_forth(U, V, n_groups, groups, shift, M, at, J, inverse, kept, E, to):
     """U <- M^-T U unless it was kept, V <- M V, and ``dL/dM`` from E[to] on."""
     W = n_lanes(V)
     m = W << shift
@@ -251,8 +265,8 @@ def _one_forth(U, V, size, shift, M, at, J, inverse, kept, E, to):
     d, f, h = load(J, inverse + 3 * W), load(J, inverse + 4 * W), load(J, inverse + 5 * W)
     j, k, n = load(J, inverse + 6 * W), load(J, inverse + 7 * W), load(J, inverse + 8 * W)
     g0 = g1 = g2 = g3 = g4 = g5 = g6 = g7 = g8 = g9 = g10 = g11 = splat(V.dtype.type(0))
-    for g in range(size >> 2):
-        i = _base(g, shift) * W
+    for number in range(n_groups):
+        i = _base(_nth(groups, number), shift) * W
         o, p, q, r = load(U, i), load(U, i + m), load(U, i + 2 * m), load(U, i + 3 * m)
         if not kept:
             x, y, z = p, q, r
@@ -347,7 +361,7 @@ def _splats(numbers, of, sign):
 
 
 @inline
-def _pair_of(S, size, ints, at, numbers, of, factors, sign, of_v):
+def _pair_of(S, n_groups, groups, ints, at, numbers, of, factors, sign, of_v):
     """From the words of `from`: V forward, or U where it is taken forward again (sign -1, 1 / factors)."""
     W = n_lanes(S)
     ints, shifts = ints[at : at + 18], numbers[of + 16 : of + 24]  # that no index is negative, the compiler then knows
@@ -355,8 +369,8 @@ def _pair_of(S, size, ints, at, numbers, of, factors, sign, of_v):
     high, low = ints[0], ints[1]
     m, n = W << high, W << low
     t, s = _splats(shifts, 0, sign), _splats(shifts, 4, sign)
-    for g in range(size >> 4):
-        i = _base(_base(g, low), high) * W
+    for number in range(n_groups):
+        i = _base(_base(_nth(groups, number), low), high) * W
         p, q = _four(S, i, ints, 2, numbers, 0), _four(S, i, ints, 6, numbers, 4)
         r, o = _four(S, i, ints, 10, numbers, 8), _four(S, i, ints, 14, numbers, 12)
         if of_v:  # aZ += t aI, then Zb += s Ib
@@ -374,7 +388,7 @@ def _pair_of(S, size, ints, at, numbers, of, factors, sign, of_v):
 
 
 @inline
-def _pair_to(S, size, ints, at, numbers, of, factors, sign, of_v):
+def _pair_to(S, n_groups, groups, ints, at, numbers, of, factors, sign, of_v):
     """Back to the words of `from`: U transposed, or V undone (sign -1, 1 / factors)."""
     W = n_lanes(S)
     ints, shifts = ints[at : at + 18], numbers[of + 16 : of + 24]  # that no index is negative, the compiler then knows
@@ -382,8 +396,8 @@ def _pair_to(S, size, ints, at, numbers, of, factors, sign, of_v):
     high, low = ints[0], ints[1]
     m, n = W << high, W << low
     t, s = _splats(shifts, 0, sign), _splats(shifts, 4, sign)
-    for g in range(size >> 4):
-        i = _base(_base(g, low), high) * W
+    for number in range(n_groups):
+        i = _base(_base(_nth(groups, number), low), high) * W
         p, q, r, o = (
             _load_four(S, i, n),
             _load_four(S, i + m, n),
@@ -416,13 +430,13 @@ def _group(g, bits):
 
 
 @jit
-def _word(S, size, ints, at, n_wires, n_pairs, CS, step, sign):
+def _word(S, n_groups, groups, ints, at, n_wires, n_pairs, CS, step, sign):
     """Turn the pairs (Q, Q') of words that a rotation mixes, ``Q -> cos Q + sin Q'``; back with sign -1."""
     W = n_lanes(S)
     c, s = load(CS, 2 * W * step), splat(S.dtype.type(sign)) * load(CS, 2 * W * step + W)
     bits, pairs = ints[at : at + n_wires], ints[at + n_wires : at + n_wires + 2 * n_pairs]
-    for g in range(size >> 2 * n_wires):
-        base = _group(g, bits)
+    for number in range(n_groups):
+        base = _group(_nth(groups, number), bits)
         for k in range(0, 2 * n_pairs, 2):
             i, j = (base + pairs[k]) * W, (base + pairs[k + 1]) * W
             x, y = load(S, i), load(S, j)
@@ -431,13 +445,13 @@ def _word(S, size, ints, at, n_wires, n_pairs, CS, step, sign):
 
 
 @jit
-def _word_gradient(V, U, size, ints, at, n_wires, n_pairs):
+def _word_gradient(V, U, n_groups, groups, ints, at, n_wires, n_pairs):
     """The gradient of its angle, both before it or both after it."""
     W = n_lanes(V)
     total = splat(V.dtype.type(0))
     bits, pairs = ints[at : at + n_wires], ints[at + n_wires : at + n_wires + 2 * n_pairs]
-    for g in range(size >> 2 * n_wires):
-        base = _group(g, bits)
+    for number in range(n_groups):
+        base = _group(_nth(groups, number), bits)
         for k in range(0, 2 * n_pairs, 2):
             i, j = (base + pairs[k]) * W, (base + pairs[k + 1]) * W
             total = total + load(U, j) * load(V, i) - load(U, i) * load(V, j)
@@ -449,7 +463,7 @@ def _word_gradient(V, U, size, ints, at, n_wires, n_pairs):
 
 
 @jit
-def _map(S, size, ints, at, n_wires, numbers, of, inverse, transposed, P):
+def _map(S, n_groups, groups, ints, at, n_wires, numbers, of, inverse, transposed, P):
     """S <- M S, with the inverse or the transposed matrix if it is to be."""
     W, n_words = n_lanes(S), 1 << 2 * n_wires
     n_entries, n_before = ints[at + (1 if inverse else 0)], ints[at] if inverse else 0
@@ -458,8 +472,8 @@ def _map(S, size, ints, at, n_wires, numbers, of, inverse, transposed, P):
     entries, values = ints[first : first + 2 * n_entries], numbers[of + n_before : of + n_before + n_entries]
     row, column = (1, 0) if transposed else (0, 1)
     zero = splat(S.dtype.type(0))
-    for g in range(size >> 2 * n_wires):
-        base = _group(g, bits)
+    for number in range(n_groups):
+        base = _group(_nth(groups, number), bits)
         for k in range(n_words):
             store(P, k * W, zero)
         for e in range(n_entries):
@@ -502,16 +516,17 @@ def _apply(size, tables, parts, kept, to):
     W = n_lanes(V)
     for p in range(len(passes)):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
+        n, groups = _groups(tables, p, size)
         if passes[p, KEEP] >= 0 and to >= 0:
             _copy(V, 0, kept, to + passes[p, KEEP] * size * W, size)
         if kind == ONE:
-            _one(V, size, ints[at], parts.M, 12 * W * (passes[p, END] - 1))
+            _one(V, n, groups, ints[at], parts.M, 12 * W * (passes[p, END] - 1))
         elif kind == PAIR:
-            _pair_of(V, size, ints, at, numbers, of, FACTORS, 1, True)
+            _pair_of(V, n, groups, ints, at, numbers, of, FACTORS, 1, True)
         elif kind == WORD:
-            _word(V, size, ints, at, n_wires, passes[p, N], parts.CS, passes[p, STEP], 1)
+            _word(V, n, groups, ints, at, n_wires, passes[p, N], parts.CS, passes[p, STEP], 1)
         else:
-            _map(V, size, ints, at, n_wires, numbers, of, False, False, P)
+            _map(V, n, groups, ints, at, n_wires, numbers, of, False, False, P)
 
 
 @jit
@@ -521,26 +536,27 @@ def _undo(size, tables, parts, kept, of_kept):
     CS, M, J, E, P, W = parts.CS, parts.M, parts.J, parts.E, parts.P, n_lanes(V)
     for p in range(len(passes) - 1, -1, -1):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
+        n, groups = _groups(tables, p, size)
         run, is_kept = passes[p, RUN], passes[p, KEEP] >= 0
         if is_kept:
             _copy(kept, of_kept + passes[p, KEEP] * size * W, V, 0, size)
         if kind == ONE:
             matrix = 12 * W * (passes[p, END] - 1)
-            _one_back(V, U, size, ints[at], M, matrix, J, 9 * W * run, is_kept, E, 12 * W * run)
+            _one_back(V, U, n, groups, ints[at], M, matrix, J, 9 * W * run, is_kept, E, 12 * W * run)
         elif kind == PAIR:
             if not is_kept:
-                _pair_to(V, size, ints, at, numbers, of, UNDONE, -1, True)
-            _pair_to(U, size, ints, at, numbers, of, FACTORS, 1, False)
+                _pair_to(V, n, groups, ints, at, numbers, of, UNDONE, -1, True)
+            _pair_to(U, n, groups, ints, at, numbers, of, FACTORS, 1, False)
         elif kind == WORD:
-            step, n = passes[p, STEP], passes[p, N]
+            step, n_pairs = passes[p, STEP], passes[p, N]
             if not is_kept:
-                _word(V, size, ints, at, n_wires, n, CS, step, -1)
-            _word(U, size, ints, at, n_wires, n, CS, step, -1)
-            store(E, 12 * W * run, _word_gradient(V, U, size, ints, at, n_wires, n))
+                _word(V, n, groups, ints, at, n_wires, n_pairs, CS, step, -1)
+            _word(U, n, groups, ints, at, n_wires, n_pairs, CS, step, -1)
+            store(E, 12 * W * run, _word_gradient(V, U, n, groups, ints, at, n_wires, n_pairs))
         else:
             if not is_kept:
-                _map(V, size, ints, at, n_wires, numbers, of, True, False, P)
-            _map(U, size, ints, at, n_wires, numbers, of, False, True, P)
+                _map(V, n, groups, ints, at, n_wires, numbers, of, True, False, P)
+            _map(U, n, groups, ints, at, n_wires, numbers, of, False, True, P)
 
 
 @jit
@@ -550,16 +566,17 @@ def _transpose(size, tables, parts, kept, to):
     W = n_lanes(U)
     for p in range(len(passes) - 1, -1, -1):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
+        n, groups = _groups(tables, p, size)
         if passes[p, KEEP_BACK] >= 0:
             _copy(U, 0, kept, to + passes[p, KEEP_BACK] * size * W, size)
         if kind == ONE:
-            _one_transposed(U, size, ints[at], parts.M, 12 * W * (passes[p, END] - 1))
+            _one_transposed(U, n, groups, ints[at], parts.M, 12 * W * (passes[p, END] - 1))
         elif kind == PAIR:
-            _pair_to(U, size, ints, at, numbers, of, FACTORS, 1, False)
+            _pair_to(U, n, groups, ints, at, numbers, of, FACTORS, 1, False)
         elif kind == WORD:
-            _word(U, size, ints, at, n_wires, passes[p, N], parts.CS, passes[p, STEP], -1)
+            _word(U, n, groups, ints, at, n_wires, passes[p, N], parts.CS, passes[p, STEP], -1)
         else:
-            _map(U, size, ints, at, n_wires, numbers, of, False, True, P)
+            _map(U, n, groups, ints, at, n_wires, numbers, of, False, True, P)
 
 
 @jit
@@ -569,26 +586,27 @@ def _forth(size, tables, parts, kept, of_kept):
     CS, M, J, E, P, W = parts.CS, parts.M, parts.J, parts.E, parts.P, n_lanes(V)
     for p in range(len(passes)):
         kind, at, of, n_wires = passes[p, KIND], passes[p, AT], passes[p, NUMBERS], passes[p, N_WIRES]
+        n, groups = _groups(tables, p, size)
         run, is_kept = passes[p, RUN], passes[p, KEEP_BACK] >= 0
         if is_kept:
             _copy(kept, of_kept + passes[p, KEEP_BACK] * size * W, U, 0, size)
         if kind == ONE:
             matrix = 12 * W * (passes[p, END] - 1)
-            _one_forth(U, V, size, ints[at], M, matrix, J, 9 * W * run, is_kept, E, 12 * W * run)
+            _one_forth(U, V, n, groups, ints[at], M, matrix, J, 9 * W * run, is_kept, E, 12 * W * run)
         elif kind == PAIR:
             if not is_kept:
-                _pair_of(U, size, ints, at, numbers, of, UNDONE, -1, False)
-            _pair_of(V, size, ints, at, numbers, of, FACTORS, 1, True)
+                _pair_of(U, n, groups, ints, at, numbers, of, UNDONE, -1, False)
+            _pair_of(V, n, groups, ints, at, numbers, of, FACTORS, 1, True)
         elif kind == WORD:
-            step, n = passes[p, STEP], passes[p, N]
+            step, n_pairs = passes[p, STEP], passes[p, N]
             if not is_kept:
-                _word(U, size, ints, at, n_wires, n, CS, step, 1)
-            _word(V, size, ints, at, n_wires, n, CS, step, 1)
-            store(E, 12 * W * run, _word_gradient(V, U, size, ints, at, n_wires, n))
+                _word(U, n, groups, ints, at, n_wires, n_pairs, CS, step, 1)
+            _word(V, n, groups, ints, at, n_wires, n_pairs, CS, step, 1)
+            store(E, 12 * W * run, _word_gradient(V, U, n, groups, ints, at, n_wires, n_pairs))
         else:
             if not is_kept:
-                _map(U, size, ints, at, n_wires, numbers, of, True, True, P)
-            _map(V, size, ints, at, n_wires, numbers, of, False, False, P)
+                _map(U, n, groups, ints, at, n_wires, numbers, of, True, True, P)
+            _map(V, n, groups, ints, at, n_wires, numbers, of, False, False, P)
 
 
 @jit
