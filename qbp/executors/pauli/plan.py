@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
-from qbp.circuit.gates import GATES
-from qbp.circuit.program import Channel, Clifford, Op, Probs, Program
+from qbp.circuit.program import Probs, Program
 from qbp.circuit.readout import confusion, read
-from qbp.executors.pauli.kernels.conventions import DIFFERS, IS_FIXED, IS_WORD, MAP, ONE, PAIR, WORD, Tables
-from qbp.executors.pauli.letters import clifford, of_wires, pairs, rotation, shifted
+from qbp.executors.pauli.kernels.conventions import DIFFERS, IS_FIXED, ONE, PAIR, WORD, Tables
+from qbp.executors.pauli.letters import pairs, rotation, shifted
+from qbp.executors.pauli.passes import Pass, Step, gathered, loss_of, seen
 
 __all__ = ["Plan", "compile_program"]
 
@@ -19,40 +18,6 @@ LOSS = {np.dtype(np.float32): 16.0, np.dtype(np.float64): 1e4}
 """By how much rounding errors may grow as noise is taken back, before a copy is kept."""
 
 TINY = 1e-14
-
-
-class Step(NamedTuple):
-    """A part of a run on one wire: a rotation about an axis (0, 1, 2), or a fixed map (4, 4)."""
-
-    axis: int
-    angle: int = -1
-    scale: float = 0.0
-    offset: float = 0.0
-    fixed: np.ndarray | None = None
-
-
-@dataclass
-class Pass:
-    """What is done in one sweep: a run of steps on one wire (ONE), a map of two wires or more (PAIR, MAP), or one
-    rotation about a word (WORD)."""
-
-    kind: int
-    wires: tuple[int, ...]
-    steps: list[Step]
-    word: str = ""
-    matrix: np.ndarray | None = None
-
-    def loss(self) -> float:
-        """By how much undoing it makes errors grow, at most; infinite where nothing undoes it."""
-        if self.kind == WORD:
-            return 1.0
-        maps = [self.matrix] if self.matrix is not None else [step.fixed for step in self.steps]
-        return float(np.prod([_loss(matrix) for matrix in maps if matrix is not None]))
-
-
-def _loss(matrix: np.ndarray) -> float:
-    values = np.linalg.svd(matrix[1:, 1:], compute_uv=False)  # the shift is taken away before
-    return float(1 / values[-1]) if values[-1] > 1e-12 else np.inf
 
 
 @dataclass(frozen=True)
@@ -94,95 +59,6 @@ class Plan:
         return 2 * size + 14 * self.n_steps + 21 * n_runs + 12 + 3 * self.n_qubits + self.n_scratch
 
 
-class _Builder:
-    """Gathers ops in passes: one-wire ops wait on their wire until something else comes there."""
-
-    def __init__(self, program: Program):
-        n = program.n_qubits
-        self.program = program
-        self.passes: list[Pass] = []
-        self.waiting: list[list[Step]] = [[] for _ in range(n)]
-        self.start: list[list[Step]] = [[] for _ in range(n)]
-        self.started = [program.amplitudes] * n
-        self.last: list[Pass | None] = [None] * n
-
-    def add(self, op: Op) -> None:
-        if not op.wires:
-            return
-        if isinstance(op, Channel):
-            self.add_map(op.matrix(), op.wires)
-        elif isinstance(op, Clifford):
-            if GATES[op.name].n_wires <= 2:
-                self.add_map(clifford(op.name), op.wires)
-            else:
-                for rotation_ in replace(self.program, ops=(op,)).rotations():
-                    self.add(rotation_)
-        elif len(op.wires) > 1:
-            for w in op.wires:
-                self.flush(w)
-            step = Step(IS_WORD, -1 if op.angle is None else op.angle, op.scale, op.offset)
-            self.append(Pass(WORD, op.wires, [step], op.pauli))
-        elif op.angle is None:
-            self.add_map(rotation(op.pauli, op.offset), op.wires)
-        else:
-            self.waiting[op.wires[0]].append(Step("XYZ".index(op.pauli), op.angle, op.scale, op.offset))
-
-    def add_map(self, matrix: np.ndarray, wires: tuple[int, ...]) -> None:
-        order = tuple(sorted(wires))
-        matrix = of_wires(matrix, wires, order)
-        if self._joined(matrix, order):
-            return
-        if len(order) == 1:
-            steps = self.waiting[order[0]]
-            if steps and steps[-1].fixed is not None:
-                matrix = matrix @ steps.pop().fixed
-            steps.append(Step(IS_FIXED, fixed=matrix))
-            return
-        if len(order) == 2:
-            matrix = self._with_waiting(matrix, order)
-        for w in order:
-            self.flush(w)
-        kind = PAIR if len(order) == 2 and shifted(matrix) is not None else MAP
-        self.append(Pass(kind, order, [], matrix=matrix))
-
-    def _joined(self, matrix: np.ndarray, wires: tuple[int, ...]) -> bool:
-        """Whether the map became part of the pass on two wires that was the last on its own."""
-        last = self.last[wires[0]]
-        if last is None or last.matrix is None or len(last.wires) != 2 or not set(wires) <= set(last.wires):
-            return False
-        if any(self.last[w] is not last or self.waiting[w] for w in wires):
-            return False
-        joined = of_wires(matrix, wires, last.wires) @ last.matrix
-        if last.kind == PAIR and shifted(joined) is None:
-            return False
-        last.matrix = joined
-        return True
-
-    def _with_waiting(self, matrix: np.ndarray, wires: tuple[int, ...]) -> np.ndarray:
-        """The map after fixed maps that wait on its wires, where a pass can do both."""
-        for k, w in enumerate(wires):
-            steps = self.waiting[w]
-            if self.started[w] and len(steps) == 1 and (fixed := steps[0].fixed) is not None:
-                both = matrix @ of_wires(fixed, (k,), (0, 1))
-                if shifted(both) is not None:
-                    matrix = both
-                    steps.clear()
-        return matrix
-
-    def flush(self, wire: int) -> None:
-        """What waits on a wire becomes a pass, or its start."""
-        steps, self.waiting[wire] = self.waiting[wire], []
-        if not self.started[wire]:
-            self.start[wire], self.started[wire] = steps, True
-        elif steps:
-            self.append(Pass(ONE, (wire,), steps))
-
-    def append(self, one: Pass) -> None:
-        self.passes.append(one)
-        for w in one.wires:
-            self.last[w] = one
-
-
 def compile_program(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
     """The passes of a program.
 
@@ -191,13 +67,9 @@ def compile_program(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
         n_batched: how many angles, the first, differ between samples.
         dtype: of the numbers.
     """
-    builder = _Builder(program)
-    for op in program.ops:
-        builder.add(op)
-    for w in range(program.n_qubits):
-        builder.flush(w)
-    starts = [] if program.amplitudes else [steps or [Step(IS_FIXED, fixed=np.eye(4))] for steps in builder.start]
-    return _tables(program, builder.passes, starts, n_batched, dtype)
+    first, passes = gathered(program)
+    starts = [] if program.amplitudes else [steps or [Step(IS_FIXED, fixed=np.eye(4))] for steps in first]
+    return _tables(program, passes, starts, n_batched, dtype)
 
 
 def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_batched: int, dtype: np.dtype) -> Plan:
@@ -213,7 +85,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         steps += some
     forward, back = _kept(passes, dtype)
     terms, weights = _measured(program)
-    seen = _seen(passes, terms[:, 1], n)
+    some_groups = seen(passes, terms[:, 1], n)
     n_runs = widest = 0
     for k, one in enumerate(passes):
         first, at, of = len(steps), len(ints), len(numbers)
@@ -233,7 +105,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
             widest = max(widest, 4 ** len(one.wires))
         differs = any(0 <= step.angle < n_batched for step in one.steps)
         n_groups, of_groups = -1, len(ints)
-        if (groups := seen[k]) is not None:
+        if (groups := some_groups[k]) is not None:
             n_groups = len(groups)
             ints += groups.tolist()
         sizes = first, len(steps), n_runs, forward[k], back[k], len(one.wires), differs, of_groups, n_groups
@@ -245,7 +117,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         if step.fixed is not None:
             fixed.append(step.fixed)
     maps = np.array(fixed).reshape(-1, 4, 4)
-    undone = [np.linalg.inv(m[1:, 1:]) if _loss(m) < np.inf else np.zeros((3, 3)) for m in maps]
+    undone = [np.linalg.inv(m[1:, 1:]) if loss_of(m) < np.inf else np.zeros((3, 3)) for m in maps]
     some_letters = _letters(starts)
     in_front = not program.amplitudes and not any(row[DIFFERS] for row in rows)
     bits = np.arange(2**n) if program.amplitudes else np.zeros(1, np.int64)
@@ -299,25 +171,6 @@ def _kept(passes: list[Pass], dtype: np.dtype) -> tuple[list[int], list[int]]:
     return kept(passes[::-1])[::-1], kept(passes)
 
 
-def _seen(passes: list[Pass], measured: np.ndarray, n_qubits: int) -> list[np.ndarray | None]:
-    """For each pass the groups of words that outputs can see; None where these are all.
-
-    A group is of the words that differ in the letters of the pass's wires only; its number has the letters of the other
-    wires as its digits. Only I on these wires is left alone by all that keeps the trace.
-    """
-    words = np.zeros(4**n_qubits, bool)
-    words[measured] = True
-    cube, found = words.reshape([4] * n_qubits), list[np.ndarray | None]()
-    for one in reversed(passes):
-        moved = np.moveaxis(cube, one.wires, range(-len(one.wires), 0))
-        rows = moved.reshape(-1, 4 ** len(one.wires))
-        seen = np.asarray(rows[:, 1:].any(1))
-        found.append(None if seen.all() else np.nonzero(seen)[0])
-        rows = np.logical_or(rows, seen[:, None])
-        cube = np.moveaxis(rows.reshape([4] * n_qubits), range(-len(one.wires), 0), one.wires)
-    return found[::-1]
-
-
 def _offsets(shifts: list[int]) -> list[int]:
     """Where the words of some wires lie, from the bits at which their digits begin."""
     offsets = [0]
@@ -340,7 +193,7 @@ def _pair(one: Pass, shifts: list[int], ints: list[int], numbers: list[float]) -
 def _map(one: Pass, shifts: list[int], ints: list[int], numbers: list[float]) -> None:
     assert one.matrix is not None
     both = [one.matrix]
-    if _loss(one.matrix) < np.inf:
+    if loss_of(one.matrix) < np.inf:
         both.append(np.linalg.inv(one.matrix))
     entries = [np.argwhere(np.abs(matrix) > 1e-15) for matrix in both]
     ints += [len(entries[0]), len(entries[1]) if len(both) > 1 else 0, *sorted(shifts), *_offsets(shifts)]
