@@ -5,7 +5,7 @@ Words are numbers of base 4 with the digits I, X, Y, Z, so that the product of t
 
 from __future__ import annotations
 
-from functools import cache, reduce
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ TINY = 1e-14
 
 
 @cache
-def pairs(word: str) -> tuple[tuple[int, int], ...]:
+def pairs(word: str) -> np.ndarray:
     """The pairs (Q, Q') that a rotation by t about a word P turns, ``Q -> cos t Q + sin t Q'`` with ``Q' = -i P Q``."""
     codes = [CODES[letter] for letter in word]
     words = np.arange(4 ** len(codes))
@@ -29,16 +29,16 @@ def pairs(word: str) -> tuple[tuple[int, int], ...]:
         phase += np.where((digit == 0) | (digit == code), 0, np.where((digit - code) % 3 == 1, 1, 3))
         partner = partner << 2 | digit ^ code
     plus = phase % 4 == 1  # the others, with 3, are their partners
-    return tuple(zip(words[plus].tolist(), partner[plus].tolist(), strict=True))
+    return np.stack([words[plus], partner[plus]], 1)
 
 
 def rotation(word: str, angle: float) -> np.ndarray:
     """The matrix (4^k, 4^k) of a rotation, as ``v -> R v`` on expectation values of words."""
     matrix = np.eye(4 ** len(word))
     cos, sin = np.cos(angle), np.sin(angle)
-    for q, partner in pairs(word):
-        matrix[[q, partner], [q, partner]] = cos
-        matrix[partner, q], matrix[q, partner] = sin, -sin
+    q, partner = pairs(word).T
+    matrix[q, q] = matrix[partner, partner] = cos
+    matrix[partner, q], matrix[q, partner] = sin, -sin
     return matrix
 
 
@@ -117,8 +117,3 @@ def _take(rows: np.ndarray, plain: np.ndarray, row: int, other: int, shifts: np.
         column = int(plain[other].argmax())
         shifts[k] = rows[row, column] / rows[other, column]
         rows[row] -= shifts[k] * rows[other]
-
-
-def kron(parts: list[np.ndarray]) -> np.ndarray:
-    """One map for each wire, as one of all of them."""
-    return reduce(np.kron, parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
     steps: list[Step] = []
     fixed: list[np.ndarray] = []
     rows: list[list[int]] = []
-    ints: list[int] = []
+    ints = _Integers()
     numbers: list[float] = []
     start_rows = []
     for some in starts:
@@ -88,26 +89,22 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
     some_groups = seen(passes, terms[:, 1], n)
     n_runs = widest = 0
     for k, one in enumerate(passes):
-        first, at, of = len(steps), len(ints), len(numbers)
+        first, of, count = len(steps), len(numbers), 0
         steps += one.steps
         shifts = [2 * (n - 1 - w) for w in one.wires]
-        count = 0
         if one.kind == ONE:
-            ints += shifts
+            at = ints.add(shifts)
         elif one.kind == PAIR:
-            _pair(one, shifts, ints, numbers)
+            at = _pair(one, shifts, ints, numbers)
         elif one.kind == WORD:
-            offsets = _offsets(shifts)
-            ints += sorted(shifts) + [offsets[q] for pair in pairs(one.word) for q in pair]
-            count = len(pairs(one.word))
+            turned = _offsets(shifts)[pairs(one.word)]
+            at, count = ints.add([*sorted(shifts), *turned.ravel()]), len(turned)
         else:
-            _map(one, shifts, ints, numbers)
+            at = _map(one, shifts, ints, numbers)
             widest = max(widest, 4 ** len(one.wires))
         differs = any(0 <= step.angle < n_batched for step in one.steps)
-        n_groups, of_groups = -1, len(ints)
-        if (groups := some_groups[k]) is not None:
-            n_groups = len(groups)
-            ints += groups.tolist()
+        groups = some_groups[k]
+        n_groups, of_groups = (-1, 0) if groups is None else (len(groups), ints.add(groups))
         sizes = first, len(steps), n_runs, forward[k], back[k], len(one.wires), differs, of_groups, n_groups
         rows.append([one.kind, at, count, of, *map(int, sizes)])
         n_runs += one.kind in (ONE, WORD)
@@ -128,7 +125,7 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         np.ascontiguousarray(maps[:, 1:].reshape(-1, 12).astype(dtype)),
         np.array(undone).reshape(-1, 9).astype(dtype),
         np.array(rows, np.int64).reshape(-1, 13),
-        np.array(ints, np.int64),
+        np.concatenate([np.zeros(0, np.int64), *ints.tables]),
         np.array(numbers, dtype),
         np.array(start_rows, np.int64).reshape(-1, 2),
         np.tile(np.array([3, 1, 2, 3], np.int64), (n, 1)),
@@ -171,35 +168,53 @@ def _kept(passes: list[Pass], dtype: np.dtype) -> tuple[list[int], list[int]]:
     return kept(passes[::-1])[::-1], kept(passes)
 
 
-def _offsets(shifts: list[int]) -> list[int]:
+class _Integers:
+    """Tables of integers, one after the other; equal ones are kept once."""
+
+    def __init__(self) -> None:
+        self.tables: list[np.ndarray] = []
+        self._places: dict[bytes, int] = {}
+        self._end = 0
+
+    def add(self, values: Any) -> int:
+        """Where a table begins."""
+        table = np.asarray(values, np.int64)
+        key = table.tobytes()
+        if key not in self._places:
+            self._places[key] = self._end
+            self.tables.append(table)
+            self._end += len(table)
+        return self._places[key]
+
+
+def _offsets(shifts: list[int]) -> np.ndarray:
     """Where the words of some wires lie, from the bits at which their digits begin."""
-    offsets = [0]
+    offsets = np.zeros(1, np.int64)
     for shift in shifts:
-        offsets = [offset + (digit << shift) for offset in offsets for digit in range(4)]
+        offsets = (offsets[:, None] + (np.arange(4) << shift)).ravel()
     return offsets
 
 
-def _pair(one: Pass, shifts: list[int], ints: list[int], numbers: list[float]) -> None:
+def _pair(one: Pass, shifts: list[int], ints: _Integers, numbers: list[float]) -> int:
     assert one.matrix is not None
     parts = shifted(one.matrix)
     assert parts is not None
-    offsets = _offsets(shifts)
-    ints += [*shifts, *(offsets[q] for q in parts.source)]
     with np.errstate(divide="ignore"):
         undone = np.where(np.abs(parts.factor) > TINY, 1 / parts.factor, 0.0)
     numbers += [*parts.factor, *parts.t, *parts.s, *undone]
+    return ints.add([*shifts, *_offsets(shifts)[parts.source]])
 
 
-def _map(one: Pass, shifts: list[int], ints: list[int], numbers: list[float]) -> None:
+def _map(one: Pass, shifts: list[int], ints: _Integers, numbers: list[float]) -> int:
     assert one.matrix is not None
     both = [one.matrix]
     if loss_of(one.matrix) < np.inf:
         both.append(np.linalg.inv(one.matrix))
     entries = [np.argwhere(np.abs(matrix) > 1e-15) for matrix in both]
-    ints += [len(entries[0]), len(entries[1]) if len(both) > 1 else 0, *sorted(shifts), *_offsets(shifts)]
     for matrix, places in zip(both, entries, strict=True):
-        ints += places.ravel().tolist()
         numbers += matrix[tuple(places.T)].tolist()
+    counts = [len(entries[0]), len(entries[1]) if len(both) > 1 else 0]
+    return ints.add(np.concatenate([counts, sorted(shifts), _offsets(shifts), *(e.ravel() for e in entries)]))
 
 
 def _measured(program: Program) -> tuple[np.ndarray, np.ndarray]:
