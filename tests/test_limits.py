@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import qbp
 from qbp import limits
 from qbp.circuit.angles import Angles
 from qbp.circuit.frame import in_frame
 from qbp.circuit.program import Clifford, Expval, Probs, Program, Rotation
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, QbpError
 from qbp.executors import backend
 from qbp.limits import check_gates, check_memory, physical_memory
+from qbp.runs import config
 
 Z0 = (Expval.word("Z", 0),)
 
@@ -126,3 +130,20 @@ def test_the_frame_of_any_number_of_qubits(n_qubits):
     seen = slow_visible(everything[0].turns, [word for _, _, word in measured.terms])
     assert [t.angle for t in rotations.turns] == [t.angle for t in seen], "no rotation is kept or dropped wrongly"
     assert 0 < len(seen) <= 40 and (n_qubits < 10 or len(seen) < 30)
+
+
+@pytest.mark.parametrize("name", ["pipe.safetensors", "pipe.yaml", "pipe.qasm", "pipe.csv"])
+def test_what_is_no_file_is_not_waited_for(name, tmp_path):
+    """A pipe that nobody writes to, a device without an end."""
+    reads = {
+        ".safetensors": qbp.load_model,
+        ".yaml": config.load,
+        ".qasm": qbp.trace,
+        ".csv": qbp.data.load,
+    }
+    os.mkfifo(tmp_path / name)
+    endless = tmp_path / f"endless{Path(name).suffix}"
+    endless.symlink_to("/dev/zero")
+    for path in (tmp_path / name, endless):
+        with pytest.raises(QbpError, match="no file|name a file|neither a file|must be an OpenQASM"):
+            reads[Path(name).suffix](path)

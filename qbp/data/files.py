@@ -180,7 +180,10 @@ def _npz(path: Path, target: str | int | None) -> Raw:
         raise ArgumentError(f"Argument `target` must be None for {path}, whose labels are `y`, but is {target!r}")
     try:
         with zipfile.ZipFile(path) as archive:
-            check_memory(f"The arrays of {path}", 3 * sum(member.file_size for member in archive.infolist()))
+            size = sum(member.file_size for member in archive.infolist())
+            if size > 2**28 and size > 200 * path.stat().st_size:
+                raise ArgumentError(f"Cannot read {path}: it would unpack to {size} bytes, 200 times its own size")
+            check_memory(f"The arrays of {path}", 3 * size)
         with np.load(path, allow_pickle=False) as file:
             names = list(file)
             arrays = {name: file[name] for name in ("x", "y") if name in names}
@@ -188,8 +191,8 @@ def _npz(path: Path, target: str | int | None) -> Raw:
         raise
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for damaged files
         raise ArgumentError(f"Cannot read {path}: {str(error)[:200]}") from None
-    if len(arrays) < 2:
-        raise ArgumentError(f"{path} must hold `x` and `y`, but holds {', '.join(names)[:200]}")
+    if len(arrays) < 2 or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ArgumentError(f"{path} must hold the arrays `x` and `y`, but holds {', '.join(names)[:200]}")
     return as_arrays(arrays["x"], arrays["y"])
 
 

@@ -48,6 +48,8 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).exists() and not Path(path).is_file():  # a pipe is waited for, a device has no end
+        raise ConfigError(f"Cannot read checkpoint {path}: it is no file")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("qbp", "{}")

@@ -25,6 +25,8 @@ def read_text(path: Path, what: str = "config") -> str:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a pipe is waited for, a device has no end
+            raise ConfigError(f"Cannot read {what} {path}: it is no file")
         if size > _MOST_BYTES:
             raise ConfigError(f"Cannot read {what} {path}: it has {size} bytes, more than {_MOST_BYTES}")
         return path.read_text(encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -274,6 +276,24 @@ def test_kinds_with_digits_are_words(tmp_path, words):
     (tmp_path / "t.csv").write_text(table("a,b,y", lambda k: f"{words[k % len(words)]},{k},{k % 2}"))
     names = read(tmp_path / "t.csv").feature_names
     assert names[:-1] == tuple(f"a={word}" for word in (words[:1] if len(words) == 2 else words))
+
+
+def test_archives_that_unpack_to_gigabytes(tmp_path):
+    head = np.lib.format.magic(1, 0)
+    shape = b"{'descr': '<f8', 'fortran_order': False, 'shape': (50000000, 1), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w") as file:
+            file.write(head + len(shape).to_bytes(2, "little") + shape)
+            for _ in range(40):
+                file.write(bytes(10**7))
+        archive.writestr("y.npy", b"x")
+    with pytest.raises(ArgumentError, match="would unpack to 4000"):
+        read(tmp_path / "a.npz")
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("x.npy", b"x")
+        archive.writestr("y.npy", b"x")
+    with pytest.raises(ArgumentError, match="arrays"):
+        read(tmp_path / "b.npz")
 
 
 def test_classes_that_differ_in_case(tmp_path):
