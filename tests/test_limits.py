@@ -145,5 +145,5 @@ def test_what_is_no_file_is_not_waited_for(name, tmp_path):
     endless = tmp_path / f"endless{Path(name).suffix}"
     endless.symlink_to("/dev/zero")
     for path in (tmp_path / name, endless):
-        with pytest.raises(QbpError, match="no file|name a file|neither a file|must be an OpenQASM"):
+        with pytest.raises(QbpError, match=r"no file|name a file|neither a file|must be an OpenQASM"):
             reads[Path(name).suffix](path)
