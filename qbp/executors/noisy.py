@@ -6,6 +6,7 @@ that makes. The angles of the gates are sums of the circuit's own, and so are th
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Program, Rotation
+from qbp.circuit.noise_model import NoiseModel
+from qbp.circuit.program import Channel, Program, Rotation
 from qbp.executors import Capabilities, Executor, Gradients, Results, backend
 from qbp.executors.qiskit_primitive.noise import NoisyCircuit, noisy_circuit
 
-__all__ = ["NoisyRuns", "WithNoise"]
+__all__ = ["Extrapolated", "NoisyRuns", "WithNoise"]
 
 _MOST = 64  # circuits that are kept
 
@@ -88,7 +90,7 @@ class WithNoise:
     """Executor with the noise of a noise model.
 
     Args:
-        noise: the noise.
+        noise: the noise; of a device its name.
         engine: what runs programs with channels; None for the native engine.
     """
 
@@ -96,8 +98,8 @@ class WithNoise:
     shots = None
     capabilities = Capabilities(exact=False, adjoint=True)
 
-    def __init__(self, noise: Any, engine: Executor | None = None):
-        self.noise, self.engine = noise, engine or backend("native")
+    def __init__(self, noise: NoiseModel | str, engine: Executor | None = None):
+        self.noise, self.engine, self.times = noise, engine or backend("native"), 1
         self._circuits: OrderedDict[Program, NoisyCircuit] = OrderedDict()
         self._runs: OrderedDict[tuple[Program, int], NoisyRuns] = OrderedDict()
 
@@ -106,7 +108,14 @@ class WithNoise:
 
     def noisy(self, program: Program) -> NoisyCircuit:
         """The program as it is run."""
+        assert isinstance(self.noise, NoiseModel)
         return noisy_circuit(program, self.noise)
+
+    def amplified(self, times: int) -> WithNoise:
+        """The same with every error so many times."""
+        other = copy.copy(self)
+        other.times, other._circuits, other._runs = times, OrderedDict(), OrderedDict()
+        return other
 
     def has_adjoint(self, program: Program) -> bool:
         """Whether it has the adjoint rule for a program."""
@@ -117,7 +126,7 @@ class WithNoise:
         key = (program, n_batched)
         if key not in self._runs:
             if program not in self._circuits:
-                self._circuits[program] = self.noisy(program)
+                self._circuits[program] = _repeated(self.noisy(program), self.times)
                 while len(self._circuits) > _MOST:
                     self._circuits.popitem(last=False)
             self._runs[key] = NoisyRuns(self._circuits[program], n_batched)
@@ -166,3 +175,64 @@ class WithNoise:
             g_shared.reshape(angles.shared.shape) if needs[1] else None,
             of_amplitudes if needs[2] else None,
         )
+
+
+def _repeated(circuit: NoisyCircuit, times: int) -> NoisyCircuit:
+    """The circuit with every channel so many times."""
+    if times == 1:
+        return circuit
+    parts = []
+    for program, columns in circuit.parts:
+        repeats = (times if isinstance(op, Channel) else 1 for op in program.ops)
+        ops = tuple(op for op, n in zip(program.ops, repeats, strict=True) for _ in range(n))
+        parts.append((replace(program, ops=ops), columns))
+    return replace(circuit, parts=tuple(parts))
+
+
+class Extrapolated:
+    """Executor whose outputs are extrapolated to no noise, by the polynomial through those of amplified noise.
+
+    Args:
+        executor: what has the noise.
+        factors: how often each error is applied, one run for each.
+        name: what a layer's `backend` says.
+    """
+
+    shots = None
+    capabilities = Capabilities(exact=False, adjoint=True)
+
+    def __init__(self, executor: WithNoise, factors: tuple[int, ...], name: str):
+        self.name, self.noise, self.factors = name, executor.noise, factors
+        self.runs = [executor.amplified(factor) for factor in factors]
+        self.weights = [float(np.prod([j / (j - k) for j in factors if j != k])) for k in factors]  # Lagrange's, at 0
+
+    def has_adjoint(self, program: Program) -> bool:
+        """Whether it has the adjoint rule for a program."""
+        return not program.amplitudes or self.runs[0].has_adjoint(program)
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M), of the dtype and device of the angles."""
+        return self.forward(program, angles, amplitudes)[0]
+
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
+        """Outputs (B, M), and what `vjp` wants to find again."""
+        each = [run.forward(program, angles, amplitudes) for run in self.runs]
+        parts = (w * results.values for w, (results, _) in zip(self.weights, each, strict=True))
+        return Results(torch.stack([*parts]).sum(0)), [saved for _, saved in each]
+
+    def vjp(
+        self,
+        program: Program,
+        angles: Angles,
+        amplitudes: Tensor | None,
+        saved: Any,
+        grad: Tensor,
+        needs: tuple[bool, bool, bool] = (True, True, True),
+    ) -> Gradients:
+        """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
+        each = [
+            run.vjp(program, angles, amplitudes, kept, w * grad, needs)
+            for run, w, kept in zip(self.runs, self.weights, saved, strict=True)
+        ]
+        sums = (None if parts[0] is None else torch.stack([*parts]).sum(0) for parts in zip(*each, strict=True))
+        return Gradients(*sums)

@@ -83,7 +83,7 @@ class NoisyDevice(QiskitPrimitive):
 
 class _OnDevice(WithNoise):
     def __init__(self, device: NoisyDevice):
-        super().__init__(None)
+        super().__init__(device.name)
         self.device = device
 
     def noisy(self, program: Program) -> NoisyCircuit:

@@ -2,11 +2,15 @@
 
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle, hybrid, matched_mlp, mlp, n_parameters, renew
+from qbp.nn.robustness import Normalized, Quantized, extrapolated
 from qbp.nn.saving import load_model, save_model
 
 __all__ = [
     "BoundedAngle",
+    "Normalized",
+    "Quantized",
     "QuantumLayer",
+    "extrapolated",
     "hybrid",
     "load_model",
     "matched_mlp",

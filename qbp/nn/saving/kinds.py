@@ -9,6 +9,7 @@ from torch import nn
 
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
+from qbp.nn.robustness import Normalized, Quantized
 from qbp.nn.traced import Container
 
 __all__ = ["ARGUMENTS", "HOLDERS", "MODULES", "MOST_CALLS", "is_layer"]
@@ -61,6 +62,8 @@ MODULES: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "GRU": (nn.GRU, _RECURRENT),
     "MultiheadAttention": (nn.MultiheadAttention, ("embed_dim", "num_heads", "dropout", "batch_first")),
     "BoundedAngle": (BoundedAngle, ("scale",)),
+    "Normalized": (Normalized, ("num_features", "eps")),
+    "Quantized": (Quantized, ("levels", "low", "high")),
     **{kind.__name__: (kind, ()) for kind in _PLAIN},
 }
 
@@ -94,7 +97,7 @@ def _is_shape(value: Any) -> bool:
 _FLAGS = "bias affine track_running_stats elementwise_affine ceil_mode batch_first bidirectional"
 _SIZES = """
 in_features in1_features in2_features out_features num_features num_parameters num_groups num_channels in_channels
-out_channels groups input_size hidden_size embed_dim num_heads
+out_channels groups input_size hidden_size embed_dim num_heads levels
 """
 
 # What the arguments of modules may be, by their names.
@@ -103,7 +106,7 @@ ARGUMENTS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_FLAGS.split(), lambda value: isinstance(value, bool)),
     **dict.fromkeys(("start_dim", "end_dim"), _is_axis),
     **dict.fromkeys(("negative_slope", "alpha", "eps", "scale", "p", "dropout"), _is_number),
-    **dict.fromkeys(("beta", "threshold", "min_val", "max_val"), _is_number),
+    **dict.fromkeys(("beta", "threshold", "min_val", "max_val", "low", "high"), _is_number),
     **dict.fromkeys(("kernel_size", "stride", "dilation", "output_size", "normalized_shape"), _is_shape),
     "unflattened_size": _is_shape,
     "num_layers": lambda value: _is_size(value) and value <= 100,

@@ -12,6 +12,7 @@ from qbp.circuit.noise_model import NoiseModel
 from qbp.circuit.stored_noise import noise_to_data
 from qbp.errors import ConfigError
 from qbp.executors import capabilities_of
+from qbp.executors.noisy import Extrapolated
 from qbp.gradients.stateful import STATEFUL
 from qbp.nn.flow import copied
 from qbp.nn.layer import QuantumLayer
@@ -94,6 +95,11 @@ class _Writer:
         _check_plain(module, name or "the model")
         kind = type(module).__name__
         if is_layer(module) and module.executor is not None:
+            if isinstance(module.executor, Extrapolated):
+                raise ConfigError(
+                    f"A model file cannot hold extrapolation, but {name or 'the model'} is extrapolated: save the layer "
+                    "that it is made of, and extrapolate that again"
+                )
             shots = capabilities_of(module.executor).shots
             about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": shots}
             if isinstance(noise_of(module.executor), NoiseModel):
