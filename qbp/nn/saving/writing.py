@@ -97,8 +97,8 @@ class _Writer:
         if is_layer(module) and module.executor is not None:
             if isinstance(module.executor, Extrapolated):
                 raise ConfigError(
-                    f"A model file cannot hold extrapolation, but {name or 'the model'} is extrapolated: save the layer "
-                    "that it is made of, and extrapolate that again"
+                    f"A model file cannot hold extrapolation, but {name or 'the model'} is extrapolated: save what "
+                    "it is made of, and extrapolate that again"
                 )
             shots = capabilities_of(module.executor).shots
             about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": shots}
