@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from qbp.circuit.constants import ReadConstants, item_of
 from qbp.circuit.lock import LOCK
 
 __all__ = [
@@ -61,11 +62,12 @@ def trace(
     function: Callable[..., Any], example: tuple[Tensor, ...], rules: Mapping[Any, Callable[..., Tensor]] | None = None
 ) -> GraphModule:
     """A function of tensors as a graph of torch's operations, those of `rules` written out; called once, without
-    values."""
+    values but those of what does not depend on its arguments."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with LOCK:
-        return make_fx(function, dict(rules or {}), tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+    with LOCK, ReadConstants():
+        known = {**(rules or {}), _aten._local_scalar_dense.default: item_of}
+        return make_fx(function, known, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
 
 
 def dependencies(graph: GraphModule) -> dict[Node, frozenset[str]]:

@@ -227,3 +227,20 @@ def test_only_what_the_code_reads_is_watched():
     assert watch.is_current()
     settings.depth = 5
     assert not watch.is_current()
+
+
+def test_values_of_tensors_read_as_numbers_are_watched():
+    mask, scales = torch.tensor([True, False]), torch.tensor([0.3, 0.9])
+
+    def circuit(inputs, w):
+        for k in range(2):
+            if mask[k]:
+                qml.RY(float(scales[k]) * inputs[k] * w, wires=k)
+        return [qml.expval(qml.Z(k)) for k in range(2)]
+
+    layer, x = QuantumLayer(circuit, {"w": 1}, n_inputs=2), torch.tensor([[0.4, 0.7]])
+    assert layer.backend == "native"
+    for change in (lambda: None, lambda: mask.logical_not_(), lambda: scales.mul_(2)):
+        change()
+        want = torch.where(mask, torch.cos(scales * x * layer.w), 1.0)
+        torch.testing.assert_close(layer(x), want, atol=1e-6, rtol=0)

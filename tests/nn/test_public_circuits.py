@@ -349,6 +349,26 @@ def _(inputs, gamma, beta):
     return [qml.expval(Z(a) @ Z(b)) for a, b in EDGES]
 
 
+EDGE_INDEX = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+MASK, SCALES = torch.tensor([True, False, True, True]), torch.linspace(0.1, 1, 4)
+
+
+@case("edges, masks and scales as tensors", {"w": 4})
+def _(inputs, w):
+    for k in range(N):
+        if MASK[k]:
+            qml.RY(float(SCALES[k]) * inputs[k], wires=k)
+    for a, b in EDGE_INDEX.T:
+        qml.CRZ(w[a] * SCALES[b].item(), wires=[int(a), int(b)])
+    qml.RX(np.cos(SCALES[1].numpy()) * w[int(torch.argmax(SCALES))], wires=0)
+    qml.RY(torch.as_tensor([SCALES[0], 0.2])[0], wires=1)
+    return [
+        qml.expval(qml.Hamiltonian([SCALES[0], SCALES[2]], [qml.Z(0), qml.X(1)])),
+        qml.expval(qml.Hamiltonian(SCALES.numpy()[:2], [qml.Y(2), qml.Z(3)])),
+        qml.expval(sum(c * qml.Z(k) for k, c in enumerate(SCALES.tolist()))),
+    ]
+
+
 @case("graph recurrent step by product formula", {"w": 2})
 def _(inputs, w):
     hamiltonian = qml.Hamiltonian(

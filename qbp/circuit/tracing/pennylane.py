@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qbp.circuit.constants import constant_of
 from qbp.circuit.lock import LOCK, random_states
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
-from qbp.circuit.tracing.constants import constant_of
 from qbp.circuit.tracing.pennylane_channels import readout_of
 from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, matrix_sentence, record_operation, sentence
 from qbp.circuit.tracing.pennylane_tapes import plain_function, tape_of

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qbp.circuit.constants import constant_of, values_at
 from qbp.circuit.gates import GATES, PENNYLANE, Step
 from qbp.circuit.tracing.circuit import Recorder, sparse_word
-from qbp.circuit.tracing.constants import constant_of, values_at
 from qbp.circuit.tracing.controlled import controlled, exact_steps
 from qbp.circuit.tracing.exponentials import Term, record_exponential
 from qbp.circuit.tracing.pennylane_channels import record_channel

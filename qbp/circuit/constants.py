@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["constant_of", "values_at"]
+__all__ = ["ReadConstants", "constant_of", "item_of", "values_at"]
 
 
 def constant_of(tensor: Tensor) -> Tensor | None:
@@ -28,6 +29,33 @@ def constant_of(tensor: Tensor) -> Tensor | None:
         return None
     with torch.no_grad(), _disable_current_modes():
         return _run(slot.proxy.node, getattr(mode.tracer, "root", None), {})
+
+
+def item_of(tensor: Tensor) -> Any:
+    """The number in a traced tensor, where that does not depend on an argument of the traced function."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    value = constant_of(tensor)
+    with _disable_current_modes():
+        return NotImplemented if value is None else value.item()
+
+
+class ReadConstants(TorchFunctionMode):
+    """While a function is traced: NumPy arrays, and tensors made of lists, of what does not depend on its arguments."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        if func in (Tensor.numpy, Tensor.__array__):
+            value = constant_of(args[0])
+            if value is not None:
+                with _disable_current_modes():
+                    return func(value, *args[1:], **(kwargs or {}))
+        if func in (torch.tensor, torch.as_tensor) and isinstance(args[0], list | tuple):
+            items = [item_of(x) if isinstance(x, Tensor) and x.ndim == 0 else x for x in args[0]]
+            if all(x is not NotImplemented for x in items):
+                args = (items, *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 def values_at(tensor: Tensor, seed: int) -> np.ndarray:
