@@ -46,13 +46,14 @@ class NoisyRuns:
         n_mixed = int(mixed.sum())
         self.of_batched, self.of_shared = scale[:n_mixed, :n_batched], scale[:n_mixed, n_batched:]
         self.shared, self.offsets = scale[n_mixed:, n_batched:], offset.split([n_mixed, len(order) - n_mixed])
-        self._cast: dict[torch.dtype, tuple[Tensor, ...]] = {}
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def _matrices(self, like: Tensor) -> tuple[Tensor, ...]:
-        if like.dtype not in self._cast:
+        key = like.dtype, like.device
+        if key not in self._cast:
             parts = (self.of_batched, self.of_shared, self.shared, *self.offsets, self.constants)
-            self._cast[like.dtype] = tuple(part.to(like.dtype) for part in parts)
-        return self._cast[like.dtype]
+            self._cast[key] = tuple(part.to(like) for part in parts)
+        return self._cast[key]
 
     def angles(self, angles: Angles) -> Angles:
         """Those of the gates."""

@@ -215,7 +215,8 @@ class QuantumLayer(PlacedModule):
         """What the layer computes apart from its weights, in full: equal for layers that compute the same."""
         traced = [(circuit.program, *circuit.angle_map.describe()) for circuit in self._circuits.values()][:1]
         shots = None if self._executor is None else capabilities_of(self._executor).shots
-        return repr((traced, self.backend, self._rule or self.diff_method, shots))
+        noise = noise_of(self._executor)
+        return repr((traced, self.backend, self._rule or self.diff_method, shots, *([] if noise is None else [noise])))
 
     def extra_repr(self) -> str:
         n_weights = sum(weight.numel() for weight in self.qnode_weights.values())

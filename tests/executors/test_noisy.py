@@ -330,6 +330,48 @@ def test_many_batched_and_shared_angles_in_one_gate():
             torch.testing.assert_close(mine, slope if k < n_batched else slope.sum(), atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_noise_model_of_aer_around_the_gates_of_a_qiskit_circuit(seed: int):
+    """Gate by gate what `AerSimulator(noise_model=...)` makes of the circuit, some angles of which are weights."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import ParameterVector
+    from qiskit.quantum_info import SparsePauliOp
+    from qiskit_aer.noise import NoiseModel as Aers
+    from qiskit_aer.noise import amplitude_damping_error, depolarizing_error, phase_damping_error, reset_error
+
+    rng, n = np.random.default_rng(seed), 4
+    weights, circuit, model = ParameterVector("w", 8), QuantumCircuit(n), Aers()
+    for k in range(32):
+        on = rng.permutation(n)[:2].tolist()
+        angle = weights[k // 4] if k % 4 == 0 else float(rng.normal())
+        circuit.ry(angle, on[0]) if k % 8 == 0 else circuit.rz(angle, on[1])
+        name = str(rng.choice(["sx", "h", "x", "s", "cx", "cz", "rzz"]))
+        two = name in ("cx", "cz", "rzz")
+        getattr(circuit, name)(*([0.3] if name == "rzz" else []), *(on if two else on[:1]))
+    for name in ("rz", "ry", "sx", "h", "x", "s"):
+        error = depolarizing_error(0.02 * rng.random(), 1).compose(amplitude_damping_error(0.05 * rng.random()))
+        model.add_all_qubit_quantum_error(error, [name])
+    for name in ("cx", "cz", "rzz"):
+        model.add_all_qubit_quantum_error(depolarizing_error(0.05 * rng.random(), 2), [name])
+        error = reset_error(0.1).tensor(phase_damping_error(0.2))
+        model.add_quantum_error(error, name, [1, 2], warnings=False)
+    layer = QuantumLayer(circuit, noise=model, weight_params=list(weights), seed=seed).double()
+    bound = circuit.assign_parameters(dict(zip(weights, layer.weight.tolist(), strict=True)))
+    for wire in range(n):
+        word = SparsePauliOp.from_sparse_list([("Z", [wire], 1)], n)
+        bound.save_expectation_value(word, range(n), label=str(wire))
+    data = aer.AerSimulator(method="density_matrix", noise_model=model).run(bound).result().data()
+    outputs = layer(torch.zeros(1, 0, dtype=torch.float64)).detach().numpy()[0]
+    np.testing.assert_allclose(outputs, [data[str(wire)] for wire in range(n)], atol=1e-9)
+
+
+def test_layers_with_other_noise_compute_something_else():
+    models = [NoiseModel.of({"CNOT": {"BitFlip": p}}) for p in (0.1, 0.2)]
+    made = [QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, noise=noise) for noise in (*models, models[0])]
+    assert made[0].describe() == made[2].describe() != made[1].describe()
+    assert made[0](torch.zeros(0, 2)).shape == (0, 2)
+
+
 # ---- noise in Qiskit circuits ----------------------------------------------------------------------------------------
 
 
