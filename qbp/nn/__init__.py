@@ -2,7 +2,7 @@
 
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle, hybrid, matched_mlp, mlp, n_parameters, renew
-from qbp.nn.robustness import Normalized, Quantized, extrapolated
+from qbp.nn.robustness import Normalized, Quantized, extrapolated, fluctuating
 from qbp.nn.saving import load_model, save_model
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Quantized",
     "QuantumLayer",
     "extrapolated",
+    "fluctuating",
     "hybrid",
     "load_model",
     "matched_mlp",

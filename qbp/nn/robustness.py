@@ -1,4 +1,4 @@
-"""Means against noise, beside training under it: normalised and quantised outputs, and zero-noise extrapolation.
+"""Means against noise, beside training under it: normalised, quantised and extrapolated outputs, noise that changes.
 
 Normalisation and quantisation are those of QuantumNAT (arXiv 2110.11331); zero-noise extrapolation is that of arXiv
 1612.02058, with the noise amplified exactly.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qbp.errors import ArgumentError, check_count
+from qbp.executors import backend as make_backend
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.noise import executor_with_noise
 
-__all__ = ["Normalized", "Quantized", "extrapolated"]
+__all__ = ["Normalized", "Quantized", "extrapolated", "fluctuating"]
 
 
 class Normalized(nn.BatchNorm1d):
@@ -108,3 +112,50 @@ def extrapolated(layer: QuantumLayer, factors: Sequence[int] = (1, 2, 3)) -> Qua
     other = copy.deepcopy(layer, {id(executor): executor})
     other.set_backend(Extrapolated(engine, tuple(factors), f"{layer.backend}, extrapolated"))
     return other
+
+
+@contextmanager
+def fluctuating(model: nn.Module, noises: Sequence[Any]) -> Iterator[nn.Module]:
+    """While it lasts, every call of a quantum layer in training has one of several noises, drawn from torch's global
+    random numbers: the days of a device, or calibrations that may come. In evaluation layers run as they did.
+
+    Args:
+        model: holds one or more `QuantumLayer` whose circuits are known.
+        noises: each as `noise` of a `QuantumLayer`; None for no noise.
+
+    Raises:
+        ArgumentError: there is no noise, or no quantum layer.
+
+    Example:
+        >>> import qbp
+        >>> days = [qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": p}}) for p in (0.01, 0.02, 0.05)]
+        >>> train, _ = qbp.data.load("xor")
+        >>> with fluctuating(qbp.hybrid(2, 2, n_qubits=2, seed=0), days) as model:
+        ...     history = qbp.fit(model, train, epochs=1, seed=0)
+    """
+    layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
+    if not layers or any(layer.executor is None for layer in layers):
+        raise ArgumentError("Argument `model` must hold quantum layers whose circuits are known")
+    if not noises:
+        raise ArgumentError("Argument `noises` must hold one noise or more, but is empty")
+    own = [layer.executor for layer in layers]
+    drawn = [
+        [make_backend("auto") if noise is None else executor_with_noise(noise, "auto", None, None) for noise in noises]
+        for _ in layers
+    ]
+
+    def draw(executors: list[Any], before: Any) -> Any:
+        def hook(layer: QuantumLayer, inputs: Any) -> None:
+            layer.set_backend(executors[int(torch.randint(len(executors), ()))] if layer.training else before)
+
+        return hook
+
+    parts = zip(layers, drawn, own, strict=True)
+    handles = [layer.register_forward_pre_hook(draw(executors, before)) for layer, executors, before in parts]
+    try:
+        yield model
+    finally:
+        for handle, layer, before in zip(handles, layers, own, strict=True):
+            handle.remove()
+            assert before is not None
+            layer.set_backend(before)

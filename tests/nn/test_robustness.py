@@ -10,7 +10,7 @@ from torch import nn
 
 import qbp
 from qbp.errors import ArgumentError, ConfigError
-from qbp.nn.robustness import Normalized, Quantized, extrapolated
+from qbp.nn.robustness import Normalized, Quantized, extrapolated, fluctuating
 
 
 def test_normalized_outputs_do_not_feel_a_scale_and_a_shift():
@@ -88,3 +88,36 @@ def test_only_noise_is_extrapolated():
     for options in ({"noise": None}, {"noise": qbp.NoiseModel.of({"CNOT": {"BitFlip": 0.1}}), "shots": 100}):
         with pytest.raises(ArgumentError, match="must have `noise`"):
             extrapolated(layer(**options))
+
+
+def test_noise_fluctuates_in_training_only():
+    strengths = (0.0, 0.1, 0.4)
+    days = [qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": p}}) for p in strengths]
+    model = nn.Sequential(layer(None))
+    x = torch.randn(2, 3, dtype=torch.float64)
+    each = [layer(day)(x) for day in days]
+    ideal, before = model(x), model[0].executor
+    torch.manual_seed(0)
+    with fluctuating(model, days):
+        seen = []
+        for _ in range(20):
+            outputs = model(x)
+            seen.append(next(k for k, expected in enumerate(each) if torch.allclose(outputs, expected, atol=1e-12)))
+            assert torch.autograd.grad(outputs.sum(), model[0].weights)[0].abs().sum() > 0
+        assert set(seen) == {0, 1, 2}
+        assert torch.equal(model.eval()(x), ideal)
+    assert model[0].executor is before and not model[0]._forward_pre_hooks
+    with pytest.raises(ArgumentError, match="`noises`"), fluctuating(model, []):
+        pass
+    with pytest.raises(ArgumentError, match="`model`"), fluctuating(nn.Linear(1, 1), days):
+        pass
+
+
+def test_training_under_fluctuating_noise_is_repeatable():
+    days = [qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": p}}) for p in (0.01, 0.2)]
+    train, _ = qbp.data.load("xor")
+    losses = []
+    for _ in range(2):
+        with fluctuating(qbp.hybrid(2, 2, n_qubits=2, n_layers=1, seed=0), [*days, None]) as model:
+            losses.append(qbp.fit(model, train, epochs=2, seed=3).column("loss"))
+    assert losses[0] == losses[1]
