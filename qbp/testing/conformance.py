@@ -84,7 +84,7 @@ def check_executor(
     tried = cases(rng, n_programs, programs, accepts, batch_sizes, dtypes)
     if able.channels:
         few = batch_sizes[1::2] or batch_sizes  # density matrices are slow
-        tried = chain(tried, cases(rng, n_programs // 2, NOISY, accepts, few, dtypes, noise=True))
+        tried = chain(tried, cases(rng, n_programs // 4, NOISY, accepts, few, dtypes, noise=True))
     for case in tried:
         _check_outputs(executor, able, case, atol, equal_rows, noise)
         if has_adjoint(executor, case.program):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import reduce
 from itertools import product
@@ -292,3 +294,13 @@ def test_bad_arguments():
         Native()(program, Angles.of(torch.zeros(1, program.n_angles, dtype=torch.float16)))
     with pytest.raises(ArgumentError, match="`amplitudes` must be None"):
         Pauli()(program, Angles.of(torch.zeros(1, program.n_angles)), torch.zeros(1, 8))
+
+
+def test_a_step_without_noise_neither_loads_nor_compiles_this_engine():
+    code = """
+import sys, torch, qbp
+layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1)
+layer(torch.zeros(1, 2)).sum().backward()
+assert layer.backend == "native" and not [name for name in sys.modules if name.startswith("qbp.executors.pauli")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
