@@ -24,6 +24,12 @@ NOISE = qml.NoiseModel(
 )
 FROM_BOTH = {qml.noise.meas_eq(qml.expval) | qml.noise.meas_eq(qml.probs): lambda m, **_: qml.PhaseFlip(0.2, wires=1)}
 
+OF_EACH = {
+    qml.noise.meas_eq(qml.expval): lambda m, **_: [
+        each for wire in m.wires for each in (qml.AmplitudeDamping(0.2, wires=wire), qml.BitFlip(0.1, wires=wire))
+    ]
+}
+
 
 def gates(inputs, w):
     for k in range(N):
@@ -70,8 +76,9 @@ def on(device, circuit=function, **options):
     return qml.QNode(circuit, device, **options)
 
 
-def add(qnode, *maps, **options):
-    return qml.add_noise(qnode, qml.NoiseModel(*maps) if maps else NOISE, **options)
+def add(qnode, *maps, level=None, **data):
+    options = {} if level is None else {"level": level}
+    return qml.add_noise(qnode, qml.NoiseModel(*maps, **data) if maps else NOISE, **options)
 
 
 QNODES = {
@@ -79,6 +86,8 @@ QNODES = {
     "a noise model of the device": lambda: on(add(mixed())),
     "a noise model after the device's decompositions": lambda: add(on(mixed()), level="device"),
     "noise before measurements": lambda: add(on(mixed()), {}, FROM_BOTH),
+    "noise of each measurement": lambda: add(on(mixed()), {}, OF_EACH),
+    "noise of gates and of each measurement": lambda: add(on(mixed()), NOISE.model_map, OF_EACH, g=0.1),
     "noise at the end": lambda: qml.noise.insert(on(mixed()), qml.AmplitudeDamping, 0.1, position="end"),
     "noise everywhere": lambda: qml.noise.insert(on(mixed()), qml.PhaseDamping, 0.1, position="all"),
     "noise everywhere on the device": lambda: on(qml.noise.insert(mixed(), qml.PhaseDamping, 0.1, position="all")),
@@ -112,7 +121,8 @@ def assert_same(ours, theirs, leaves, atol=1e-10):
 def test_what_the_device_gets_is_traced(name: str):
     qnode = QNODES[name]()
     circuit = trace(qnode, SHAPES, n_inputs=N)
-    assert circuit.program.is_noisy == ("noise" in name or name in ("folded", "by shifts"))
+    in_observables = name == "noise of each measurement"
+    assert circuit.program.is_noisy == (("noise" in name and not in_observables) or name in ("folded", "by shifts"))
     x, w = data()
     atol = 1e-6 if name == "measured in the middle, with noise" else 1e-10  # default.mixed rounds controlled gates
     assert_same(circuit_outputs(circuit, x, w.reshape(-1)), outputs_of(qnode, x, w), (x, w), atol)
@@ -153,15 +163,15 @@ SPLITS = {
         qml.noise.poly_extrapolate,
         extrapolate_kwargs={"order": 1},
     ),
-    "each measurement its own noise": lambda: add(
-        on(mixed()), {}, {qml.noise.meas_eq(qml.expval): qml.noise.partial_wires(qml.BitFlip, 0.1)}
+    "probabilities with noise of their own": lambda: add(
+        on(mixed()), {}, {qml.noise.meas_eq(qml.probs): qml.noise.partial_wires(qml.BitFlip, 0.1)}
     ),
 }
 
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_what_is_more_than_one_circuit_is_not_traced(name: str):
-    with pytest.raises(CircuitError, match="transforms"):
+    with pytest.raises(CircuitError, match=r"transforms|noise of a measurement"):
         trace(SPLITS[name](), SHAPES, n_inputs=N)
     assert QuantumLayer(SPLITS[name](), SHAPES).backend.startswith("qnode on")
 

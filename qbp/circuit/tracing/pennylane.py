@@ -14,9 +14,9 @@ from torch import Tensor
 
 from qbp.circuit.constants import constant_of
 from qbp.circuit.lock import LOCK, random_states
-from qbp.circuit.program import Expval, Measurement, Probs
+from qbp.circuit.program import Channel, Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
-from qbp.circuit.tracing.pennylane_channels import readout_of
+from qbp.circuit.tracing.pennylane_channels import before_channel, readout_of
 from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, matrix_sentence, record_operation, sentence
 from qbp.circuit.tracing.pennylane_tapes import plain_function, tape_of
 from qbp.errors import ArgumentError, CircuitError, QbpError, UnsteadyError
@@ -196,7 +196,9 @@ def trace_pennylane(
         recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]
     ) -> tuple[int, tuple[Measurement, ...], bool]:
         nonlocal has_bits
-        tape, returned, is_bare, added, _ = tape_of(function, inputs[None] if batched else inputs, weights, input_arg)
+        tape, returned, is_bare, added, _, ends = tape_of(
+            function, inputs[None] if batched else inputs, weights, input_arg
+        )
         labels = declared or (list(range(n_qubits)) if n_qubits else _labels(tape))
         labels = labels + [w for w in added if w not in labels]
         unknown = [w for w in tape.wires if w not in labels]
@@ -212,8 +214,14 @@ def trace_pennylane(
                 f"The circuit's function must return a measurement or a list of them, but returns {returned}"
             )
         measured = tuple(measurement(m, wire_map, len(labels)) for m in returned)
+        if any(ends):
+            measured = tuple(_before(m, end, wire_map) for m, end in zip(measured, ends, strict=True))
         has_bits = recorder.has_bits
         recorder.readout = readout_of(source, returned, wire_map)
+        if any(ends) and recorder.readout:
+            raise CircuitError(
+                "The noise of a measurement alone does not go together with readout errors of the device"
+            )
         return len(labels), measured, is_bare and isinstance(measured[0], Expval)
 
     try:
@@ -290,6 +298,22 @@ def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Me
         wires = measured.wires if len(measured.wires) else range(n_qubits)
         return Probs(tuple(wire_map[w] if len(measured.wires) else w for w in wires))
     raise CircuitError(f"A circuit must return expectation values or probabilities, but returns {measured}")
+
+
+def _before(measured: Measurement, end: Iterable[Any], wire_map: Mapping[Any, int]) -> Measurement:
+    """What a measurement sees before the noise that ends its circuit: each word the sum that noise makes of it."""
+    recorder = Recorder()
+    for op in end:
+        record_operation(recorder, op, wire_map)
+    for entry in reversed(recorder.entries):
+        channel = entry[0]
+        if not isinstance(channel, Channel) or (
+            isinstance(measured, Probs) and not set(channel.wires).isdisjoint(measured.wires)
+        ):
+            raise CircuitError("The noise of a measurement alone must be channels, before expectation values")
+        if isinstance(measured, Expval):
+            measured = before_channel(measured, channel)
+    return measured
 
 
 def _of_outcomes(values: np.ndarray, wires: list[int]) -> Expval:

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from qbp.circuit.channels import Channel
+from qbp.circuit.channels import LETTERS, Channel
 from qbp.circuit.gates import GATES
 from qbp.circuit.noise_rows import ROWS, of_kraus, pauli_error
+from qbp.circuit.program import Expval
 from qbp.circuit.tracing.circuit import Recorder, sparse_word
 from qbp.circuit.tracing.pennylane_tapes import is_qnode, original_device
 from qbp.errors import ArgumentError, CircuitError
 
-__all__ = ["readout_of", "record_channel"]
+__all__ = ["before_channel", "readout_of", "record_channel"]
 
 MOST_WIRES = 2
 """Of a channel that is given by Kraus operators, or by a Pauli word without the gates that make it shorter."""
@@ -70,6 +71,24 @@ def _record_pauli_error(recorder: Recorder, word: str, wires: tuple[int, ...], p
     for letter, wire in zip(word, wires, strict=True):
         for gate in _FROM_Z[letter]:
             recorder.gate(GATES[gate], (wire,))
+
+
+def before_channel(measured: Expval, channel: Channel) -> Expval:
+    """What has the same expectation value before a channel as this has after it."""
+    rows: dict[int, list[tuple[int, float]]] = {}
+    for row, column, value in channel.transfer:
+        rows.setdefault(row, []).append((column, value))
+    n, terms = len(channel.wires), dict[tuple[str, tuple[int, ...]], float]()
+    for coefficient, word, wires in measured.terms:
+        letters = dict(zip(wires, word, strict=True))
+        index = 0
+        for wire in channel.wires:
+            index = 4 * index + LETTERS.index(letters.get(wire, "I"))
+        for column, value in rows.get(index, ()):
+            there = {w: LETTERS[column >> 2 * (n - 1 - k) & 3] for k, w in enumerate(channel.wires)}
+            key = sparse_word(letters | there)
+            terms[key] = terms.get(key, 0.0) + coefficient * value
+    return Expval(tuple((c, word, wires) for (word, wires), c in terms.items()) or ((0.0, "", ()),))
 
 
 def readout_of(

@@ -36,6 +36,7 @@ class Taped(NamedTuple):
         is_scalar: whether the function returned one bare measurement.
         added: wires that took over what was measured in the middle.
         as_called: the tape before that, of which two calls are alike.
+        ends: for each measurement the noise that only it sees, as a noise model of measurements makes it.
     """
 
     tape: Any
@@ -43,6 +44,7 @@ class Taped(NamedTuple):
     is_scalar: bool
     added: tuple[Any, ...]
     as_called: Any
+    ends: tuple[tuple[Any, ...], ...] = ()
 
 
 def is_qnode(source: Any) -> bool:
@@ -107,14 +109,19 @@ def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, 
             result = (function if qnode is None else qnode.func)(**arguments)
         tape = queued = qml.tape.QuantumScript.from_queue(queue)
         returned = list(result) if isinstance(result, (list, tuple)) else [result]
+        ends: tuple[tuple[Any, ...], ...] = ()
         if qnode is not None:
-            tape = _through(tape, qnode.compile_pipeline)
+            tape, ends = _parted(tape, qnode.compile_pipeline)
             device, transformed = original_device(qnode.device)
+            if transformed and any(ends):
+                raise CircuitError(_SEVERAL)
             if transformed:
                 config = device.setup_execution_config(qml.devices.ExecutionConfig(), tape)
                 tape = _through(tape, qnode.device.preprocess_transforms(config))
             returned = list(tape.measurements)
         as_called = tape
+        if any(ends) and any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in tape.operations):
+            raise CircuitError(_SEVERAL)
         if any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in tape.operations):
             tape = _through(tape, qml.transforms.core.CompilePipeline(_deferred()))
             returned = list(tape.measurements)
@@ -123,7 +130,7 @@ def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, 
         added = tuple(w for w in tape.wires if w not in queued.wires)
         if any(not m.wires for m in returned):
             raise CircuitError("A circuit that measures in the middle must name the wires that it measures at the end")
-    return Taped(tape, returned, not isinstance(result, (list, tuple)), added, as_called)
+    return Taped(tape, returned, not isinstance(result, (list, tuple)), added, as_called, ends)
 
 
 def _deferred() -> Any:
@@ -148,5 +155,35 @@ def _through(tape: Any, pipeline: Any) -> Any:
             f"The QNode's transforms cannot be traced: {type(error).__name__}: {str(error)[:300]}"
         ) from error
     if not same:
-        raise CircuitError("The QNode's transforms make more of the circuit than one other circuit with its results")
+        raise CircuitError(_SEVERAL)
     return tapes[0]
+
+
+_SEVERAL = "The QNode's transforms make more of the circuit than one other circuit with its results"
+
+
+def _parted(tape: Any, pipeline: Any) -> tuple[Any, tuple[tuple[Any, ...], ...]]:
+    """The one tape of `_through`; or, where measurements have noise of their own, the tape without that, and that."""
+    try:
+        return _through(tape, pipeline), ()
+    except CircuitError as error:
+        if str(error) != _SEVERAL:
+            raise
+    tapes, post = pipeline((tape,))
+    marks = [[object() for _ in each.measurements] for each in tapes]
+    order: list[tuple[int, int]] = []
+    try:
+        (got,) = post(tuple(tuple(m) if len(m) > 1 else m[0] for m in marks))
+        for mark in got if isinstance(got, tuple | list) else (got,):
+            order += [(i, k) for i, own in enumerate(marks) for k, each in enumerate(own) if each is mark]
+    except Exception as error:  # whatever the transform makes of what are no results
+        raise CircuitError(_SEVERAL) from error
+    if sorted(order) != [(i, k) for i, own in enumerate(marks) for k in range(len(own))]:
+        raise CircuitError(_SEVERAL)
+    operations = [each.operations for each in tapes]
+    common = 0
+    while all(len(ops) > common and ops[common] is operations[0][common] for ops in operations):
+        common += 1
+    measured = [tapes[i].measurements[k] for i, k in order]
+    ends = tuple(tuple(operations[i][common:]) for i, _ in order)
+    return tape.copy(operations=operations[0][:common], measurements=measured), ends
