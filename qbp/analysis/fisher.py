@@ -255,11 +255,13 @@ def model_jacobian(model: nn.Module, x: Tensor) -> Tensor:
     for sample in x.split(1):
         m, n_outputs = 0, 1
         while m < n_outputs:
-            outputs = model(sample)  # anew for each: what the adjoint rule saves serves once
+            with torch.enable_grad():  # whatever the caller has switched off
+                outputs = model(sample)  # anew for each: what the adjoint rule saves serves once
+                output = outputs[0, m]
             n_outputs = outputs.shape[1]
             found: Sequence[Tensor | None] = [None] * len(parameters)
             if parameters and outputs.requires_grad:
-                found = torch.autograd.grad(outputs[0, m], parameters, allow_unused=True)
+                found = torch.autograd.grad(output, parameters, allow_unused=True)
             pairs = zip(parameters, found, strict=True)
             parts = [(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]
             rows.append(torch.cat(parts) if parts else outputs.new_zeros(0))

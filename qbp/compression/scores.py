@@ -164,7 +164,8 @@ def score(
     check_choice("by", by, SCORES)
     if not groups:
         return torch.zeros(0, dtype=torch.float64)
-    return SCORES[by](model, groups, data, seed)
+    with torch.enable_grad():  # whatever the caller has switched off
+        return SCORES[by](model, groups, data, seed)
 
 
 def sensitivities(model: nn.Module, groups: Sequence[Group], data: Dataset | None) -> Tensor:

@@ -64,7 +64,9 @@ class OwnQNode:
             run = self._run_batch if self._together[n_inputs] and len(flat) else self._run_rows
             if inputs.requires_grad and n_inputs in self._rows_only_differentiate:
                 run = self._run_rows
-            if self._is_torch():
+            if not torch.is_grad_enabled():  # PennyLane would prepare the gradients of whatever might want one
+                stacked = run(flat.detach(), *_named({name: weight.detach() for name, weight in weights.items()}))
+            elif self._is_torch():
                 stacked = run(flat, *_named(weights))
             else:
                 stacked = _Locked.apply(run, self._run_rows, self._note, _named(weights)[0], flat, *weights.values())

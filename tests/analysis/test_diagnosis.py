@@ -349,3 +349,16 @@ def test_effective_dimension_is_between_the_extremes() -> None:
     assert fisher.effective_dimension(torch.zeros(2, 4), 4, 500) == 0
     with pytest.raises(ArgumentError, match="at least 19"):
         fisher.effective_dimension(one, 4, 18)
+
+
+def test_gradients_do_not_depend_on_what_the_caller_switched_off():
+    train, _ = qbp.data.load("xor")
+    model = qbp.nn.models.hybrid(2, 2, n_qubits=2, seed=0)
+    with torch.no_grad():
+        findings = qbp.diagnose(model, train)
+        jacobian = qbp.analysis.fisher.model_jacobian(model, train.x[:3])
+        small = qbp.prune(model, train, amount=0.5, by="taylor")
+    assert findings == qbp.diagnose(model, train)
+    assert jacobian.abs().sum() > 0
+    assert torch.equal(jacobian, qbp.analysis.fisher.model_jacobian(model, train.x[:3]))
+    torch.testing.assert_close(small(train.x), qbp.prune(model, train, amount=0.5, by="taylor")(train.x))

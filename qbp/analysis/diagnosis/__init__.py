@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import nn
 
 from qbp.analysis.diagnosis import circuits, models
@@ -63,8 +64,9 @@ def diagnose(
         []
     """
     check_data(model, data)
-    probe = look(model, data, history, loss, seed)
-    findings = [finding for check in CHECKS.values() for finding in check(probe)]
+    with torch.enable_grad():  # whatever the caller has switched off
+        probe = look(model, data, history, loss, seed)
+        findings = [finding for check in CHECKS.values() for finding in check(probe)]
     return tuple(sorted(findings, key=lambda finding: not finding.warns))
 
 
