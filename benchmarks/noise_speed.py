@@ -135,7 +135,9 @@ def plot(results: dict[str, dict]) -> None:
     kinds = (("noiseless_ms", "no noise"), ("noisy_ms", "noise, exactly"), ("default_mixed_ms", "default.mixed"))
     for k, (key, label) in enumerate(kinds):
         at = [i + 0.27 * (k - 1) for i, name in enumerate(names) if key in results[name]]
-        axes.bar(at, [results[name][key] for name in names if key in results[name]], width=0.25, label=label)
+        rows = [results[name] for name in names if key in results[name]]
+        share = [row["batch"] / row["default_mixed_rows"] if key == "default_mixed_ms" else 1 for row in rows]
+        axes.bar(at, [row[key] * by for row, by in zip(rows, share, strict=True)], width=0.25, label=label)
     axes.set_xticks(range(len(names)), names, fontsize=7)
     axes.set_yscale("log")
     axes.set_ylabel("ms a training step")
