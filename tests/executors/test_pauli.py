@@ -22,6 +22,7 @@ from qbp.executors.dense import Dense
 from qbp.executors.native import Native
 from qbp.executors.pauli import Pauli
 from qbp.executors.pauli.plan import compile_program
+from qbp.executors.sampled import Sampled
 from qbp.testing import check_executor, random_program
 from qbp.testing.noise import with_noise
 
@@ -279,9 +280,40 @@ def test_threads_change_no_bit(in_front: bool, monkeypatch: pytest.MonkeyPatch):
 
 def test_too_many_qubits_are_refused_before_anything_runs():
     noise = channel_of(qml.BitFlip(0.1, wires=0))
-    program = Program(30, (Rotation("X", (0,), 0), noise), (Expval.word("Z", 0),), 1)
+    chain = tuple(Clifford("CNOT", (w, w + 1)) for w in range(29))
+    program = Program(30, (Rotation("X", (0,), 0), noise, *chain), (Expval.word("Z", 29),), 1)
     with pytest.raises(ArgumentError, match="30 qubits with noise take"):
         execute(backend("auto"), program, Angles.of(torch.zeros(1, 1)))
+
+
+def test_wires_that_no_output_sees_cost_nothing():
+    program, _, n_inputs = random_case(7, in_front=False, widest=3)
+    n, at = program.n_qubits, [40, 3, 17]
+    moved = replace(
+        program,
+        n_qubits=60,
+        ops=(Rotation("X", (5,), 0), *(replace(op, wires=tuple(at[w] for w in op.wires)) for op in program.ops)),
+        measurements=tuple(
+            Probs(tuple(at[w] for w in m.wires))
+            if isinstance(m, Probs)
+            else Expval(tuple((c, word, tuple(at[w] for w in on)) for c, word, on in m.terms))
+            for m in program.measurements
+        ),
+        readout=((59, 0.1, 0.1), (at[0], 0.2, 0.3)),
+    )
+    program = replace(program, readout=((0, 0.2, 0.3),))
+    angles = Angles(torch.randn(3, n_inputs).double(), torch.randn(program.n_angles - n_inputs).double())
+    grad = torch.randn(3, program.n_outputs).double()
+    found = []
+    for some in (program, moved):
+        results, saved = Native().forward(some, angles)
+        found.append((results.values, *Native().vjp(some, angles, None, saved, grad)[:2]))
+    assert n <= 3
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
+def test_samples_of_the_noisy_distribution_pass_the_suite():
+    check_executor(Sampled(Pauli(), 200, torch.Generator().manual_seed(0)), n_programs=12, batch_sizes=(3,))
 
 
 def test_bad_arguments():

@@ -18,6 +18,7 @@ from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.threads import run_on_threads
 from qbp.executors.pauli.kernels import words
+from qbp.executors.pauli.passes import narrowed
 from qbp.executors.pauli.plan import Plan, compile_program
 from qbp.limits import check_memory, physical_memory
 
@@ -166,12 +167,12 @@ def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -
     by_words = _way(way, plan, n_samples, width) == "words"
     n_chunks = -(-n_samples // width)
     n_states, n_kept = (-(-plan.n_outputs // width), plan.n_kept_back) if by_words else (n_chunks, plan.n_kept)
-    size = 4**program.n_qubits
+    size = 4**plan.n_qubits
     each = size * width * dtype.itemsize
     keeps = by_words or n_states * (1 + n_kept) * each <= SAVE_LIMIT
     held = (n_states if keeps else 1) * (1 + n_kept)
     most = physical_memory()
-    what = f"{program.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
+    what = f"{plan.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
     check_memory(what, (3 + held) * each, most=most)
     n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
     moved = n_chunks * (2 * len(plan.order) * plan.n_outputs if by_words else size * (4 + plan.n_passes))
@@ -205,7 +206,7 @@ class _Call:
                 _SIZES.clear()
             size = _SIZES[key] = _size(way, program, self.batched, self.shared)
         _, self.plan, self.by_words, self.n_chunks, self.n_states, self.n_kept, self.keeps, self.n_threads = size
-        self.size = 4**program.n_qubits
+        self.size = 4**self.plan.n_qubits
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """The array as a tensor on the device of the angles."""
@@ -314,12 +315,14 @@ def _contract_back(job: tuple[Any, ...]) -> None:
 
 def _plan(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
     """The compiled program, from the cache where it is there."""
-    check_memory(f"{program.n_qubits} qubits with noise", 4 * dtype.itemsize * LANES[dtype], 2 * program.n_qubits)
     key = program, n_batched, dtype
     with _LOCK:
         plan = _PLANS.get(key)
         if plan is None:
-            plan = _PLANS[key] = compile_program(program, n_batched, dtype)
+            narrow = narrowed(program)
+            n_bytes = 4 * dtype.itemsize * LANES[dtype]
+            check_memory(f"{narrow.n_qubits} qubits with noise", n_bytes, 2 * narrow.n_qubits)
+            plan = _PLANS[key] = compile_program(narrow, n_batched, dtype)
             if len(_PLANS) > _MAX_PLANS:
                 _PLANS.popitem(last=False)
         _PLANS.move_to_end(key)
