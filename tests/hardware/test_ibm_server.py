@@ -454,7 +454,7 @@ def test_fault_rules_are_checked():
 @pytest.mark.slow
 def test_equal_work_has_equal_fingerprint_across_processes(backend, ibm):
     code = (
-        "import sys; sys.path.insert(0, %r); import test_ibm_server as t;"
+        "import sys; sys.path.insert(0, %r); import hardware.test_ibm_server as t;"
         "from qiskit_ibm_runtime import QiskitRuntimeService as S;"
         "t.submit(S().backend('fake_manila'), value=%s).result()"
     )
