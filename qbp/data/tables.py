@@ -205,7 +205,9 @@ def _said(value: Any) -> str:
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(name[:60] for name in names[:most]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )
 
 
 # ---- features and target -------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def read_text(path: Path, what: str = "config") -> str:
             raise ConfigError(f"Cannot read {what} {path}: it is no file")
         if size > _MOST_BYTES:
             raise ConfigError(f"Cannot read {what} {path}: it has {size} bytes, more than {_MOST_BYTES}")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read {what} {path}: {error}") from error
 

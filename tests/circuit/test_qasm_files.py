@@ -328,3 +328,9 @@ def test_mutated_text_is_read_or_refused(n, tmp_path, monkeypatch):
             )
         assert time.perf_counter() - start < 10, text
     assert n_read  # some are harmless
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "c.qasm"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{HEAD_2}x q[0];\n".encode())
+    assert qbp.trace(path).n_qubits == 3

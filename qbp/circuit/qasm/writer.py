@@ -154,6 +154,6 @@ def text_of(file: Path) -> str:
     if size > _MAX_BYTES:
         raise CircuitError(f"{file} has {size} bytes; at most {_MAX_BYTES} are read")
     try:
-        return file.read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CircuitError(f"{file} is not a text file in UTF-8") from error

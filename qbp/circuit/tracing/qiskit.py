@@ -137,6 +137,8 @@ class _Walk:
         if isinstance(operation, Reset) and self.touched.isdisjoint(wires):
             return  # in |0> already
         if isinstance(operation, BoxOp | ForLoopOp):
+            if isinstance(operation, ForLoopOp) and len(operation.params[0]) * len(operation.params[2]) > _MAX_STEPS:
+                raise CircuitError(f"The circuit has more than {_MAX_STEPS} gates")
             for body in _bodies(operation):
                 self.circuit(body, wires)
             return
