@@ -21,6 +21,7 @@ from qbp.executors import backend, execute
 from qbp.executors.dense import Dense
 from qbp.executors.native import Native
 from qbp.executors.pauli import Pauli
+from qbp.executors.pauli.apart import taken_apart
 from qbp.executors.pauli.plan import compile_program
 from qbp.executors.sampled import Sampled
 from qbp.testing import check_executor, random_program
@@ -310,6 +311,44 @@ def test_wires_that_no_output_sees_cost_nothing():
         found.append((results.values, *Native().vjp(some, angles, None, saved, grad)[:2]))
     assert n <= 3
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
+def chain(n_qubits: int) -> Program:
+    """Noise between neighbours: an output sees few wires."""
+    rng, ops = np.random.default_rng(1), [Rotation("X", (w,), w) for w in range(n_qubits)]
+    for w in range(n_qubits):
+        ops.append(channel_of(qml.AmplitudeDamping(0.1, wires=w)))
+    for w in (*range(0, n_qubits - 1, 2), *range(1, n_qubits - 1, 2)):
+        noise = channel_of(qml.QubitChannel(random_kraus(rng, 4), wires=(w, w + 1)))
+        ops += [Clifford("CNOT", (w, w + 1)), noise, Rotation("YX", (w, w + 1), n_qubits + w)]
+    measured = (*(Expval.word("Z", w) for w in range(n_qubits)), Probs((1, 0)), Expval(((0.5, "XY", (0, 1)),)))
+    return Program(n_qubits, tuple(ops), measured, 2 * n_qubits, readout=((0, 0.1, 0.2),))
+
+
+def test_wide_circuits_are_taken_apart(monkeypatch: pytest.MonkeyPatch):
+    program = chain(7)
+    angles = Angles(torch.randn(5, 7).double(), torch.randn(7).double())
+    grad, executor = torch.randn(5, program.n_outputs).double(), Pauli()
+    assert len(taken_apart(program)) > 1
+    assert max(part.n_qubits for part, _ in taken_apart(program)) <= 4
+    found = []
+    for whole in (False, True):
+        if whole:
+            monkeypatch.setattr("qbp.executors.pauli.taken_apart", lambda p: ((p, tuple(range(p.n_outputs))),))
+            program = replace(program)
+        results, saved = executor.forward(program, angles)
+        assert torch.equal(results.values, executor(program, angles).values)
+        found.append((results.values, *executor.vjp(program, angles, None, saved, grad)[:2]))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
+def test_a_hundred_qubits_with_noise():
+    program = chain(100)
+    angles = Angles(torch.randn(2, 100), torch.randn(100))
+    results, saved = Native().forward(program, angles)
+    gradients = Native().vjp(program, angles, None, saved, torch.ones_like(results.values))
+    assert (results.values.abs() <= 1.00001).all()
+    assert gradients.batched.abs().min() > 0
 
 
 def test_samples_of_the_noisy_distribution_pass_the_suite():

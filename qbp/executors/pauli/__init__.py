@@ -17,6 +17,7 @@ from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.threads import run_on_threads
+from qbp.executors.pauli.apart import taken_apart
 from qbp.executors.pauli.kernels import words
 from qbp.executors.pauli.passes import narrowed
 from qbp.executors.pauli.plan import Plan, compile_program
@@ -39,6 +40,7 @@ CHUNKS_OF_TASK = 16
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
 _SIZES: dict[tuple[Any, ...], _Size] = {}  # by id: hashing a program takes as long as running it
+_PARTS: dict[int, tuple[Program, tuple[tuple[Program, tuple[int, ...]], ...]]] = {}  # likewise
 _LOCK = threading.Lock()
 _DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _NOTHING = {dtype: np.empty(0, dtype) for dtype in _DTYPES.values()}
@@ -73,14 +75,14 @@ class Pauli:
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
-        return _forward(_Call(self._way, program, angles, amplitudes), keep=False)[0]
+        return self._forward(program, angles, amplitudes, keep=False)[0]
 
     def has_adjoint(self, program: Program) -> bool:
         """It has the adjoint rule for every program."""
         return True
 
     def way(self, program: Program, n_batched: int, n_samples: int, dtype: torch.dtype = torch.float32) -> str:
-        """How a program is run: "samples" or "words".
+        """How a program is run: "samples" or "words"; of a wide one that is taken apart, its first part.
 
         Args:
             program: the program.
@@ -88,12 +90,25 @@ class Pauli:
             n_samples: B.
             dtype: of the angles.
         """
-        plan = _plan(program, n_batched, _DTYPES[dtype])
+        plan = _plan(_parts(program)[0][0], n_batched, _DTYPES[dtype])
         return _way(self._way, plan, n_samples, LANES[_DTYPES[dtype]])
 
-    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Saved]:
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        return _forward(_Call(self._way, program, angles, amplitudes), keep=True)
+        return self._forward(program, angles, amplitudes, keep=True)
+
+    def _forward(
+        self, program: Program, angles: Angles, amplitudes: Tensor | None, keep: bool
+    ) -> tuple[Results, list[Saved]]:
+        parts = _parts(program)
+        found = [_forward(_Call(self._way, part, angles, amplitudes), keep) for part, _ in parts]
+        saved = [some for _, some in found]
+        if len(parts) == 1:
+            return found[0][0], saved
+        values = angles.batched.new_empty(angles.n_samples, program.n_outputs)
+        for (_, outputs), (results, _) in zip(parts, found, strict=True):
+            values[:, list(outputs)] = results.values
+        return Results(values), saved
 
     def vjp(
         self,
@@ -105,22 +120,43 @@ class Pauli:
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
-        call: _Call = saved.call
-        array, shape = _numpy(grad, call.dtype), (len(call.batched), program.n_outputs)
-        if array.shape != shape:
-            check_shape("grad", array.shape, shape)
-        gradients = _samples_back if saved.coefficients is None else _words_back
-        g_batched, g_shared, g_amps = gradients(saved, array, needs[2])
-        amps = None
-        if needs[2] and call.amplitudes is not None:
-            tensor = torch.from_numpy(g_amps)
-            complex_ = call.amplitudes.is_complex()
-            amps = (torch.view_as_complex(tensor) if complex_ else tensor[..., 0]).to(call.amplitudes)
-        return Gradients(
-            call.tensor(g_batched) if needs[0] else None,
-            call.tensor(g_shared.astype(call.dtype).reshape(call.shape)) if needs[1] else None,
-            amps,
-        )
+        shape = (angles.n_samples, program.n_outputs)
+        if tuple(grad.shape) != shape:
+            check_shape("grad", grad.shape, shape)
+        if len(saved) == 1:
+            return _vjp(saved[0], grad, needs)
+        parts = zip(_parts(program), saved, strict=True)
+        each = [_vjp(some, grad[:, list(outputs)], needs) for (_, outputs), some in parts]
+        batched, shared, _ = zip(*each, strict=True)
+        return Gradients(sum(batched) if needs[0] else None, sum(shared) if needs[1] else None)
+
+
+def _parts(program: Program) -> tuple[tuple[Program, tuple[int, ...]], ...]:
+    """What a program is run as; see `taken_apart`."""
+    known = _PARTS.get(id(program))
+    if known is None or known[0] is not program:
+        if len(_PARTS) >= _MAX_PLANS:
+            _PARTS.clear()
+        known = _PARTS[id(program)] = program, taken_apart(program)
+    return known[1]
+
+
+def _vjp(saved: Saved, grad: Tensor, needs: tuple[bool, bool, bool]) -> Gradients:
+    """The gradients of one part."""
+    call = saved.call
+    array = _numpy(grad, call.dtype)
+    gradients = _samples_back if saved.coefficients is None else _words_back
+    g_batched, g_shared, g_amps = gradients(saved, array, needs[2])
+    amps = None
+    if needs[2] and call.amplitudes is not None:
+        tensor = torch.from_numpy(g_amps)
+        complex_ = call.amplitudes.is_complex()
+        amps = (torch.view_as_complex(tensor) if complex_ else tensor[..., 0]).to(call.amplitudes)
+    return Gradients(
+        call.tensor(g_batched) if needs[0] else None,
+        call.tensor(g_shared.astype(call.dtype).reshape(call.shape)) if needs[1] else None,
+        amps,
+    )
 
 
 def _way(asked: str, plan: Plan, n_samples: int, width: int) -> str:
