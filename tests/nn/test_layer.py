@@ -314,7 +314,7 @@ def test_noise_in_the_circuit_is_native():
         return [qml.expval(qml.Z(0))]
 
     layer = QuantumLayer(circuit, {"w": 1})
-    assert layer.backend == "native"
+    assert layer.backend == "pauli"
     model = nn.Sequential(nn.Linear(2, 1), layer).double()
     x = torch.randn(3, 2, dtype=torch.float64)
     angle = (model[0](x) * layer.w).detach()
