@@ -11,11 +11,18 @@ import pytest
 import torch
 from qiskit import QuantumCircuit, qasm2, qasm3
 from qiskit.circuit import Parameter, ParameterVector, library
-from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit.quantum_info import DensityMatrix, SparsePauliOp, Statevector
 
 import qbp
 from qbp.circuit.qasm import qiskit_reader
 from qbp.errors import ArgumentError, CircuitError, MissingPackageError, QbpError
+
+
+def reset_z_values(circuit):
+    """<Z> of each wire, by Qiskit's density matrices."""
+    state = DensityMatrix(circuit)
+    z = [SparsePauliOp.from_sparse_list([("Z", [w], 1)], circuit.num_qubits) for w in range(circuit.num_qubits)]
+    return torch.tensor([state.expectation_value(each).real for each in z], dtype=torch.float64)
 
 
 def z_values(circuit):
@@ -139,14 +146,11 @@ def test_what_pennylane_exports(tmp_path):
 )  # fmt: skip
 def test_registers_definitions_and_modifiers(text, tmp_path):
     path = written(tmp_path, text)
-    if "reset q[1]" in text:
-        with pytest.raises(CircuitError, match=r"line 1, `reset q\[1\];`"):
-            constant(path)
-        return
     read = qiskit_reader.read(text if text.startswith("OPENQASM") else "OPENQASM 2.0; " + text, "-")
-    while "reset" in read.count_ops():
+    while read.data[0].operation.name == "reset":
         read.data.pop(0)
-    torch.testing.assert_close(constant(path), z_values(read), atol=1e-10, rtol=0)
+    expected = reset_z_values(read) if "reset" in read.count_ops() else z_values(read)  # one in the middle is noise
+    torch.testing.assert_close(constant(path), expected, atol=1e-10, rtol=0)
 
 
 HEAD_2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[3];\ncreg c[3];\n'
@@ -157,7 +161,6 @@ REFUSED = {
     "no end": (HEAD_2 + "h q[0]", "line 5"),
     "measured and used": (HEAD_2 + "h q;\nmeasure q[0] -> c[0];\nx q[1];\nx q[0];", "line 8, `x q[0];`: .*qubit 0"),
     "condition": (HEAD_2 + "h q;\nif(c==1) x q[0];", "line 6, `if\\(c==1\\) x q[0];`: .*'if_else'"),
-    "reset": (HEAD_2 + "reset q; h q;\nbarrier q; reset q[2];", "line 6, `reset q[2];`: .*'reset'"),
     "opaque": (HEAD_2 + "opaque magic a;\nmagic q[1];", "line 6, `magic q[1];`: .*'magic'"),
     "condition in 3": (HEAD_3 + "c[0] = measure q[0];\nif (c[0] == true) { x q[1]; }", "'if_else'"),
     "loop in 3": (HEAD_3 + "while (true) { x q[0]; }", "line 4, column 1: found `bit`.*line 5, column 8: conditions"),
