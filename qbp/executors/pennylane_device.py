@@ -106,6 +106,10 @@ class PennyLaneDevice:
         import pennylane as qml
 
         labels = self.wires or tuple(range(program.n_qubits))
+        if len(labels) < program.n_qubits:
+            raise CircuitError(
+                f"A circuit of {program.n_qubits} qubits does not fit on {self.name}, which has {len(labels)} wires"
+            )
         ops = [] if amplitudes is None else [qml.StatePrep(amplitudes, wires=labels)]
         ops += [operation(op, columns, labels) for op in program.ops]
         return qml.tape.QuantumScript(ops, measurements(program, labels), shots=self.shots)

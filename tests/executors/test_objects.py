@@ -244,6 +244,14 @@ def test_a_pennylane_device_keeps_its_shots_and_seed():
         layer_on(qml.device("default.qubit", wires=2, shots=(10, 20)))
 
 
+@pytest.mark.parametrize("shots", [None, 10])
+def test_a_circuit_that_does_not_fit_is_refused(shots):
+    with pytest.raises(CircuitError, match=r"2 qubits does not fit on .*, which has 1"):
+        layer_on(qml.device("default.qubit", wires=["a"]), shots=shots)(ROWS)
+    with pytest.raises(CircuitError, match=r"2 qubits does not fit on .*, which has 1"):
+        layer_on(GenericBackendV2(1, basis_gates=["rz", "sx", "x"]), shots=shots)(ROWS)
+
+
 def test_layers_on_objects_are_copied_and_sent_and_moved():
     layer = layer_on(noisy())
     want = layer(ROWS)
