@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from qbp.circuit.stored_values import MOST_NUMBERS, MOST_OPS, as_dict, as_list, as_shape, as_text, shown
+from qbp.circuit.stored_values import MOST_NUMBERS, MOST_OPS, as_dict, as_list, as_shape, as_text, check_axes, shown
 from qbp.errors import ConfigError
 
 __all__ = ["check_stack", "graph_of", "graph_to_data", "operations", "result_of", "size_of"]
@@ -172,6 +172,7 @@ def _element(value: Any) -> float:
 
 def _value(value: Any, nodes: Mapping[str, Node]) -> Any:
     if isinstance(value, list):
+        check_axes(value)
         return [_value(item, nodes) for item in value]
     if isinstance(value, dict):
         if "node" in value:

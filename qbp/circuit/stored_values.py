@@ -6,10 +6,22 @@ from typing import Any
 
 from qbp.errors import ConfigError
 
-__all__ = ["as_dict", "as_flag", "as_identifier", "as_list", "as_number", "as_shape", "as_text", "as_whole", "shown"]
+__all__ = [
+    "as_dict",
+    "as_flag",
+    "as_identifier",
+    "as_list",
+    "as_number",
+    "as_shape",
+    "as_text",
+    "as_whole",
+    "check_axes",
+    "shown",
+]
 
 MOST_OPS = 50_000
 """Ops, terms of an observable, and nodes of a graph."""
+MOST_AXES = 256
 MOST_NUMBERS = 2**24
 """Elements of a tensor in a graph; inputs of a circuit."""
 
@@ -71,6 +83,12 @@ def as_shape(value: Any) -> tuple[int, ...]:
     if len(sizes) > 64:
         raise ConfigError("A shape in a model file must have at most 64 sizes")
     return sizes
+
+
+def check_axes(values: list[Any] | tuple[Any, ...]) -> None:
+    """Refuse a list of more numbers than a shape or a split has: torch takes seconds over a thousand axes."""
+    if len(values) > MOST_AXES and not any(isinstance(value, dict) for value in values):
+        raise ConfigError(f"A list of numbers in a model file must have at most {MOST_AXES}, but has {len(values)}")
 
 
 def shown(value: Any) -> str:

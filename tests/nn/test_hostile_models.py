@@ -280,6 +280,7 @@ GRAPHS = {
     "a file": steps(["a", "call_function", "from_file.default", ["/etc/passwd"], {}]),
     "in place": steps(["a", "call_function", "mul_.Tensor", [W, 2], {}]),
     "a step that is not there": steps(["a", "call_function", "sin.default", [{"node": "b"}], {}]),
+    "a thousand axes": steps(["a", "call_function", "view.default", [W, [1] * 1000], {}]),
     "another shape": steps(["a", "call_function", "view.default", [W, [17]], {}]),
     "no list": "graph",
     "nothing": [],

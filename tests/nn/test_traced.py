@@ -346,6 +346,7 @@ STEPS = {
     "a list of terabytes": [["function", "operator.mul", {"tuple": [[1], 10**12]}, []]],
     "an integer of digits": [["function", "operator.pow", {"tuple": [10, 10**9]}, []]],
     "an integer squared often": [["function", "operator.mul", {"tuple": [2**62, 2**62]}, []]],
+    "a thousand axes": [["method", "view", {"tuple": [X, [1] * 1000]}, []]],
     "itself": [["module", "", {"tuple": [X]}, []]],
     "an output first": [["output", "", {"tuple": [X]}, []]],
     "a step that is none": [["exec", "1", {"tuple": [X]}, []]],

@@ -17,7 +17,7 @@ from torch.fx import Graph, Node, Proxy
 from torch.fx.proxy import GraphAppendingTracer
 
 from qbp.circuit.stored_graphs import COMPLEX, DTYPES
-from qbp.circuit.stored_values import as_dict, as_list, as_text, as_whole, shown
+from qbp.circuit.stored_values import as_dict, as_list, as_text, as_whole, check_axes, shown
 from qbp.errors import ConfigError
 from qbp.nn.traced import ATTRIBUTES, METHODS, Ref, Step, functions
 
@@ -317,6 +317,7 @@ def _step_of(entry: Any, number: int, last: bool) -> Step:
 def _value(value: Any, number: int) -> Any:
     """A value of the arguments of a step, which may use the steps before it."""
     if isinstance(value, list):
+        check_axes(value)
         return [_value(item, number) for item in value]
     if isinstance(value, dict):
         ((kind, inner),) = as_dict(value, "an argument").items()
@@ -339,7 +340,8 @@ def _device(name: Any, number: int) -> torch.device:
 
 
 def _tuple(items: Any, number: int) -> tuple[Any, ...]:
-    return tuple(_value(item, number) for item in as_list(items, "arguments"))
+    check_axes(as_list(items, "arguments"))
+    return tuple(_value(item, number) for item in items)
 
 
 _KINDS: dict[str, Callable[[Any, int], Any]] = {
