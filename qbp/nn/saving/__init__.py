@@ -45,7 +45,7 @@ def save_model(model: nn.Module, path: str | Path) -> None:
             that share memory without being one parameter.
 
     Example:
-        >>> import tempfile, qbp
+        >>> import tempfile, torch, qbp
         >>> model, path = qbp.hybrid(8, 2, seed=0), Path(tempfile.mkdtemp()) / "model.safetensors"
         >>> save_model(model, path)
         >>> torch.equal(load_model(path)(torch.ones(1, 8)), model(torch.ones(1, 8)))
