@@ -21,7 +21,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.frame import Turn, in_frame
 from qbp.circuit.pauli import Word, bits
-from qbp.circuit.program import Expval, Measurement, Op, Probs, Program, Rotation
+from qbp.circuit.program import Expval, Measurement, Op, Probs, Program, Rotation, wires_of
 from qbp.errors import ArgumentError
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.native.threads import run_on_threads
@@ -227,7 +227,7 @@ def pay_off(program: Program) -> bool:
     if program.n_qubits <= NARROW or program.amplitudes or program.is_noisy:
         return False
     windowed = _find(program, 0, most=min(program.n_qubits - 2, WIDEST))
-    whole = (1 + len(program.ops)) * 2.0**program.n_qubits
+    whole = (1 + len(program.ops)) * 2.0 ** min(program.n_qubits, 1000)
     return windowed is not None and windowed.cost + CALL * windowed.n_windows < whole
 
 
@@ -290,7 +290,7 @@ def _words(program: Program, n_batched: int, most: int) -> Iterator[Window]:
     columns = [(output, m) for output, m in _columns(program) if isinstance(m, Expval)]
     if not columns:
         return
-    rotations, measured = in_frame(replace(program, measurements=tuple(m for _, m in columns)))
+    rotations, measured = in_frame(_on_used_wires(program, [m for _, m in columns]))
     every = [turn for turns in rotations.start for turn in turns] + rotations.turns
     for column, coefficient, word in measured.terms:
         kept = _seen(word, every, most)
@@ -308,6 +308,21 @@ def _words(program: Program, n_batched: int, most: int) -> Iterator[Window]:
             yield output, weight, *_numbered(len(on), ops, Expval(((1.0, *_letters(word, on)),)), n_batched)
         else:
             yield output, weight, None, []
+
+
+def _on_used_wires(program: Program, measurements: Sequence[Measurement]) -> Program:
+    """The program with other measurements, without the wires that it does not use."""
+    used = sorted({*wires_of(measurements), *(w for op in program.ops for w in op.wires)})
+    if len(used) in (0, program.n_qubits):
+        return replace(program, n_qubits=max(1, len(used)), measurements=tuple(measurements))
+    new = {old: k for k, old in enumerate(used)}
+
+    def moved(wires: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(new[w] for w in wires)
+
+    ops = tuple(replace(op, wires=moved(op.wires)) for op in program.ops)
+    terms = [tuple((c, word, moved(on)) for c, word, on in m.terms) for m in measurements if isinstance(m, Expval)]
+    return replace(program, n_qubits=len(used), ops=ops, measurements=tuple(map(Expval, terms)))
 
 
 def _seen(word: Word, turns: Sequence[Turn], most: int) -> list[Turn]:
