@@ -457,7 +457,7 @@ def test_bad_arguments():
 
 def test_too_many_qubits_are_refused(monkeypatch):
     monkeypatch.setattr(native, "physical_memory", lambda: 2**30)
-    program = Program(26, (Rotation("Y", (0,), 0),), (Expval.word("Z", 0),), 1)
+    program = Program(26, (Rotation("Y", (0,), 0),), (Probs((0, 25)), Expval.word("X" * 26, *range(26))), 1)
     with pytest.raises(ArgumentError, match=r"26 qubits .* in float32 take 1\.5 GiB, but there are 1\.0 GiB"):
         Native()(program, Angles(torch.zeros(1, 0), torch.zeros(1)))
     everything = Program(14, (Rotation("Y", (0,), 0),), (Probs(tuple(range(14))),), 1)
