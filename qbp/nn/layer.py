@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
 from qbp.errors import ArgumentError, check_choice
@@ -227,17 +228,16 @@ class QuantumLayer(PlacedModule):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*)."""
-        if torch.compiler.is_dynamo_compiling():  # which would compile simulators, Python step by step
-            return torch.compiler.disable(self._forward)(inputs)
-        return self._forward(inputs)
-
-    def _forward(self, inputs: Tensor) -> Tensor:
+        if is_dynamo_compiling():  # which would compile simulators, Python step by step
+            return torch.compiler.disable(self.forward)(inputs)
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
         kind, shape = inputs.dtype, inputs.shape
         dtype, working = (kind, kind) if kind in _WORKING else _dtypes(inputs)
-        n_inputs = int(shape[-1])  # torch.jit.trace counts in tensors
+        n_inputs, in_jit = shape[-1], False
+        if type(n_inputs) is not int:  # torch.jit.trace counts in tensors
+            n_inputs, in_jit = int(n_inputs), torch._C._get_tracing_state() is not None
         circuit = self._current(n_inputs)
         if circuit is None:
             assert self._own is not None
@@ -249,15 +249,14 @@ class QuantumLayer(PlacedModule):
         lead = () if is_batch else tuple(map(int, shape[:-1]))
         x = inputs if is_batch else inputs.reshape(math.prod(lead), n_inputs)
         x = x if kind is working else x.to(working)  # each operation of torch costs as much as a small circuit
-        outputs = self._run(circuit, x)
+        outputs = self._run(circuit, x, in_jit)
         if circuit.is_scalar:
             outputs = outputs.reshape(len(x) if is_batch else lead)
         elif not is_batch:
             outputs = outputs.reshape(*lead, outputs.shape[1])
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
 
-    def _run(self, circuit: Circuit, x: Tensor) -> Tensor:
-        in_jit = torch._C._get_tracing_state() is not None
+    def _run(self, circuit: Circuit, x: Tensor, in_jit: bool) -> Tensor:
         weight = None if in_jit else self._only_weight_of(circuit, x)
         if weight is not None:
             return Expectation.apply(x, weight, None, self._task(circuit, x, weight))

@@ -73,7 +73,7 @@ class Native:
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
-        if program.is_noisy or program.n_qubits > NARROW:
+        if program.n_qubits > NARROW or program.is_noisy:
             engine = self.engine(program)
             if engine is not self:
                 return engine(program, angles, amplitudes)
@@ -98,7 +98,7 @@ class Native:
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        if program.is_noisy or program.n_qubits > NARROW:
+        if program.n_qubits > NARROW or program.is_noisy:
             engine = self.engine(program)
             if engine is not self:
                 return engine.forward(program, angles, amplitudes)
@@ -232,12 +232,13 @@ class _Call:
             )
         self.inputs = self.batched, self.shared, self.parts
         rules = torch.get_num_threads(), THREADS_FROM, lanes_are_amplitudes  # whoever sets another one gets it
-        key = id(program), dtype, self.batched.shape, self.shared.shape, self.parts.shape, of_samples, rules
+        batched, shared, parts = self.inputs
+        key = id(program), batched.itemsize, batched.shape, shared.shape, parts.shape, of_samples, rules
         size = _SIZES.get(key)
         if size is None or size.program is not program:
             if len(_SIZES) >= _MAX_PLANS:
                 _SIZES.clear()
-            size = _SIZES[key] = _size(program, self.batched, self.shared, self.parts, of_samples)
+            size = _SIZES[key] = _size(program, batched, shared, parts, of_samples)
         _, self.plan, self.layout, self.width, self.n_chunks, self.chunk_bytes, self.n_threads = size
 
     def tensor(self, array: np.ndarray) -> Tensor:
