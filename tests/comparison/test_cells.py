@@ -184,7 +184,7 @@ def test_functions_of_such_a_script_need_the_guard_and_the_error_says_so(tmp_pat
 
 def test_ctrl_c_is_quiet_and_quick(tmp_path):
     script, kept = tmp_path / "sleeper.py", tmp_path / "kept"
-    script.write_text(SLEEPER.replace("time.sleep(0.05)", "time.sleep(30)"))
+    script.write_text(SLEEPER.replace("time.sleep(0.05)", "time.sleep(300)"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), str(kept), "8", "2"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -192,6 +192,6 @@ def test_ctrl_c_is_quiet_and_quick(tmp_path):
         time.sleep(0.05)
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes of the group get it
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert said.count("Traceback") == 1 and said.rstrip().endswith("KeyboardInterrupt")  # the script's own
     assert not any(Path(f"/proc/{e['process']}").exists() for e in events(kept))
