@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
+from typing import Any
 
 from qbp.circuit.channels import Channel
 from qbp.circuit.gates import GATES, Gate
@@ -149,6 +150,17 @@ class Program:
                     self._check_wires(wires, measurement)
                     self._check_word(word, wires, measurement)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Found once: programs are the keys of caches, and this takes as long as running a small one."""
+        return hash((self.n_qubits, self.ops, self.measurements, self.n_angles, self.amplitudes, self.readout))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}  # of this process only
+
     def _check_wires(self, wires: tuple[int, ...], what: object) -> None:
         if len(set(wires)) != len(wires) or any(not 0 <= w < self.n_qubits for w in wires):
             raise CircuitError(f"The wires of {what} must be different and below {self.n_qubits}")
@@ -219,15 +231,47 @@ class Program:
     def lightcone(self) -> tuple[Program, tuple[int, ...]]:
         """The program without the ops that no measurement can see (as `drop_ops`): those that share no wire with what
         comes after them on the way to a measurement."""
-        seen = set(wires_of(self.measurements))
-        outside = set()
+        seen, _ = self._cone()
+        return self.drop_ops(set(range(len(self.ops))).difference(seen))
+
+    def narrowed(self) -> Program:
+        """The program without the ops and the wires that no measurement can see; angles keep their numbers."""
+        if self.amplitudes:
+            return self
+        seen, wires = self._cone()
+        if len(wires) == self.n_qubits:
+            return self
+        place = {wire: k for k, wire in enumerate(wires or [0])}  # one is left for an identity alone
+
+        def moved(on: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(place[w] for w in on)
+
+        return replace(
+            self,
+            n_qubits=len(place),
+            ops=tuple(replace(self.ops[i], wires=moved(self.ops[i].wires)) for i in seen),
+            measurements=tuple(
+                Probs(moved(m.wires))
+                if isinstance(m, Probs)
+                else Expval(tuple((c, word, moved(on)) for c, word, on in m.terms))
+                for m in self.measurements
+            ),
+            readout=tuple((place[wire], ones, zeros) for wire, ones, zeros in self.readout if wire in place),
+        )
+
+    def seen_wires(self) -> tuple[int, ...]:
+        """The wires of its light cone, sorted."""
+        return tuple(self._cone()[1])
+
+    def _cone(self) -> tuple[list[int], list[int]]:
+        """The positions of the ops of the light cone, and its wires, both sorted."""
+        wires = set(wires_of(self.measurements))
+        seen = []
         for i in reversed(range(len(self.ops))):
-            wires = self.ops[i].wires
-            if seen.isdisjoint(wires):
-                outside.add(i)
-            else:
-                seen.update(wires)
-        return self.drop_ops(outside)
+            if not wires.isdisjoint(self.ops[i].wires):
+                wires.update(self.ops[i].wires)
+                seen.append(i)
+        return seen[::-1], sorted(wires)
 
     def inverse(self) -> Program:
         """The program whose ops undo this one's; a CircuitError where it has channels."""

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Expval, Program
-from qbp.errors import ArgumentError, check_shape
+from qbp.errors import check_shape
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.native import batch, single
+from qbp.executors.native.arguments import NO_AMPLITUDES, Arguments, as_array, check_angles
 from qbp.executors.native.kernels.jit import wait_for_compiler
 from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import empty
@@ -40,11 +41,8 @@ CHUNK_LIMIT = 2**24
 
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Program, int, int], Plan] = OrderedDict()
-_SIZES: dict[tuple[Any, ...], _Size] = {}  # by id: hashing a program takes as long as running it
-_WIDE: dict[int, tuple[Program, bool]] = {}  # likewise
+_SIZES: dict[tuple[Any, ...], _Size] = {}
 _LOCK = threading.Lock()
-_DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-_NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
 
 
 class Saved(NamedTuple):
@@ -68,15 +66,17 @@ class Native:
     name = "native"
     shots = None
     capabilities = Capabilities(
-        adjoint=True, any_shape=True, channels=True, engines=True
-    )  # so autograd need not flatten weights
+        adjoint=True,
+        any_shape=True,  # autograd need not flatten weights
+        channels=True,
+        engines=True,
+    )
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
-        if program.n_qubits > NARROW or program.is_noisy:
-            engine = self.engine(program)
-            if engine is not self:
-                return engine(program, angles, amplitudes)
+        engine = self.engine(program)
+        if engine is not self:
+            return engine(program, angles, amplitudes)
         return _forward(_Call(program, angles, amplitudes), keep=False)[0]
 
     def engine(self, program: Program) -> Any:
@@ -85,12 +85,7 @@ class Native:
             return _noisy()
         if program.n_qubits <= NARROW:
             return self
-        known = _WIDE.get(id(program))
-        if known is None or known[0] is not program:
-            if len(_WIDE) >= _MAX_PLANS:
-                _WIDE.clear()
-            known = _WIDE[id(program)] = program, pay_off(program)
-        return Windows(self) if known[1] else self
+        return Windows(self) if pay_off(program) else self
 
     def has_adjoint(self, program: Program) -> bool:
         """It has the adjoint rule for every program."""
@@ -98,10 +93,9 @@ class Native:
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        if program.n_qubits > NARROW or program.is_noisy:
-            engine = self.engine(program)
-            if engine is not self:
-                return engine.forward(program, angles, amplitudes)
+        engine = self.engine(program)
+        if engine is not self:
+            return engine.forward(program, angles, amplitudes)
         call = _Call(program, angles, amplitudes)
         return _forward(call, keep=call.n_chunks * call.chunk_bytes <= SAVE_LIMIT)
 
@@ -117,7 +111,7 @@ class Native:
         """Gradients of ``sum(grad * outputs)`` by the adjoint method (arXiv 2009.02823); see `AdjointExecutor`."""
         if not isinstance(saved, Saved):
             return self.engine(program).vjp(program, angles, amplitudes, saved, grad, needs)
-        array, shape = _numpy(grad, saved.call.dtype), (len(saved.call.batched), program.n_outputs)
+        array, shape = as_array(grad, saved.call.dtype), (len(saved.call.batched), program.n_outputs)
         if array.shape != shape:
             check_shape("grad", array.shape, shape)
         return _backward(saved, array, needs)
@@ -175,7 +169,6 @@ class _Size(NamedTuple):
         chunk_bytes: of psi.
     """
 
-    program: Program
     plan: Plan
     layout: Any
     width: int
@@ -186,11 +179,7 @@ class _Size(NamedTuple):
 
 def _size(program: Program, batched: np.ndarray, shared: np.ndarray, parts: np.ndarray, of_samples: bool) -> _Size:
     """See `_Size`; also checks the sizes, and that there is memory for them, before anything is made."""
-    if batched.ndim != 2 or batched.shape[1] + len(shared) != program.n_angles:
-        raise ArgumentError(
-            f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
-            f"but has {batched.shape} and {shared.shape}"
-        )
+    check_angles(program, batched, shared)
     n_samples, n_qubits, lanes = len(batched), program.n_qubits, LANES[batched.dtype]
     most, what = physical_memory(), f"{n_qubits} qubits and a batch of {n_samples} in {batched.dtype}"
     check_memory(what, 6 * batched.itemsize, n_qubits, most)  # a state, and two at work: all that follows fits numbers
@@ -205,46 +194,23 @@ def _size(program: Program, batched: np.ndarray, shared: np.ndarray, parts: np.n
     n_threads = max(1, min(torch.get_num_threads(), (most - fixed) // (2 * each)))
     if (n_chunks * chunk_bytes >> 7) * (8 + plan.n_items) < THREADS_FROM:
         n_threads = 1
-    return _Size(program, plan, single if alone else batch, width, n_chunks, chunk_bytes, n_threads)
+    return _Size(plan, single if alone else batch, width, n_chunks, chunk_bytes, n_threads)
 
 
-class _Call:
-    """The arguments of one call, checked, as arrays: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2)."""
+class _Call(Arguments):
+    """A call, and what its sizes decide."""
 
     def __init__(self, program: Program, angles: Angles, amplitudes: Tensor | None, of_samples: bool = False):
-        dtype = _DTYPES.get(angles.batched.dtype)
-        if dtype is None:
-            raise ArgumentError(f"Argument `angles` must be float32 or float64, but is {angles.batched.dtype}")
-        shared = _numpy(angles.shared, dtype)
-        self.batched, self.shared, self.shape = _numpy(angles.batched, dtype), shared.reshape(-1), shared.shape
-        self.dtype, self.device, self.on_cpu = dtype, angles.batched.device, angles.batched.is_cpu
-        self.amplitudes = amplitudes
-        if (amplitudes is not None) != program.amplitudes:
-            must = "be given" if program.amplitudes else "be None"
-            raise ArgumentError(f"Argument `amplitudes` must {must} for this program")
-        if amplitudes is None:
-            self.parts = _NO_AMPLITUDES[dtype]
-        else:
-            check_shape("amplitudes", amplitudes.shape, (len(self.batched), 2**program.n_qubits))
-            complex_ = amplitudes.is_complex()
-            self.parts = _numpy(
-                torch.view_as_real(amplitudes.resolve_conj()) if complex_ else amplitudes[..., None], dtype
-            )
-        self.inputs = self.batched, self.shared, self.parts
+        super().__init__(program, angles, amplitudes)
+        batched, shared, parts = self.inputs = self.batched, self.shared, self.parts
         rules = torch.get_num_threads(), THREADS_FROM, lanes_are_amplitudes  # whoever sets another one gets it
-        batched, shared, parts = self.inputs
-        key = id(program), batched.itemsize, batched.shape, shared.shape, parts.shape, of_samples, rules
+        key = program, batched.itemsize, batched.shape, shared.shape, parts.shape, of_samples, rules
         size = _SIZES.get(key)
-        if size is None or size.program is not program:
+        if size is None:
             if len(_SIZES) >= _MAX_PLANS:
                 _SIZES.clear()
             size = _SIZES[key] = _size(program, batched, shared, parts, of_samples)
-        _, self.plan, self.layout, self.width, self.n_chunks, self.chunk_bytes, self.n_threads = size
-
-    def tensor(self, array: np.ndarray) -> Tensor:
-        """The array as a tensor on the device of the angles."""
-        tensor = torch.from_numpy(array)
-        return tensor if self.on_cpu else tensor.to(self.device)
+        self.plan, self.layout, self.width, self.n_chunks, self.chunk_bytes, self.n_threads = size
 
 
 def _forward(call: _Call, keep: bool) -> tuple[Results, Saved]:
@@ -259,7 +225,7 @@ def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) ->
     plan, dtype, width, n_samples = call.plan, call.dtype, call.width, len(call.batched)
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)))
     total = np.zeros(len(call.shared), dtype)  # as it is without a sample
-    g_amps = np.empty_like(call.parts) if needs[2] else _NO_AMPLITUDES[dtype]
+    g_amps = np.empty_like(call.parts) if needs[2] else NO_AMPLITUDES[dtype]
 
     wait_for_compiler()
     if saved.states is not None:
@@ -280,7 +246,7 @@ def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) ->
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
         call.tensor(total.reshape(call.shape)) if needs[1] else None,
-        _amplitude_gradient(g_amps, call.amplitudes) if needs[2] and call.amplitudes is not None else None,
+        call.amplitude_gradient(g_amps) if needs[2] else None,
     )
 
 
@@ -294,11 +260,6 @@ def compile_backward(module: str, dtype: str) -> None:
     _backward(Saved(call, common, states), np.zeros((1, 1), call.dtype), (True, True, False))
 
 
-def _amplitude_gradient(gradient: np.ndarray, amplitudes: Tensor) -> Tensor:
-    result = torch.from_numpy(gradient)
-    return (torch.view_as_complex(result) if amplitudes.is_complex() else result[..., 0]).to(amplitudes)
-
-
 def _plan(program: Program, n_batched: int, bits: int) -> Plan:
     """The compiled program, from the cache where it is there."""
     key = program, n_batched, bits
@@ -310,11 +271,3 @@ def _plan(program: Program, n_batched: int, bits: int) -> Plan:
                 _PLANS.popitem(last=False)
         _PLANS.move_to_end(key)
     return plan
-
-
-def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
-    """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    array = (tensor if tensor.is_cpu else tensor.cpu()).numpy()
-    return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)

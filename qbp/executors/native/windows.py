@@ -8,9 +8,9 @@ the native engine runs; those of one shape differ by their angles alone, and are
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import lru_cache, partial, reduce
 from itertools import chain
 from operator import or_
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.frame import Turn, in_frame
 from qbp.circuit.pauli import Word, bits
-from qbp.circuit.program import Expval, Measurement, Op, Probs, Program, Rotation, wires_of
+from qbp.circuit.program import Expval, Measurement, Op, Probs, Program, Rotation
 from qbp.errors import ArgumentError
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.native.threads import run_on_threads
@@ -36,9 +36,6 @@ WIDEST = 28
 
 CALL = 8000
 """Amplitudes times rotations of a sample that take as long as the call of a window (`benchmarks/width.py`)."""
-
-_MOST = 64
-_WINDOWS: dict[tuple[int, int], tuple[Program, Windowed]] = {}  # by id: hashing a wide program takes milliseconds
 
 
 class Shape(NamedTuple):
@@ -91,11 +88,10 @@ class Windowed(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the forward pass leaves: for each shape the batched (n, B, Kb) and the shared (n, Ks) angles, and what the
-    engine left of every window."""
+    """What the forward pass leaves of the windows of a shape: the angles of each, and what the engine left."""
 
-    angles: list[tuple[Tensor, Tensor]]
-    states: list[list[Any]]
+    angles: Sequence[Angles]
+    states: Sequence[Any]
 
 
 class Windows:
@@ -131,7 +127,9 @@ class Windows:
             return self._engine.forward(program, angles, amplitudes)
         return self._run(program, angles, amplitudes, keep=True)
 
-    def _run(self, program: Program, angles: Angles, amplitudes: Tensor | None, keep: bool) -> tuple[Results, Saved]:
+    def _run(
+        self, program: Program, angles: Angles, amplitudes: Tensor | None, keep: bool
+    ) -> tuple[Results, list[Saved]]:
         batched, shared = angles.batched.detach(), angles.shared.detach().reshape(-1)
         if batched.ndim != 2 or batched.shape[1] + len(shared) != program.n_angles:
             raise ArgumentError(
@@ -142,25 +140,19 @@ class Windows:
             raise ArgumentError("Argument `amplitudes` must be None for this program")
         windowed = windows_of(program, batched.shape[1])
         values = windowed.constants.to(batched).expand(len(batched), -1).clone()
-        saved = Saved([], [])
+        run = self._engine.forward if keep else self._engine
+        saved: list[Saved] = []
         for shape in windowed.shapes:
-            own = batched.T[shape.batched].transpose(1, 2).contiguous(), shared[shape.shared]
-            states: list[Any] = [None] * len(shape.outputs)
-            outputs: list[Any] = [None] * len(shape.outputs)
-
-            def run(k: int, shape: Shape = shape, own: Any = own, states: Any = states, outputs: Any = outputs) -> None:
-                window = Angles(own[0][k], own[1][k])
-                if keep:
-                    results, states[k] = self._engine.forward(shape.program, window)
-                else:
-                    results = self._engine(shape.program, window)
-                outputs[k] = results.values
-
-            _for_each(run, len(outputs))
-            weighted = torch.stack(outputs, 1) * shape.weights.to(batched)[:, None]  # (B, n, m)
+            of_batched, of_shared = batched.T[shape.batched].transpose(1, 2).contiguous(), shared[shape.shared]
+            own = list(map(Angles, of_batched.unbind(), of_shared.unbind()))
+            found = _on_threads(partial(run, shape.program), own)
+            if keep:
+                saved.append(Saved(own, [state for _, state in found]))
+                found = [results for results, _ in found]
+            weighted = (
+                torch.stack([results.values for results in found], 1) * shape.weights.to(batched)[:, None]
+            )  # (B, n, m)
             values.index_add_(1, shape.columns.to(values.device), weighted.flatten(1))
-            saved.angles.append(own)
-            saved.states.append(states)
         return Results(values), saved
 
     def vjp(
@@ -175,22 +167,13 @@ class Windows:
         """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
         if program.amplitudes:
             return self._engine.vjp(program, angles, amplitudes, saved, grad, needs)
-        wanted = needs[0], needs[1], False
         batched, shared = torch.zeros_like(angles.batched), torch.zeros_like(angles.shared).reshape(-1)
         windowed = windows_of(program, batched.shape[1])
-        for shape, own, states in zip(windowed.shapes, saved.angles, saved.states, strict=True):
-            n, m = len(states), shape.program.n_outputs
+        for shape, (own, states) in zip(windowed.shapes, saved, strict=True):
+            n, m = len(own), shape.program.n_outputs
             grads = grad[:, shape.columns.to(grad.device)].reshape(len(grad), n, m) * shape.weights.to(grad)[:, None]
-            grads = grads.transpose(0, 1).contiguous()  # (n, B, m)
-            each: list[Any] = [None] * n
-
-            def run(
-                k: int, shape: Shape = shape, own: Any = own, states: Any = states, rest: Any = (grads, each)
-            ) -> None:
-                window = Angles(own[0][k], own[1][k])
-                rest[1][k] = self._engine.vjp(shape.program, window, None, states[k], rest[0][k], wanted)
-
-            _for_each(run, n)
+            back = partial(self._engine.vjp, shape.program, needs=(needs[0], needs[1], False))
+            each = _on_threads(back, own, [None] * n, states, grads.transpose(0, 1).contiguous().unbind())
             if needs[0]:
                 columns = torch.stack([g.batched for g in each], 1).flatten(1)  # (B, n Kb)
                 batched.index_add_(1, shape.batched.reshape(-1).to(batched.device), columns)
@@ -200,19 +183,22 @@ class Windows:
         return Gradients(batched if needs[0] else None, shared.view_as(angles.shared) if needs[1] else None)
 
 
-def _for_each(run: Any, n: int) -> None:
-    """``run(k)`` for k < n, on all of torch's threads."""
-    left = deque(range(n))
+def _on_threads(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
+    """``list(map(function, *columns))``, on all of torch's threads."""
+    rows = list(zip(*columns, strict=True))
+    results: list[Any] = [None] * len(rows)
+    left = deque(enumerate(rows))
 
     def work(_: Any) -> None:
         while True:
             try:
-                k = left.popleft()
+                k, row = left.popleft()
             except IndexError:
                 return
-            run(k)
+            results[k] = function(*row)
 
-    run_on_threads(work, None, min(n, torch.get_num_threads()))
+    run_on_threads(work, None, min(len(rows), torch.get_num_threads()))
+    return results
 
 
 # ---- finding them ----------------------------------------------------------------------------------------------------
@@ -222,6 +208,7 @@ Window = tuple[int, float, Program | None, list[int]]
 angles of the whole circuit those of the program are."""
 
 
+@lru_cache(maxsize=128)
 def pay_off(program: Program) -> bool:
     """Whether a circuit is quicker, or only to be had, as windows (a measured rule, `benchmarks/width.py`)."""
     if program.n_qubits <= NARROW or program.amplitudes or program.is_noisy:
@@ -231,6 +218,7 @@ def pay_off(program: Program) -> bool:
     return windowed is not None and windowed.cost + CALL * windowed.n_windows < whole
 
 
+@lru_cache(maxsize=64)
 def windows_of(program: Program, n_batched: int) -> Windowed:
     """The windows of a program that starts from |0...0>.
 
@@ -238,15 +226,9 @@ def windows_of(program: Program, n_batched: int) -> Windowed:
         program: the program.
         n_batched: Kb, how many of its angles, the first, differ between samples.
     """
-    key = id(program), n_batched
-    entry = _WINDOWS.get(key)
-    if entry is None or entry[0] is not program:
-        if len(_WINDOWS) >= _MOST:
-            _WINDOWS.clear()
-        windowed = _find(program, n_batched, most=program.n_qubits)
-        assert windowed is not None
-        entry = _WINDOWS[key] = program, windowed
-    return entry[1]
+    windowed = _find(program, n_batched, most=program.n_qubits)
+    assert windowed is not None
+    return windowed
 
 
 def _find(program: Program, n_batched: int, most: int) -> Windowed | None:
@@ -290,7 +272,7 @@ def _words(program: Program, n_batched: int, most: int) -> Iterator[Window]:
     columns = [(output, m) for output, m in _columns(program) if isinstance(m, Expval)]
     if not columns:
         return
-    rotations, measured = in_frame(_on_used_wires(program, [m for _, m in columns]))
+    rotations, measured = in_frame(replace(program, measurements=tuple(m for _, m in columns)).narrowed())
     every = [turn for turns in rotations.start for turn in turns] + rotations.turns
     for column, coefficient, word in measured.terms:
         kept = _seen(word, every, most)
@@ -308,21 +290,6 @@ def _words(program: Program, n_batched: int, most: int) -> Iterator[Window]:
             yield output, weight, *_numbered(len(on), ops, Expval(((1.0, *_letters(word, on)),)), n_batched)
         else:
             yield output, weight, None, []
-
-
-def _on_used_wires(program: Program, measurements: Sequence[Measurement]) -> Program:
-    """The program with other measurements, without the wires that it does not use."""
-    used = sorted({*wires_of(measurements), *(w for op in program.ops for w in op.wires)})
-    if len(used) in (0, program.n_qubits):
-        return replace(program, n_qubits=max(1, len(used)), measurements=tuple(measurements))
-    new = {old: k for k, old in enumerate(used)}
-
-    def moved(wires: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(new[w] for w in wires)
-
-    ops = tuple(replace(op, wires=moved(op.wires)) for op in program.ops)
-    terms = [tuple((c, word, moved(on)) for c, word, on in m.terms) for m in measurements if isinstance(m, Expval)]
-    return replace(program, n_qubits=len(used), ops=ops, measurements=tuple(map(Expval, terms)))
 
 
 def _seen(word: Word, turns: Sequence[Turn], most: int) -> list[Turn]:
@@ -343,25 +310,11 @@ def _seen(word: Word, turns: Sequence[Turn], most: int) -> list[Turn]:
 
 
 def _probs(program: Program, n_batched: int) -> Iterator[Window]:
-    """The windows of probabilities: the ops that share wires with what comes after them."""
-    columns = [(output, m) for output, m in _columns(program) if isinstance(m, Probs)]
-    last: dict[int, int] = {}
-    before = []
-    for i, op in enumerate(program.ops if columns else ()):
-        before.append([last.get(w, -1) for w in op.wires])
-        last.update(dict.fromkeys(op.wires, i))
-    for output, measured in columns:
-        inside: set[int] = {-1}
-        waiting = [last.get(w, -1) for w in measured.wires]
-        while waiting:
-            i = waiting.pop()
-            if i not in inside:
-                inside.add(i)
-                waiting += before[i]
-        ops = [program.ops[i] for i in sorted(inside)[1:]]
-        new = {old: k for k, old in enumerate(sorted({*measured.wires, *(w for op in ops for w in op.wires)}))}
-        ops = [replace(op, wires=tuple(new[w] for w in op.wires)) for op in ops]
-        yield output, 1.0, *_numbered(len(new), ops, Probs(tuple(new[w] for w in measured.wires)), n_batched)
+    """The windows of probabilities: their light cones."""
+    for output, measured in _columns(program):
+        if isinstance(measured, Probs):
+            cone = replace(program, measurements=(measured,)).narrowed()
+            yield output, 1.0, *_numbered(cone.n_qubits, cone.ops, cone.measurements[0], n_batched)
 
 
 def _numbered(n_qubits: int, ops: Sequence[Op], measurement: Measurement, n_batched: int) -> tuple[Program, list[int]]:

@@ -14,12 +14,12 @@ from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program
 from qbp.errors import ArgumentError, check_choice, check_shape
 from qbp.executors import Capabilities, Gradients, Results
+from qbp.executors.native.arguments import DTYPES, NO_AMPLITUDES, Arguments, as_array, check_angles
 from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.threads import run_on_threads
 from qbp.executors.pauli.apart import taken_apart
 from qbp.executors.pauli.kernels import words
-from qbp.executors.pauli.passes import narrowed
 from qbp.executors.pauli.plan import Plan, compile_program
 from qbp.limits import check_memory, physical_memory
 
@@ -39,12 +39,9 @@ CHUNKS_OF_TASK = 16
 
 _MAX_PLANS = 128
 _PLANS: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
-_SIZES: dict[tuple[Any, ...], _Size] = {}  # by id: hashing a program takes as long as running it
-_PARTS: dict[int, tuple[Program, tuple[tuple[Program, tuple[int, ...]], ...]]] = {}  # likewise
+_SIZES: dict[tuple[Any, ...], _Size] = {}
 _LOCK = threading.Lock()
-_DTYPES: dict[torch.dtype, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-_NOTHING = {dtype: np.empty(0, dtype) for dtype in _DTYPES.values()}
-_NO_AMPLITUDES = {dtype: np.empty((0, 0, 0), dtype) for dtype in _DTYPES.values()}
+_NOTHING = {dtype: np.empty(0, dtype) for dtype in DTYPES.values()}
 
 
 class Saved(NamedTuple):
@@ -90,8 +87,8 @@ class Pauli:
             n_samples: B.
             dtype: of the angles.
         """
-        plan = _plan(_parts(program)[0][0], n_batched, _DTYPES[dtype])
-        return _way(self._way, plan, n_samples, LANES[_DTYPES[dtype]])
+        plan = _plan(taken_apart(program)[0][0], n_batched, DTYPES[dtype])
+        return _way(self._way, plan, n_samples, LANES[DTYPES[dtype]])
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
@@ -100,7 +97,7 @@ class Pauli:
     def _forward(
         self, program: Program, angles: Angles, amplitudes: Tensor | None, keep: bool
     ) -> tuple[Results, list[Saved]]:
-        parts = _parts(program)
+        parts = taken_apart(program)
         found = [_forward(_Call(self._way, part, angles, amplitudes), keep) for part, _ in parts]
         saved = [some for _, some in found]
         if len(parts) == 1:
@@ -125,37 +122,22 @@ class Pauli:
             check_shape("grad", grad.shape, shape)
         if len(saved) == 1:
             return _vjp(saved[0], grad, needs)
-        parts = zip(_parts(program), saved, strict=True)
+        parts = zip(taken_apart(program), saved, strict=True)
         each = [_vjp(some, grad[:, list(outputs)], needs) for (_, outputs), some in parts]
         batched, shared, _ = zip(*each, strict=True)
         return Gradients(sum(batched) if needs[0] else None, sum(shared) if needs[1] else None)
 
 
-def _parts(program: Program) -> tuple[tuple[Program, tuple[int, ...]], ...]:
-    """What a program is run as; see `taken_apart`."""
-    known = _PARTS.get(id(program))
-    if known is None or known[0] is not program:
-        if len(_PARTS) >= _MAX_PLANS:
-            _PARTS.clear()
-        known = _PARTS[id(program)] = program, taken_apart(program)
-    return known[1]
-
-
 def _vjp(saved: Saved, grad: Tensor, needs: tuple[bool, bool, bool]) -> Gradients:
     """The gradients of one part."""
     call = saved.call
-    array = _numpy(grad, call.dtype)
+    array = as_array(grad, call.dtype)
     gradients = _samples_back if saved.coefficients is None else _words_back
     g_batched, g_shared, g_amps = gradients(saved, array, needs[2])
-    amps = None
-    if needs[2] and call.amplitudes is not None:
-        tensor = torch.from_numpy(g_amps)
-        complex_ = call.amplitudes.is_complex()
-        amps = (torch.view_as_complex(tensor) if complex_ else tensor[..., 0]).to(call.amplitudes)
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
         call.tensor(g_shared.astype(call.dtype).reshape(call.shape)) if needs[1] else None,
-        amps,
+        call.amplitude_gradient(g_amps) if needs[2] else None,
     )
 
 
@@ -181,7 +163,6 @@ class _Size(NamedTuple):
         keeps: whether they are, or are computed again.
     """
 
-    program: Program
     plan: Plan
     by_words: bool
     n_chunks: int
@@ -194,11 +175,7 @@ class _Size(NamedTuple):
 def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -> _Size:
     """See `_Size`; also checks that there is memory, before anything is made."""
     n_samples, dtype, width = len(batched), batched.dtype, LANES[batched.dtype]
-    if batched.ndim != 2 or batched.shape[1] + len(shared) != program.n_angles:
-        raise ArgumentError(
-            f"Argument `angles` must hold {program.n_angles} angles, (B, Kb) batched and (Ks,) shared ones, "
-            f"but has {batched.shape} and {shared.shape}"
-        )
+    check_angles(program, batched, shared)
     plan = _plan(program, batched.shape[1], dtype)
     by_words = _way(way, plan, n_samples, width) == "words"
     n_chunks = -(-n_samples // width)
@@ -212,42 +189,24 @@ def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -
     check_memory(what, (3 + held) * each, most=most)
     n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
     moved = n_chunks * (2 * len(plan.order) * plan.n_outputs if by_words else size * (4 + plan.n_passes))
-    return _Size(program, plan, by_words, n_chunks, n_states, n_kept, keeps, n_threads if moved >= THREADS_FROM else 1)
+    n_threads = n_threads if moved >= THREADS_FROM else 1
+    return _Size(plan, by_words, n_chunks, n_states, n_kept, keeps, n_threads)
 
 
-class _Call:
-    """The arguments of one call, checked, as arrays: batched (B, Kb), shared (Ks,), amplitudes (B, 2^N, 1 or 2)."""
+class _Call(Arguments):
+    """A call, and what its sizes decide."""
 
     def __init__(self, way: str, program: Program, angles: Angles, amplitudes: Tensor | None):
-        dtype = _DTYPES.get(angles.batched.dtype)
-        if dtype is None:
-            raise ArgumentError(f"Argument `angles` must be float32 or float64, but is {angles.batched.dtype}")
-        shared = _numpy(angles.shared, dtype)
-        self.batched, self.shared, self.shape = _numpy(angles.batched, dtype), shared.reshape(-1), shared.shape
-        self.dtype, self.device, self.on_cpu = dtype, angles.batched.device, angles.batched.is_cpu
-        self.amplitudes, self.width = amplitudes, LANES[dtype]
-        if (amplitudes is not None) != program.amplitudes:
-            must = "be given" if program.amplitudes else "be None"
-            raise ArgumentError(f"Argument `amplitudes` must {must} for this program")
-        self.parts = _NO_AMPLITUDES[dtype]
-        if amplitudes is not None:
-            check_shape("amplitudes", amplitudes.shape, (len(self.batched), 2**program.n_qubits))
-            plain = torch.view_as_real(amplitudes.resolve_conj()) if amplitudes.is_complex() else amplitudes[..., None]
-            self.parts = _numpy(plain, dtype)
+        super().__init__(program, angles, amplitudes)
         rules = torch.get_num_threads(), THREADS_FROM, SAVE_LIMIT  # whoever sets another one gets it
-        key = id(program), way, dtype, self.batched.shape, self.shared.shape, rules
+        key = program, way, self.dtype, self.batched.shape, self.shared.shape, rules
         size = _SIZES.get(key)
-        if size is None or size.program is not program:
+        if size is None:
             if len(_SIZES) >= _MAX_PLANS:
                 _SIZES.clear()
             size = _SIZES[key] = _size(way, program, self.batched, self.shared)
-        _, self.plan, self.by_words, self.n_chunks, self.n_states, self.n_kept, self.keeps, self.n_threads = size
-        self.size = 4**self.plan.n_qubits
-
-    def tensor(self, array: np.ndarray) -> Tensor:
-        """The array as a tensor on the device of the angles."""
-        tensor = torch.from_numpy(array)
-        return tensor if self.on_cpu else tensor.to(self.device)
+        self.plan, self.by_words, self.n_chunks, self.n_states, self.n_kept, self.keeps, self.n_threads = size
+        self.width, self.size = LANES[self.dtype], 4**self.plan.n_qubits
 
     def states(self, keep: bool) -> tuple[np.ndarray, np.ndarray]:
         """Memory for the states and the copies of them that the way back needs."""
@@ -304,7 +263,7 @@ def _contract(job: tuple[Any, ...]) -> None:
 def _samples_back(saved: Saved, grad: np.ndarray, of_amplitudes: bool) -> tuple[np.ndarray, ...]:
     call = saved.call
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)))
-    g_amps = np.empty_like(call.parts) if of_amplitudes else _NO_AMPLITUDES[call.dtype]
+    g_amps = np.empty_like(call.parts) if of_amplitudes else NO_AMPLITUDES[call.dtype]
     _on_threads(_back, call, grad, saved.states, saved.kept, g_batched, g_shared, g_amps)
     return g_batched, g_shared.sum(0), g_amps
 
@@ -335,7 +294,7 @@ def _words_back(saved: Saved, grad: np.ndarray, of_amplitudes: bool) -> tuple[np
         *(plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared, total),
         *(saved.states, saved.kept, work, g_batched, g_shared[call.n_chunks :]),
     )
-    return g_batched, g_shared.sum(0), _NO_AMPLITUDES[dtype]
+    return g_batched, g_shared.sum(0), NO_AMPLITUDES[dtype]
 
 
 def _contract_back(job: tuple[Any, ...]) -> None:
@@ -355,7 +314,7 @@ def _plan(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
     with _LOCK:
         plan = _PLANS.get(key)
         if plan is None:
-            narrow = narrowed(program)
+            narrow = program.narrowed()
             n_bytes = 4 * dtype.itemsize * LANES[dtype]
             check_memory(f"{narrow.n_qubits} qubits with noise", n_bytes, 2 * narrow.n_qubits)
             plan = _PLANS[key] = compile_program(narrow, n_batched, dtype)
@@ -363,11 +322,3 @@ def _plan(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
                 _PLANS.popitem(last=False)
         _PLANS.move_to_end(key)
     return plan
-
-
-def _numpy(tensor: Tensor, dtype: np.dtype) -> np.ndarray:
-    """The tensor's numbers as a contiguous array on the CPU, without a copy where it already is one."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    array = (tensor if tensor.is_cpu else tensor.cpu()).numpy()
-    return array if array.dtype == dtype and array.flags.c_contiguous else np.ascontiguousarray(array, dtype)

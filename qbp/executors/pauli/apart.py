@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from qbp.circuit.program import Expval, Program
-from qbp.executors.pauli.passes import narrowed
+from qbp.circuit.program import Expval, Measurement, Program
 
 __all__ = ["WHOLE", "taken_apart"]
 
@@ -22,24 +21,21 @@ def taken_apart(program: Program) -> tuple[tuple[Program, tuple[int, ...]], ...]
     numbers.
     """
     whole = ((program, tuple(range(program.n_outputs))),)
-    if program.amplitudes or narrowed(program).n_qubits <= WHOLE:
+    n_seen = len(program.seen_wires())
+    if program.amplitudes or n_seen <= WHOLE:
         return whole
-    groups: dict[tuple[object, ...], tuple[list, list[int]]] = {}
+    groups: dict[tuple[int, ...], tuple[list[Measurement], list[int]]] = {}
     output = 0
     for m in program.measurements:
-        width = 1 if isinstance(m, Expval) else 2 ** len(m.wires)
-        near = set(m.wires) if not isinstance(m, Expval) else {w for _, _, wires in m.terms for w in wires}
-        for op in reversed(program.ops):
-            if not near.isdisjoint(op.wires):
-                near.update(op.wires)
-        measurements, outputs = groups.setdefault(tuple(sorted(near)), ([], []))
+        wires = replace(program, measurements=(m,)).seen_wires()
+        measurements, outputs = groups.setdefault(wires, ([], []))
         measurements.append(m)
+        width = 1 if isinstance(m, Expval) else 2 ** len(m.wires)
         outputs += range(output, output + width)
         output += width
-    cost = sum(4 ** len(wires) for wires in groups)
-    if len(groups) == 1 or 2 * cost > 4 ** narrowed(program).n_qubits:
+    if len(groups) == 1 or 2 * sum(4 ** len(wires) for wires in groups) > 4**n_seen:
         return whole
     return tuple(
-        (narrowed(replace(program, measurements=tuple(measurements))), tuple(outputs))
+        (replace(program, measurements=tuple(measurements)).narrowed(), tuple(outputs))
         for measurements, outputs in groups.values()
     )

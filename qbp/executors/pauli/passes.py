@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from qbp.circuit.gates import GATES
-from qbp.circuit.program import Channel, Clifford, Expval, Measurement, Op, Probs, Program, wires_of
+from qbp.circuit.program import Channel, Clifford, Op, Program
 from qbp.executors.pauli.kernels.conventions import IS_FIXED, IS_WORD, MAP, ONE, PAIR, WORD
 from qbp.executors.pauli.letters import clifford, of_wires, rotation, shifted
 
-__all__ = ["Pass", "Step", "gathered", "loss_of", "narrowed", "seen"]
+__all__ = ["Pass", "Step", "gathered", "loss_of", "seen"]
 
 
 class Step(NamedTuple):
@@ -48,38 +48,6 @@ def loss_of(matrix: np.ndarray) -> float:
     """By how much undoing a map makes errors grow, at most."""
     values = np.linalg.svd(matrix[1:, 1:], compute_uv=False)  # the shift is taken away before
     return float(1 / values[-1]) if values[-1] > 1e-12 else np.inf
-
-
-def narrowed(program: Program) -> Program:
-    """The program without the ops and the wires that no measurement can see; angles keep their numbers."""
-    if program.amplitudes:
-        return program
-    near = set(wires_of(program.measurements)) or {0}  # of an identity alone
-    ops: list[Op] = []
-    for op in reversed(program.ops):
-        if not near.isdisjoint(op.wires):
-            near.update(op.wires)
-            ops.append(op)
-    if len(near) == program.n_qubits:
-        return program
-    place = {wire: k for k, wire in enumerate(sorted(near))}
-
-    def moved(wires: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(place[w] for w in wires)
-
-    measurements: list[Measurement] = [
-        Probs(moved(m.wires))
-        if isinstance(m, Probs)
-        else Expval(tuple((c, word, moved(on)) for c, word, on in m.terms))
-        for m in program.measurements
-    ]
-    return replace(
-        program,
-        n_qubits=len(near),
-        ops=tuple(replace(op, wires=moved(op.wires)) for op in reversed(ops)),
-        measurements=tuple(measurements),
-        readout=tuple((place[wire], ones, zeros) for wire, ones, zeros in program.readout if wire in place),
-    )
 
 
 def gathered(program: Program) -> tuple[list[list[Step]], list[Pass]]:
