@@ -5,6 +5,7 @@
 A step is a forward pass and the gradients of inputs and weights. All workloads take turns; reported are medians over
 the rounds, and as a ratio to 12 qubits, 6 strongly entangling layers, batch 128 (W4 of speed.py) the median of the
 rounds' ratios with its bootstrap interval (95 %). Where the whole state fits, it is checked against windows first.
+Then the border: chains on which both ways are timed, for the rule of `qbp.executors.native.windows.pay_off`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from speed import RESULTS, _processor
 import qbp
 from qbp.circuit.angles import Angles
 from qbp.executors.native import Native
+from qbp.executors.native.windows import Windows, pay_off
 
 # The couplings of IBM's heavy-hex devices with 127 qubits: seven rows, and bridges between them.
 ROWS = ((0, 13), (18, 32), (37, 51), (56, 70), (75, 89), (94, 108), (113, 126))
@@ -34,6 +36,10 @@ BRIDGES = (
     *((75, 90, 94), (79, 91, 98), (83, 92, 102), (87, 93, 106), (96, 109, 114), (100, 110, 118), (104, 111, 122)),
     (108, 112, 126),
 )
+
+
+def chain(n_qubits: int) -> list[tuple[int, int]]:
+    return [(q, q + 1) for q in range(n_qubits - 1)]
 
 
 def heavy_hex() -> list[tuple[int, int]]:
@@ -88,9 +94,6 @@ def check(quantum: qbp.QuantumLayer) -> None:
 def workloads() -> dict[str, Callable[[], None]]:
     """Steps by name; the first is the measure."""
 
-    def chain(n: int) -> list[tuple[int, int]]:
-        return [(q, q + 1) for q in range(n - 1)]
-
     reference = qbp.QuantumLayer("strongly_entangling", n_qubits=12, n_layers=6, seed=0)
     steps = {"12 qubits, 6 layers, batch 128, whole state": step_of(reference, 12, 128)}
     for name, n, n_layers, edges, batch in (
@@ -109,6 +112,37 @@ def workloads() -> dict[str, Callable[[], None]]:
     return steps
 
 
+def border(seconds: float) -> list[dict[str, float | bool]]:
+    """Chains of several lengths, depths and batches by windows and on the whole state."""
+    rows = []
+    for n_qubits in (12, 13, 14, 15, 16):
+        for n_layers in (1, 3):
+            quantum = layer(n_qubits, n_layers, chain(n_qubits))
+            chosen = pay_off(quantum.circuit.program)
+            for batch in (1, 8, 32, 128):
+                times = []
+                for executor in (Whole(), Windows(Whole())):
+                    quantum.set_backend(executor)
+                    step = step_of(quantum, n_qubits, batch)
+                    step()
+                    times.append(turn(step, seconds))
+                row = {"n_qubits": n_qubits, "n_layers": n_layers, "batch": batch, "chosen": chosen}
+                rows.append(row | {"windows_to_whole": times[1] / times[0]})
+                print("{n_qubits} qubits, {n_layers} layers, batch {batch}: {windows_to_whole:.2f}".format(**rows[-1]))
+    return rows
+
+
+def turn(step: Callable[[], None], seconds: float) -> float:
+    """The median milliseconds of a step."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - start))
+    return median(times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -121,12 +155,7 @@ def main() -> None:
     rounds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(args.rounds):
         for name, step in steps.items():
-            times, end = [], time.perf_counter() + args.seconds
-            while not times or time.perf_counter() < end:
-                start = time.perf_counter()
-                step()
-                times.append(1e3 * (time.perf_counter() - start))
-            rounds[name].append(median(times))
+            rounds[name].append(turn(step, args.seconds))
     measure = next(iter(rounds.values()))
     rows = []
     for name, times in rounds.items():
@@ -135,7 +164,9 @@ def main() -> None:
         rows.append({"name": name, "ms": median(times), "ratio": median(ratios), "low": low, "high": high})
         print("{name}: {ms:.2f} ms, {ratio:.2f} ({low:.2f} to {high:.2f})".format(**rows[-1]))
     machine = {"processor": _processor(), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-    args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    args.out.write_text(
+        json.dumps({"machine": machine, "rows": rows, "border": border(args.seconds / 4)}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -28,14 +28,19 @@ from qbp.executors.native.threads import run_on_threads
 
 __all__ = ["Windowed", "Windows", "pay_off", "windows_of"]
 
-NARROW = 10
-"""Qubits of circuits that are never taken apart: their whole state is as quick."""
+NARROW = 12
+"""Qubits of circuits that are never taken apart: their whole state is quicker."""
 
 WIDEST = 28
 """Qubits of a window, beyond which no machine has the memory."""
 
-CALL = 8000
-"""Amplitudes times rotations of a sample that take as long as the call of a window (`benchmarks/width.py`)."""
+CALL = 65_000
+"""Amplitudes times rotations of a sample that take as long as the call of a window, for 32 samples: the call takes as
+long for any number of them (`benchmarks/width.py`)."""
+
+THREADS_FROM = 1_000_000
+"""Amplitudes times rotations of a window's batch from which on several threads are worth it: below, they wait for the
+interpreter."""
 
 
 class Shape(NamedTuple):
@@ -54,6 +59,15 @@ class Shape(NamedTuple):
     shared: Tensor
     outputs: Tensor
     weights: Tensor
+
+    @property
+    def cost(self) -> float:
+        """Amplitudes times rotations of a sample of one window."""
+        return (1 + len(self.program.ops)) * 2.0**self.program.n_qubits
+
+    def n_threads(self, n_samples: int) -> int:
+        """How many threads run the windows."""
+        return torch.get_num_threads() if n_samples * self.cost >= THREADS_FROM else 1
 
     @property
     def columns(self) -> Tensor:
@@ -84,7 +98,7 @@ class Windowed(NamedTuple):
     @property
     def cost(self) -> float:
         """Amplitudes times rotations of a sample."""
-        return sum(len(s.outputs) * (1 + len(s.program.ops)) * 2.0**s.program.n_qubits for s in self.shapes)
+        return sum(len(shape.outputs) * shape.cost for shape in self.shapes)
 
 
 class Saved(NamedTuple):
@@ -145,7 +159,7 @@ class Windows:
         for shape in windowed.shapes:
             of_batched, of_shared = batched.T[shape.batched].transpose(1, 2).contiguous(), shared[shape.shared]
             own = list(map(Angles, of_batched.unbind(), of_shared.unbind()))
-            found = _on_threads(partial(run, shape.program), own)
+            found = _on_threads(shape.n_threads(len(batched)), partial(run, shape.program), own)
             if keep:
                 saved.append(Saved(own, [state for _, state in found]))
                 found = [results for results, _ in found]
@@ -172,8 +186,9 @@ class Windows:
         for shape, (own, states) in zip(windowed.shapes, saved, strict=True):
             n, m = len(own), shape.program.n_outputs
             grads = grad[:, shape.columns.to(grad.device)].reshape(len(grad), n, m) * shape.weights.to(grad)[:, None]
+            grads = grads.transpose(0, 1).contiguous()  # (n, B, m)
             back = partial(self._engine.vjp, shape.program, needs=(needs[0], needs[1], False))
-            each = _on_threads(back, own, [None] * n, states, grads.transpose(0, 1).contiguous().unbind())
+            each = _on_threads(shape.n_threads(len(grad)), back, own, [None] * n, states, list(grads))
             if needs[0]:
                 columns = torch.stack([g.batched for g in each], 1).flatten(1)  # (B, n Kb)
                 batched.index_add_(1, shape.batched.reshape(-1).to(batched.device), columns)
@@ -183,8 +198,8 @@ class Windows:
         return Gradients(batched if needs[0] else None, shared.view_as(angles.shared) if needs[1] else None)
 
 
-def _on_threads(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
-    """``list(map(function, *columns))``, on all of torch's threads."""
+def _on_threads(n_threads: int, function: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
+    """``list(map(function, *columns))``, on several threads."""
     rows = list(zip(*columns, strict=True))
     results: list[Any] = [None] * len(rows)
     left = deque(enumerate(rows))
@@ -197,7 +212,7 @@ def _on_threads(function: Callable[..., Any], *columns: Iterable[Any]) -> list[A
                 return
             results[k] = function(*row)
 
-    run_on_threads(work, None, min(len(rows), torch.get_num_threads()))
+    run_on_threads(work, None, min(len(rows), n_threads))
     return results
 
 
