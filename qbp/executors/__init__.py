@@ -170,7 +170,7 @@ def check_noise(executor: Any, program: Program) -> None:
         what = next((op.name for op in program.ops if isinstance(op, Channel)), "readout errors")
         raise ArgumentError(
             f"Argument `backend` must run noise for this circuit, which has {what}, but {executor.name!r} does not: "
-            "'auto', 'native', 'pauli' and 'default.mixed' do"
+            "'auto', 'native', 'pauli', 'pauli-propagation' and 'default.mixed' do"
         )
 
 
@@ -203,7 +203,8 @@ def backend(
     Args:
         spec: "auto", which is "native", since that was faster than lightning.qubit at every size measured
             (`benchmarks/choices.py`), and its ways "pauli", for noise, and "windows", for wide and shallow circuits,
-            which it takes by itself; "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of that device),
+            which it takes by itself; "pauli-propagation", which carries the measured words back; "dense"; "qiskit"
+            (exact), "aer", "fake:NAME" (with the noise of that device),
             "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
             the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
             generator=generator)``); a PennyLane device, or Qiskit's simulator, backend, estimator or sampler, as an
@@ -245,7 +246,7 @@ def backend(
             f"Argument `backend` must be 'qiskit', 'aer', 'fake:NAME' or 'ibm:NAME' where options of theirs are "
             f"given, but is {spec!r}"
         )
-    if spec in ("auto", "native", "dense", "pauli", "windows"):
+    if spec in ("auto", "native", "dense", "pauli", "windows", "pauli-propagation"):
         simulator = _simulator(spec)
         if shots is None:
             return simulator
@@ -265,7 +266,7 @@ def backend(
 
 
 # Names that import nothing but what qbp, PennyLane and Qiskit bring along, and connect to nothing.
-PLAIN = ("auto", "native", "dense", "pauli", "windows", "qiskit", "aer")
+PLAIN = ("auto", "native", "dense", "pauli", "windows", "pauli-propagation", "qiskit", "aer")
 PENNYLANE = ("default.qubit", "default.mixed", "default.clifford", "default.tensor", "null.qubit", "reference.qubit")
 
 
@@ -311,6 +312,10 @@ def _simulator(name: str) -> Executor:
         from qbp.executors.pauli import Pauli
 
         return Pauli()
+    if name == "pauli-propagation":
+        from qbp.executors.propagation import PauliPropagation
+
+        return PauliPropagation()
     if name == "windows":
         from qbp.executors.native.windows import Windows
 

@@ -1,0 +1,223 @@
+"""The executor `pauli-propagation`: measured words carried back through the circuit, whatever its number of qubits."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Program
+from qbp.errors import check_count, check_shape
+from qbp.executors import Capabilities, Gradients, Results
+from qbp.executors.native.arguments import Arguments, as_array, check_angles
+from qbp.executors.native.kernels.simd import LANES
+from qbp.executors.native.memory import buffer, empty
+from qbp.executors.native.threads import run_on_threads
+from qbp.executors.propagation.kernels import values
+from qbp.executors.propagation.kernels.conventions import Cut, Graph
+from qbp.executors.propagation.words import Prepared, Words, prepared, turns_of, words_of
+from qbp.limits import check_memory, physical_memory
+
+__all__ = ["MAX_WORDS", "PauliPropagation"]
+
+MAX_WORDS = 1_000_000
+"""Values of words that a circuit may have, unless `max_words` says otherwise."""
+
+SAVE_LIMIT = 2**30
+"""Bytes of values that are kept for the way back; beyond, they are computed again."""
+
+THREADS_FROM = 20_000
+"""Registers of values of a call from which on several threads are worth it."""
+
+CHUNKS_OF_TASK = 16
+"""Registers of samples whose gradients are added up by one thread."""
+
+_MAX_WORDS_KEPT = 32
+_WORDS: OrderedDict[tuple[Any, ...], Words] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+class Saved(NamedTuple):
+    """What the forward pass leaves to the backward pass: the call, what outputs have of each node, values of words."""
+
+    call: _Call
+    shares: np.ndarray
+    coefficients: np.ndarray
+    states: np.ndarray
+
+
+class PauliPropagation:
+    """Expectation values of Pauli words, carried back from the measurement, and their adjoint gradients.
+
+    The cost is that of the words that an output becomes, whatever the number of qubits: few where circuits are shallow.
+    Behind the last angle that differs between samples it is done once for each call, whatever the batch; see
+    docs/width.md. Circuits that start from amplitudes are refused, and probabilities of more than six wires.
+
+    Args:
+        max_words: values of words that a circuit may have; one with more is refused before it runs.
+
+    Example:
+        >>> import qbp
+        >>> layer = qbp.QuantumLayer("basic_entangler", n_qubits=4, n_layers=1, backend="pauli-propagation")
+        >>> layer(torch.zeros(2, 4)).shape
+        torch.Size([2, 4])
+    """
+
+    name = "pauli-propagation"
+    shots = None
+    capabilities = Capabilities(adjoint=True, any_shape=True, channels=True)
+
+    def __init__(self, *, max_words: int = MAX_WORDS):
+        check_count("max_words", max_words)
+        self._max_words = max_words
+        self._cut = Cut(0.0, -1, -1, False)
+
+    def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
+        """Outputs (B, M), of the dtype and device of the angles."""
+        return _forward(self._call(program, angles, amplitudes), keep=False)[0]
+
+    def has_adjoint(self, program: Program) -> bool:
+        """It has the adjoint rule for every program."""
+        return True
+
+    def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
+        """Outputs (B, M), and what `vjp` wants to find again."""
+        return _forward(self._call(program, angles, amplitudes), keep=True)
+
+    def vjp(
+        self,
+        program: Program,
+        angles: Angles,
+        amplitudes: Tensor | None,
+        saved: Any,
+        grad: Tensor,
+        needs: tuple[bool, bool, bool] = (True, True, True),
+    ) -> Gradients:
+        """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
+        check_shape("grad", grad.shape, (angles.n_samples, program.n_outputs))
+        batched, shared = _backward(saved, as_array(grad, saved.call.dtype))
+        call = saved.call
+        return Gradients(
+            call.tensor(batched) if needs[0] else None,
+            call.tensor(shared.astype(call.dtype).reshape(call.shape)) if needs[1] else None,
+        )
+
+    def words(self, program: Program, n_batched: int) -> Words:
+        """The words of a program, whose first `n_batched` angles differ between samples.
+
+        Raises:
+            ArgumentError: there are more than `max_words`.
+        """
+        key = program, n_batched, self._cut, self._max_words
+        return _cached(key, lambda: words_of(prepared(program, False), n_batched, self._cut, self._max_words))
+
+    def _call(self, program: Program, angles: Angles, amplitudes: Tensor | None) -> _Call:
+        call = _Call(program, angles, amplitudes)
+        call.plan(prepared(program, False), self.words(program, call.batched.shape[1]))
+        return call
+
+
+def _cached(key: tuple[Any, ...], make: Any) -> Words:
+    with _LOCK:
+        found = _WORDS.get(key)
+        if found is None:
+            found = _WORDS[key] = make()
+            if len(_WORDS) > _MAX_WORDS_KEPT:
+                _WORDS.popitem(last=False)
+        _WORDS.move_to_end(key)
+    return found
+
+
+class _Call(Arguments):
+    """A call, its words, and what their sizes decide.
+
+    Attributes:
+        graph: that of samples, of the numbers' dtype.
+        n_work: numbers that a thread works with, forward and backward.
+        keeps: whether values are kept for the way back.
+    """
+
+    source: Prepared
+    words: Words
+    graph: Graph
+
+    def __init__(self, program: Program, angles: Angles, amplitudes: Tensor | None):
+        super().__init__(program, angles, amplitudes)
+        check_angles(program, self.batched, self.shared)
+        self.n_outputs, self.what = program.n_outputs, f"{program.n_qubits} qubits and a batch of {len(self.batched)}"
+
+    def plan(self, source: Prepared, words: Words) -> None:
+        """Take the words; also checks that there is memory, before anything is made."""
+        self.source, self.words, self.graph = source, words, words.cast(self.dtype)
+        width, n_values = LANES[self.dtype], 2 + len(words.graph.first)
+        self.n_chunks = -(-len(self.batched) // width)
+        self.n_tasks = -(-self.n_chunks // CHUNKS_OF_TASK)
+        self.n_work = width * (3 * len(source.angles) + len(words.linear.begin) + 2 * n_values)
+        n_states = self.n_chunks * width * n_values
+        self.keeps = n_states * self.dtype.itemsize <= SAVE_LIMIT
+        self.n_states = n_states if self.keeps else 0
+        most = physical_memory()
+        fixed = self.n_states * self.dtype.itemsize + 8 * self.n_tasks * len(words.linear.at) + 80 * words.n_words
+        each = self.n_work * self.dtype.itemsize
+        check_memory(f"{words.n_words:,} words of {self.what}", fixed + each, most=most)
+        n_threads = max(1, min(torch.get_num_threads(), (most - fixed) // (2 * each), self.n_chunks))
+        self.n_threads = n_threads if self.n_chunks * (n_values + len(words.linear.at)) >= THREADS_FROM else 1
+        self.turns = turns_of(source, self.shared.astype(np.float64), self.batched.shape[1])
+
+    @property
+    def tables(self) -> tuple[np.ndarray, ...]:
+        """What the kernels read of the angles."""
+        return self.source.angles, self.source.scales, self.batched, self.shared
+
+    def on_threads(self, function: Any, *arguments: Any) -> None:
+        run_on_threads(function, (self, np.zeros(1, np.int64), *arguments), self.n_threads)
+
+
+def _forward(call: _Call, keep: bool) -> tuple[Results, Saved]:
+    words = call.words
+    shares = np.zeros(1 + len(words.factors) + len(words.shared.first))
+    np.add.at(shares, words.seeds, words.weights)
+    values.scatter(words.shared, *call.turns, shares)
+    coefficients = (words.factors * shares[1 : 1 + len(words.factors)]).astype(call.dtype)
+    out = np.empty((len(call.batched), call.n_outputs), call.dtype)
+    states = empty(call.n_states if keep else 0, call.dtype)
+    call.on_threads(_run, coefficients, out, states)
+    return Results(call.tensor(out)), Saved(call, shares, coefficients, states)
+
+
+def _run(job: tuple[Any, ...]) -> None:
+    call, next_chunk, coefficients, out, states = job
+    work = buffer(call.n_work, call.dtype)
+    linear = call.words.linear
+    values.forward(next_chunk, call.graph, linear, coefficients, *call.tables, out, states, len(states) > 0, work)
+
+
+def _backward(saved: Saved, grad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    call, words = saved.call, saved.call.words
+    n_entries = len(words.factors)
+    g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_tasks, len(call.shared)))
+    g_coefficients = np.empty((call.n_tasks, n_entries))
+    call.on_threads(_back, saved, grad, g_batched, g_shared, g_coefficients)
+    reached = np.zeros(len(saved.shares))
+    reached[1 : 1 + n_entries] = words.factors * g_coefficients.sum(0)
+    values.gather(words.shared, *call.turns, reached)
+    of_turns = np.zeros(len(call.source.angles))
+    values.gradients(words.shared, *call.turns, reached, saved.shares, of_turns)
+    total, n_batched = g_shared.sum(0), call.batched.shape[1]
+    shared = call.source.angles >= n_batched
+    np.add.at(total, call.source.angles[shared] - n_batched, (call.source.scales[:, 0] * of_turns)[shared])
+    return g_batched, total
+
+
+def _back(job: tuple[Any, ...]) -> None:
+    call, next_task, saved, grad, *gradients = job
+    work = buffer(call.n_work, call.dtype)
+    values.backward(
+        *(next_task, call.graph, call.words.linear, saved.coefficients, *call.tables, grad, saved.states),
+        *(len(saved.states) > 0, CHUNKS_OF_TASK, work, *gradients),
+    )

@@ -1,0 +1,1 @@
+"""What Numba compiles: words carried back, and the values of graphs of words."""
