@@ -41,7 +41,8 @@ def executors_for(layers: list[QuantumLayer], backend: str | Executor, shots: in
     made: list[Any] = []
     for layer in layers:
         if made and isinstance(made[0], QiskitPrimitive):
-            made.append(QiskitPrimitive(made[0].primitive, shots=shots, options=options, generator=layer._generator))
+            another = type(made[0])  # as exact as the first
+            made.append(another(made[0].primitive, shots=shots, options=options, generator=layer._generator))
         else:
             made.append(executors.backend(backend, shots=shots, generator=layer._generator, options=options))
         if isinstance(made[-1], QiskitPrimitive):

@@ -75,6 +75,9 @@ class Quantized(nn.Module):
         self.distance = (inside - level.detach()).square().mean()
         return inside + (level - inside).detach()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"distance": None}  # a copy has no outputs yet, and torch copies no part of a graph
+
     def extra_repr(self) -> str:
         return f"levels={self.levels}, low={self.low:g}, high={self.high:g}"
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from qbp import data, hardware
 from qbp.errors import ArgumentError, BudgetError
+from qbp.executors.noisy_device import NoisyDevice
 from qbp.jobs.cost import Budget, Cost
 from qbp.jobs.jobs import run_unrecorded
 from qbp.nn import models
@@ -165,3 +166,14 @@ def test_a_rule_with_a_memory_goes_along_where_it_works():
     moved = hardware.on_backend(nn.Sequential(shots), "aer", shots=5)
     assert (moved[0].diff_method, moved[0].rule) == ("parameter-shift", None)
     moved(torch.zeros(2, 2)).sum().backward()
+
+
+def test_every_layer_of_a_model_is_as_exact_as_the_first():
+    pytest.importorskip("qiskit_aer")
+    options = {"n_qubits": 2, "n_layers": 1}
+    model = nn.Sequential(*(QuantumLayer("basic_entangler", seed=k, **options) for k in range(3))).double()
+    moved = hardware.on_backend(model, "fake:manila")
+    assert [(type(layer.executor), layer.diff_method) for layer in moved] == 3 * [(NoisyDevice, "adjoint")]
+    noisy = (QuantumLayer("basic_entangler", seed=k, noise="fake:manila", **options) for k in range(3))
+    x = torch.randn(3, 2, dtype=torch.float64)
+    torch.testing.assert_close(moved(x), nn.Sequential(*noisy).double()(x), atol=1e-12, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_quantized_outputs():
     torch.testing.assert_close(module.distance, torch.tensor((0.16 + 0.04 + 0.01) / 4))
     slopes = torch.autograd.grad(module.distance, x)[0]
     torch.testing.assert_close(slopes, torch.tensor([0.0, 0.2, 0.1, -0.05]))
+    assert copy.deepcopy(module).distance is None and module.distance is not None
     for options in ({"levels": 1}, {"low": 1.0, "high": 1.0}, {"high": float("inf")}):
         with pytest.raises(ArgumentError):
             Quantized(**options)
