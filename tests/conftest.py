@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
@@ -11,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from ibm_server import IBMServer
 
 torch.set_num_threads(1)
 
@@ -41,3 +46,11 @@ def seeded() -> None:
 def rng() -> np.random.Generator:
     """A seeded source of randomness, a new one for each test."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def ibm(server: IBMServer) -> Iterator[IBMServer]:
+    """The module's own `server`, as if it had just been started."""
+    server.reset()
+    yield server
+    server.reset()

@@ -82,9 +82,13 @@ def check_names(names: Sequence[str]) -> None:
 
 def is_number(text: str) -> bool:
     """Whether a cell reads as a number: "1.5", "12%", "1,5" or "1,234.5"."""
-    text = text.strip()
-    text = text[:-1].rstrip() if text.endswith("%") else text
+    text = _bare(text)
     return any(pattern.fullmatch(text) for pattern in (_PLAIN, _COMMA, _GROUPED))
+
+
+def _bare(text: str) -> str:
+    """A cell without the spaces around it and one sign of per cent."""
+    return text.strip().removesuffix("%").rstrip()
 
 
 def as_arrays(x: np.ndarray, y: np.ndarray) -> Raw:
@@ -172,7 +176,7 @@ def _parse(name: str, words: Sequence[Any]) -> np.ndarray:
     if any(per_cent) and not all(per_cent):
         row = per_cent.index(not per_cent[0])
         raise ArgumentError(f"Column {name!r} must be in per cent or not, but row {row + 1} differs{_said(words[row])}")
-    plain = [w if text is None else text.rstrip("% ") for w, text in zip(words, texts, strict=True)]
+    plain = [w if text is None else _bare(text) for w, text in zip(words, texts, strict=True)]
     with_comma = [text for text in plain if isinstance(text, str) and "," in text]
     if with_comma:
         grouped = all(_GROUPED.fullmatch(text) for text in with_comma)

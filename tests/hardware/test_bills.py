@@ -37,13 +37,6 @@ def server():
         yield ibm
 
 
-@pytest.fixture
-def ibm(server):
-    server.reset()
-    yield server
-    server.reset()
-
-
 def circuit(n=2, **more):
     return qbp.QuantumLayer("basic_entangler", n_qubits=n, n_layers=1, **more)
 

@@ -48,11 +48,9 @@ def service(server):
 
 
 @pytest.fixture
-def ibm(server, service, monkeypatch):
-    server.reset()
+def ibm(ibm, service, monkeypatch):
     monkeypatch.setattr(IBM, "service", service)
-    yield server
-    server.reset()
+    return ibm
 
 
 @pytest.fixture

@@ -24,13 +24,6 @@ def server():
         yield ibm
 
 
-@pytest.fixture
-def ibm(server):
-    server.reset()
-    yield server
-    server.reset()
-
-
 def on_device(name, layer, directory, **options):
     return qbp.on_backend(
         layer,

@@ -32,13 +32,6 @@ def server():
 
 
 @pytest.fixture
-def ibm(server):
-    server.reset()
-    yield server
-    server.reset()
-
-
-@pytest.fixture
 def backend(ibm):
     """A fresh service on the short path: API calls go straight to the double, IAM through the proxy."""
     return QiskitRuntimeService(url_resolver=ibm.url_resolver).backend("fake_manila")

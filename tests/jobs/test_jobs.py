@@ -26,13 +26,6 @@ def server():
 
 
 @pytest.fixture
-def ibm(server):
-    server.reset()
-    yield server
-    server.reset()
-
-
-@pytest.fixture
 def direct(ibm):
     """A primitive whose API calls do not pass the proxy: a connection that drops is not repeated."""
     return Direct(url_resolver=ibm.url_resolver)

@@ -37,14 +37,12 @@ def server():
 
 
 @pytest.fixture
-def ibm(server, monkeypatch):
+def ibm(ibm, monkeypatch):
     """The server, with impatient clients."""
     for name in ("answer", "tries", "pause", "poll", "settle", "rate"):
         monkeypatch.setattr(Patience, name, getattr(QUICK, name))
     monkeypatch.setattr(Patience.__init__, "__defaults__", tuple(vars(QUICK).values()))
-    server.reset()
-    yield server
-    server.reset()
+    return ibm
 
 
 def qbp(*arguments):

@@ -249,12 +249,17 @@ class Aer(Local):
         seed: int | None = None,
     ) -> list[list[dict[str, Any]]]:
         """The data of each set, for each circuit; all in one run."""
+        simulator, active, options = self._simulator(compiled, method)
+        return aer_data(
+            simulator, compiled, circuits, values, active, {"shots": shots, "seed_simulator": seed} | options
+        )
+
+    def _simulator(self, compiled: Compiled, method: str) -> tuple[Any, tuple[int, ...] | None, dict[str, Any]]:
+        """Aer's simulator, the qubits that it simulates (None: all), and options of the run."""
         from qiskit_aer import AerSimulator
 
-        active = compiled.active
-        model = self._noise(active)[0] if self.noise else None
-        simulator = AerSimulator(method=method, noise_model=model)
-        return aer_data(simulator, compiled, circuits, values, active, {"shots": shots, "seed_simulator": seed})
+        model = self._noise(compiled.active)[0] if self.noise else None
+        return AerSimulator(method=method, noise_model=model), compiled.active, {}
 
     def _noise(self, active: tuple[int, ...]) -> tuple[Any, dict[int, np.ndarray]]:
         """The noise model, and for each qubit with readout errors the probability of what is read (true, read)."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors.qiskit_primitive.isa import Compiled
-from qbp.executors.qiskit_primitive.local import Aer, Local, aer_data
+from qbp.executors.qiskit_primitive.local import Aer, Local
 from qbp.executors.qiskit_primitive.options import MITIGATION
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work
@@ -103,26 +103,16 @@ class Simulator(Aer):
         counts = [Outcomes.of_counts([data["counts"] for data in group], shots) for group in results]
         return Results(*outputs_of(compiled.groups, counts, len(work.values), compiled.program.n_outputs, shots))
 
-    def _aer(
-        self,
-        compiled: Compiled,
-        circuits: Sequence[Any],
-        values: np.ndarray,
-        method: str,
-        shots: int = 1,
-        seed: int | None = None,
-    ) -> list[list[dict[str, Any]]]:
+    def _simulator(self, compiled: Compiled, method: str) -> tuple[Any, tuple[int, ...] | None, dict[str, Any]]:
         own = self.backend.options.seed_simulator
-        options = {"shots": shots, "seed_simulator": seed if own is None else own}
+        options: dict[str, Any] = {} if own is None else {"seed_simulator": own}
         if self.noise and method == "density_matrix":
             options["method"] = method
-        active = None
-        if self.noise and _can_be_moved(self.model):
-            active = compiled.active
-            options["noise_model"] = self._noise(active)[0]
-        elif not self.noise:
-            active = compiled.active
-        return aer_data(self.backend, compiled, circuits, values, active, options)
+        if not self.noise:
+            return self.backend, compiled.active, options
+        if not _can_be_moved(self.model):
+            return self.backend, None, options
+        return self.backend, compiled.active, options | {"noise_model": self._noise(compiled.active)[0]}
 
     def _noise(self, active: tuple[int, ...]) -> tuple[Any, dict[int, np.ndarray]]:
         if active not in self._parts:
