@@ -19,7 +19,7 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive import QiskitPrimitive
-from qbp.nn.flow import copied
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import flat_values, shrink
 from qbp.training.metrics import evaluate, main_metric

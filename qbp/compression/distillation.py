@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from qbp.compression.distillation_losses import LOSSES, Lesson, Term, activations_of, listening, recall, regressor_of
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice, check_positive, check_share
-from qbp.nn.flow import copied, flow_of
+from qbp.nn.copying import copied
+from qbp.nn.flow import flow_of
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
 from qbp.training.checkpoint import Row, check_new

@@ -18,7 +18,7 @@ from qbp.compression.scores import SCORES, Gated, score
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice, check_count, check_seed, check_share
 from qbp.executors import Executor
-from qbp.nn.flow import copied
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.shrink import shrink
 from qbp.training.fitting import fit

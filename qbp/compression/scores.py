@@ -23,7 +23,8 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice
 from qbp.executors import backend
 from qbp.gradients.autograd import ErrorBars, Expectation, Task
-from qbp.nn.flow import copied, exact_copy
+from qbp.nn.copying import copied
+from qbp.nn.flow import exact_copy
 from qbp.nn.layer import QuantumLayer
 from qbp.training.metrics import check_data, objective, place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.limits import check_memory
 
-__all__ = ["PennyLaneDevice", "measurements", "operation"]
+__all__ = ["PennyLaneDevice", "measurements", "operation", "portable"]
 
 SEEDED = ("default.qubit", "default.mixed", "default.clifford", "reference.qubit")
 """Devices that take a seed of their samples, besides lightning's."""
@@ -80,7 +81,7 @@ class PennyLaneDevice:
         return Capabilities(exact, self.shots, adjoint=exact, channels=self.device_name == "default.mixed")
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_made": {}, "_adjoint_able": {}}
+        return self.__dict__ | {"_made": {}, "_adjoint_able": {}, "_device": portable(self._device)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PennyLaneDevice:
         return self  # holds no state of a model, and devices of compiled simulators cannot be copied
@@ -259,6 +260,17 @@ def _rows(result: Any, program: Program, n_samples: int) -> Tensor:
         values = part if isinstance(part, Tensor) else torch.as_tensor(np.asarray(part))
         columns.append(values.real.reshape(-1, width).expand(n_samples, width))
     return torch.cat(columns, dim=1)
+
+
+def portable(device: Any) -> Any:
+    """A PennyLane device that can be pickled: a compiled one without its last states, which it makes anew."""
+    states: dict[str, Any] = {"_statevector": None, "_intermediate_states": {}}
+    held = {name: empty for name, empty in states.items() if vars(device).get(name)} if device is not None else {}
+    if not held:
+        return device
+    other = copy.copy(device)
+    vars(other).update(held)
+    return other
 
 
 def operation(op: Op, columns: Any, labels: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
@@ -12,17 +11,18 @@ from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.executors.qiskit_primitive.options import DEFAULT_SHOTS
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 
-__all__ = ["check_size", "copied", "executors_for", "layers_of", "rehearsing"]
+__all__ = ["check_size", "copy_to_move", "executors_for", "layers_of", "rehearsing"]
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copy_to_move(model: nn.Module) -> nn.Module:
     """A copy of a model; what its circuits run on is not copied, but replaced afterwards."""
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"Argument `model` must be a torch.nn.Module, but is a {type(model).__name__}")
     memo: dict[int, Any] = {id(layer.executor): layer.executor for layer in layers_of(model)}
-    return copy.deepcopy(model, memo)
+    return copied(model, memo)
 
 
 def layers_of(model: nn.Module) -> list[QuantumLayer]:

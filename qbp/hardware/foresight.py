@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.jobs.jobs import Primitive, Results, Work
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded, spared
 
@@ -184,7 +185,7 @@ def _keeps_apart(node: Any) -> bool:
 
 def _other(model: nn.Module, memo: dict[int, Any], seen: Seen, move: float) -> nn.Module:
     """A copy of the model whose circuits give random results, and whose weights and statistics have moved."""
-    other = copy.deepcopy(model, memo)
+    other = copied(model, memo)
     draws = torch.Generator().manual_seed(0)
     for name, module in other.named_modules():
         if isinstance(module, QuantumLayer):

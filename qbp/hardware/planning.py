@@ -14,7 +14,7 @@ from qbp.data import Dataset, split
 from qbp.errors import ArgumentError, check_count, check_positive
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive import QiskitPrimitive
-from qbp.hardware.exchange import check_size, copied, executors_for, layers_of, rehearsing
+from qbp.hardware.exchange import check_size, copy_to_move, executors_for, layers_of, rehearsing
 from qbp.hardware.foresight import Foresight
 from qbp.jobs.cost import Cost
 from qbp.jobs.jobs import Primitive, Results, Work
@@ -72,7 +72,7 @@ def plan(
         check_positive("rate", rate, zero=True)
     changes = {"epochs": epochs, "batch_size": batch_size, "validation": validation}
     how = training_of(training, {name: value for name, value in changes.items() if value is not None})
-    counted = copied(model)
+    counted = copy_to_move(model)
     layers = layers_of(counted)
     for layer, executor in zip(layers, executors_for(layers, backend, shots, options), strict=True):
         if not isinstance(executor, QiskitPrimitive):

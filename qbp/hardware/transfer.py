@@ -15,7 +15,7 @@ from qbp.errors import ArgumentError, PendingError, check_choice
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.executors.qiskit_primitive.rehearsal import Rehearsal
-from qbp.hardware.exchange import copied, executors_for, layers_of, rehearsing
+from qbp.hardware.exchange import copy_to_move, executors_for, layers_of, rehearsing
 from qbp.hardware.planning import blank
 from qbp.jobs.cost import Budget, Cost
 from qbp.jobs.jobs import Jobs, Results, Work
@@ -68,7 +68,7 @@ def on_backend(
         >>> sampled[1].backend, model[1].executor.shots, sampled[1].executor.shots
         ('native', None, 1000)
     """
-    moved = copied(model)
+    moved = copy_to_move(model)
     layers = layers_of(moved)
     runs_on = executors_for(layers, backend, shots, options)
     name, paid = runs_on[0].name, isinstance(runs_on[0], QiskitPrimitive) and runs_on[0].primitive.paid

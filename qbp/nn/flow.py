@@ -6,7 +6,6 @@ or be read by a skip connection, a second head or a function of torch.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
@@ -19,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from qbp.executors import Executor, backend
 from qbp.gradients.autograd import choose_diff_method
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
 
@@ -26,7 +26,6 @@ __all__ = [
     "ROWS",
     "Flow",
     "Step",
-    "copied",
     "exact_copy",
     "flow_of",
     "guessed_rows",
@@ -250,16 +249,6 @@ def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------------
-
-
-def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> Any:
-    """A deep copy, also of a model with weights that a hook computes (`torch.nn.utils.prune`, `weight_norm`), which
-    `copy.deepcopy` refuses once it has run."""
-    memo = {} if memo is None else memo
-    for module in model.modules():
-        computed = [value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf]
-        memo |= {id(value): value.detach().clone() for value in computed}
-    return copy.deepcopy(model, memo)
 
 
 def replaced(

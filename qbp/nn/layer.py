@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
-from qbp.errors import ArgumentError, check_choice
+from qbp.errors import ArgumentError, CircuitError, check_choice
 from qbp.executors import Executor, capabilities_of, check_noise, name_of
+from qbp.executors import backend as make_backend
+from qbp.executors.objects import is_object
 from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_bits, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
 from qbp.nn.noise import (
@@ -29,6 +31,8 @@ from qbp.nn.weights import Draws, initial_weight
 __all__ = ["QuantumLayer"]
 
 _WORKING = (torch.float32, torch.float64)
+_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # of torch 2.7
+_PROXIES = torch._C._TorchDispatchModeKey.PROXY
 
 
 class QuantumLayer(PlacedModule):
@@ -118,6 +122,8 @@ class QuantumLayer(PlacedModule):
             source = source_with_noise(source, noise)
         elif noise is not None:
             backend, shots = executor_with_noise(noise, backend, shots, self._generator), None
+        if is_object(backend):  # the executor shares it between copies of the layer
+            backend, shots = make_backend(backend, shots=shots, generator=self._generator), None
         self._asked = Asked(backend, diff_method, shots)
         self._circuits, self._watches, self._variants = {}, {}, {}
         self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
@@ -229,6 +235,7 @@ class QuantumLayer(PlacedModule):
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*)."""
         if is_dynamo_compiling():  # which would compile simulators, Python step by step
+            self._check_recorded(not _is_exporting())
             return torch.compiler.disable(self.forward)(inputs)
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
@@ -238,6 +245,9 @@ class QuantumLayer(PlacedModule):
         n_inputs, in_jit = shape[-1], False
         if type(n_inputs) is not int:  # torch.jit.trace counts in tensors
             n_inputs, in_jit = int(n_inputs), torch._C._get_tracing_state() is not None
+        if _is_exporting() or torch._C._get_dispatch_mode(_PROXIES) is not None:
+            able = self._executor is not None and capabilities_of(self._executor).differentiable
+            self._check_recorded(able and n_inputs in self._circuits)
         circuit = self._current(n_inputs)
         if circuit is None:
             assert self._own is not None
@@ -255,6 +265,14 @@ class QuantumLayer(PlacedModule):
         elif not is_batch:
             outputs = outputs.reshape(*lead, outputs.shape[1])
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
+
+    def _check_recorded(self, can_be: bool) -> None:
+        """Raise where `torch.export`, or `make_fx`, would take the outputs of a simulator for constants."""
+        if not can_be:
+            raise CircuitError(
+                f"torch.export keeps torch's operations only, and this layer runs on {self.backend!r}: call "
+                '`set_backend("dense")`, run the layer once, and export it with `strict=False`'
+            )
 
     def _run(self, circuit: Circuit, x: Tensor, in_jit: bool) -> Tensor:
         weight = None if in_jit else self._only_weight_of(circuit, x)

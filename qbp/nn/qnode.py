@@ -17,6 +17,7 @@ from qbp.circuit.tracing import Circuit, trace
 from qbp.circuit.tracing.pennylane_tapes import original_device
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Executor, backend, capabilities_of
+from qbp.executors.pennylane_device import PennyLaneDevice, portable
 from qbp.gradients.rules import RULES
 
 __all__ = [
@@ -59,9 +60,13 @@ class FunctionSource:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
+        function = self.function
+        qnode = qnode_behind(function)
+        if qnode is not None and qnode is function and portable(qnode.device) is not qnode.device:
+            function = qnode.update(device=portable(qnode.device))
         try:
-            pickle.dumps(self.function)
-            return dict(self.__dict__)
+            pickle.dumps(function)
+            return self.__dict__ | {"function": function}
         except (pickle.PicklingError, AttributeError, TypeError):
             return self.__dict__ | {"function": None}
 
@@ -189,8 +194,6 @@ def executor_of(
         diff_method = qnode.diff_method
     if own_shots is None and shots is None:
         return backend("native"), diff_method
-    from qbp.executors.pennylane_device import PennyLaneDevice
-
     labels = tuple(qnode.device.wires) if qnode.device.wires else None
     return PennyLaneDevice(qnode.device, shots=shots or own_shots, generator=generator, wires=labels), diff_method
 

@@ -14,7 +14,8 @@ from qbp.circuit.program import Channel, Program, Rotation
 from qbp.errors import ArgumentError
 from qbp.executors import Capabilities
 from qbp.gradients.rules import RULES
-from qbp.nn.flow import copied, guessed_rows, tensors_in
+from qbp.nn.copying import copied
+from qbp.nn.flow import guessed_rows, tensors_in
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import n_parameters
 from qbp.nn.seeding import spared

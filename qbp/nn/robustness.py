@@ -6,7 +6,6 @@ Normalisation and quantisation are those of QuantumNAT (arXiv 2110.11331); zero-
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from qbp.errors import ArgumentError, check_count
 from qbp.executors import backend as make_backend
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.noise import executor_with_noise
 
@@ -112,7 +112,7 @@ def extrapolated(layer: QuantumLayer, factors: Sequence[int] = (1, 2, 3)) -> Qua
     engine: Any = getattr(executor, "engine", None) if hasattr(executor, "transpiles") else executor
     if not hasattr(engine, "amplified") or getattr(executor, "shots", None) is not None:
         raise ArgumentError(f"Argument `layer` must have `noise` and no shots, but runs on {layer.backend!r}")
-    other = copy.deepcopy(layer, {id(executor): executor})
+    other = copied(layer, {id(executor): executor})
     other.set_backend(Extrapolated(engine, tuple(factors), f"{layer.backend}, extrapolated"))
     return other
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -14,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from qbp.circuit.lock import LOCK
 from qbp.errors import ArgumentError
+from qbp.nn.copying import copied
 
 __all__ = ["gpus", "redraw", "renew", "seeded", "spared"]
 
@@ -74,10 +74,7 @@ def renew(model: nn.Module, seed: int) -> nn.Module:
         >>> renew(model, 0)[1].running_mean.tolist()
         [0.0, 0.0]
     """
-    try:
-        fresh = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise ArgumentError(f"Argument `model` cannot be copied, to begin anew: {error}") from error
+    fresh = copied(model)
     with seeded(seed, fresh):
         redraw(fresh)
     for module in fresh.modules():

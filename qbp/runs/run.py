@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from qbp.analysis.diagnosis import diagnose as diagnose_model
 from qbp.data import Dataset
 from qbp.errors import ConfigError
 from qbp.nn import models
+from qbp.nn.copying import copied
 from qbp.runs.config import Config, Hybrid
 from qbp.runs.folder import TWIN, plain, read_config, run_folder
 from qbp.storage.folder import RunFolder
@@ -245,4 +245,4 @@ def threads(count: int) -> Iterator[None]:
 def _warm_up(config: Config, model: nn.Module, train: Dataset) -> None:
     """Take a step with a copy, so that compiling kernels, once on each machine, does not count as training."""
     if isinstance(config.model, Hybrid) and config.model.backend in ("auto", "native"):
-        copy.deepcopy(model)(train.x[: config.train.batch_size]).sum().backward()
+        copied(model)(train.x[: config.train.batch_size]).sum().backward()

@@ -135,6 +135,7 @@ def test_words_that_look_like_marks_stay_words(tmp_path):
         (table("a,b,y", lambda k: f'"{k},5",{k},{k % 2}'), [k + 0.5 for k in range(40)]),
         (table("a,b,y", lambda k: f"{k}%,{k},{k % 2}"), [k / 100 for k in range(40)]),
         (table("a;b;y", lambda k: f"{k},5 %;{k};{k % 2}"), [(k + 0.5) / 100 for k in range(40)]),
+        (table("a;b;y", lambda k: f"{k},5\x1f%;{k};{k % 2}"), [(k + 0.5) / 100 for k in range(40)]),
         (table("a,b,y", lambda k: f'"{k + 1},234.5",{k},{k % 2}'), [1000 * (k + 1) + 234.5 for k in range(40)]),
         (table("a,b,y", lambda k: f"{k}e-2, {k} ,{k % 2}"), [k / 100 for k in range(40)]),
         (table("a,b,y", lambda k: f'"{k}.5","{k}","{k % 2}"'), [k + 0.5 for k in range(40)]),

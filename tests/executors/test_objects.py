@@ -285,3 +285,28 @@ def test_quantum_computers_run_by_name():
 def test_what_is_no_backend_is_refused(thing):
     with pytest.raises(ArgumentError, match="Argument `backend` must be a name, a PennyLane device"):
         layer_on(thing)
+
+
+def z_and_purity(inputs, weights):
+    qml.AngleEmbedding(inputs, wires=range(2))
+    qml.BasicEntanglerLayers(weights, wires=range(2))
+    return qml.expval(qml.Z(0)), qml.purity(wires=[0])
+
+
+def z(inputs, weights):
+    return z_and_purity(inputs, weights)[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda device: QuantumLayer(z, {"weights": (1, 2)}, backend=device),
+        lambda device: QuantumLayer(qml.QNode(z, device), {"weights": (1, 2)}, backend=device),
+        lambda device: QuantumLayer(qml.QNode(z_and_purity, device), {"weights": (1, 2)}),
+    ],
+)
+def test_compiled_devices_are_pickled_after_use(make):
+    layer, x = make(qml.device("lightning.qubit", wires=2)), torch.rand(3, 2)
+    layer(x).sum().backward()
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(other(x), layer(x)) and other.backend == layer.backend

@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import qbp
-from qbp.nn.flow import copied, exact_copy, flow_of, guessed_rows, replaced, whole_modules
+from qbp.errors import ArgumentError
+from qbp.nn.copying import copied
+from qbp.nn.flow import exact_copy, flow_of, guessed_rows, replaced, whole_modules
 
 
 class Skip(nn.Module):
@@ -130,3 +132,33 @@ def test_a_model_with_computed_weights_can_be_copied() -> None:
     with pytest.raises(RuntimeError):
         copy.deepcopy(model)
     assert torch.equal(copied(model)(x), y)
+
+
+class Keeps(nn.Module):
+    """It keeps what it computed, to look at it later, and reads a computed tensor of another model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.seen = nn.Linear(2, 2), []
+        self.other = {"scale": nn.Linear(2, 2).weight * 2}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(self.linear(x) * self.other["scale"].mean())
+        return self.seen[-1]
+
+
+def test_a_model_that_keeps_what_it_computed_can_be_copied() -> None:
+    model = nn.Sequential(Keeps(), Keeps())
+    y = model(torch.ones(3, 2))
+    with pytest.raises(RuntimeError):
+        copy.deepcopy(model)
+    other = copied(model)
+    assert torch.equal(other(torch.ones(3, 2)), y)
+    assert other[1].seen[0] is not y and not other[1].seen[0].requires_grad and len(model[1].seen) == 1
+
+
+def test_what_cannot_be_copied_is_said() -> None:
+    model = nn.Linear(2, 2)
+    model.file = (k for k in range(3))
+    with pytest.raises(ArgumentError, match="cannot be copied: cannot pickle 'generator'"):
+        copied(model)

@@ -465,6 +465,20 @@ def test_pickles_of_the_old_house_open():
     torch.testing.assert_close(pickle.loads(pickled)(x), layer(x))
 
 
+def test_exported_models():
+    """torch.export keeps the operations of the dense backend; what a simulator gives is no constant of the model."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    layer = QuantumLayer("basic_entangler", n_qubits=2, n_layers=1)
+    model, x = torch.nn.Sequential(torch.nn.Linear(2, 2), layer), torch.rand(3, 2)
+    for record in (lambda: torch.export.export(model, (x,)), lambda: make_fx(model)(x)):
+        with pytest.raises(CircuitError, match='set_backend\\("dense"\\)'):
+            record()
+    layer.set_backend("dense")
+    for graph in (torch.export.export(model, (x,), strict=False).module(), make_fx(model)(x)):
+        torch.testing.assert_close(graph(x + 1), model(x + 1))
+
+
 @pytest.mark.parametrize("options", [{}, {"backend": "dense"}, {"backend": "default.qubit"}, {"shots": 100_000}])
 def test_compiled_models(options):
     """torch.compile leaves the circuit alone, whatever it runs on."""

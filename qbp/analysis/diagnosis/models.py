@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from qbp.analysis.diagnosis.probe import Finding, Picture, Probe, Stage
 from qbp.analysis.fisher import effective_dimension, fisher_factor, model_jacobian, spectrum
 from qbp.circuit.program import Expval
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
 from qbp.nn.seeding import redraw, seeded
@@ -186,7 +186,7 @@ def _redrawn(probe: Probe) -> Iterator[nn.Module]:
     """The model with initial weights drawn anew, a few times."""
     for draw in range(DRAWS):
         with seeded(probe.seed + draw, probe.model):
-            model = copy.deepcopy(probe.model)
+            model = copied(probe.model)
             redraw(model, strict=False)
         yield model
 

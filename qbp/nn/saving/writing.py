@@ -14,7 +14,7 @@ from qbp.errors import ConfigError
 from qbp.executors import capabilities_of
 from qbp.executors.noisy import Extrapolated
 from qbp.gradients.stateful import STATEFUL
-from qbp.nn.flow import copied
+from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.noise import noise_of
 from qbp.nn.saving.kinds import HOLDERS, MODULES, is_layer
