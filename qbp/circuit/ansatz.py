@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qbp.circuit.couplings import edges_of
 from qbp.circuit.program import Expval
 from qbp.circuit.qasm.expression import PI, Expression
 from qbp.circuit.qasm.listing import Call, Listing
@@ -86,6 +87,11 @@ def _each(gate: str, angles: Sequence[Expression]) -> list[Call]:
     return [Call(gate, (wire,), (angle,)) for wire, angle in enumerate(angles)]
 
 
+def _joined(gate: str, pairs: Sequence[tuple[int, int]]) -> list[Call]:
+    """One gate on every pair."""
+    return [Call(gate, pair) for pair in pairs]
+
+
 def _strong_layers(w: Any) -> list[Call]:
     """The layers of arXiv 1804.00633 for weights (L, n, 3), with PennyLane's ranges of the CNOTs."""
     n_qubits = w.shape[1]
@@ -137,25 +143,27 @@ def strongly_entangling(n_qubits: int, n_layers: int) -> Listing:
     return _listing(x, w, calls, "Strongly entangling layers", "arXiv 1804.00633")
 
 
-def basic_entangler(n_qubits: int, n_layers: int) -> Listing:
+def basic_entangler(n_qubits: int, n_layers: int, *, coupling_map: Any = None) -> Listing:
     """Rotations RX and a ring of CNOTs behind an angle embedding: PennyLane's `AngleEmbedding` and
     `BasicEntanglerLayers`, with their defaults.
 
     Args:
         n_qubits: n, at least 1; as many inputs. Two wires are joined by a single CNOT.
         n_layers: L; the weights have shape (L, n).
+        coupling_map: edges to take instead of the ring, see `qbp.circuit.couplings.edges_of`.
 
     Returns:
         The circuit; Z is measured on every wire.
     """
     n, layers = _count("n_qubits", n_qubits), _count("n_layers", n_layers)
     x, w = _variables("x", n), _variables("w", layers, n)
-    ring = [Call("CNOT", (wire, (wire + 1) % n)) for wire in range(n if n > 2 else n - 1)]
-    calls = _each("RX", x) + [call for angles in w for call in (*_each("RX", angles), *ring)]
+    ring = [(wire, (wire + 1) % n) for wire in range(n if n > 2 else n - 1)]
+    pairs = ring if coupling_map is None else edges_of(coupling_map, n)
+    calls = _each("RX", x) + [call for angles in w for call in (*_each("RX", angles), *_joined("CNOT", pairs))]
     return _listing(x, w, calls, "Basic entangler layers", "PennyLane: BasicEntanglerLayers")
 
 
-def hardware_efficient(n_qubits: int, n_layers: int) -> Listing:
+def hardware_efficient(n_qubits: int, n_layers: int, *, coupling_map: Any = None) -> Listing:
     """The hardware-efficient circuit of arXiv 1704.05018: layers of entanglers between layers of rotations.
 
     The first layer of rotations is RY of the data. Each of the L others follows a chain of CZ gates between
@@ -165,6 +173,7 @@ def hardware_efficient(n_qubits: int, n_layers: int) -> Listing:
     Args:
         n_qubits: n, at least 1; as many inputs.
         n_layers: L; the weights have shape (L, n, 2).
+        coupling_map: edges to take instead of the chain, see `qbp.circuit.couplings.edges_of`.
 
     Returns:
         The circuit; Z is measured on every wire.
@@ -173,7 +182,7 @@ def hardware_efficient(n_qubits: int, n_layers: int) -> Listing:
     x, w = _variables("x", n), _variables("w", layers, n, 2)
     calls = _each("RY", x)
     for angles in w:
-        calls += [Call("CZ", pair) for pair in itertools.pairwise(range(n))]
+        calls += _joined("CZ", edges_of(coupling_map, n))
         calls += [Call(g, (i,), (a,)) for i in range(n) for g, a in zip(("RZ", "RY"), angles[i], strict=True)]
     return _listing(x, w, calls, "Hardware-efficient circuit", "arXiv 1704.05018")
 
@@ -193,7 +202,7 @@ def real_amplitudes(n_qubits: int, n_layers: int) -> Listing:
     return _listing(x, w, _each("RY", x) + _real_layers(w), "Real amplitudes", "Qiskit: real_amplitudes")
 
 
-def reuploading(n_qubits: int, n_layers: int) -> Listing:
+def reuploading(n_qubits: int, n_layers: int, *, coupling_map: Any = None) -> Listing:
     """Data re-uploading (arXiv 1907.02085): every layer encodes the data again, ``RX(scale * x + offset)``.
 
     A layer turns wire i by ``RX(w[l, i, 0] * x[i] + w[l, i, 1])`` and ``RY(w[l, i, 2])``; a chain of CZ gates stands
@@ -202,6 +211,7 @@ def reuploading(n_qubits: int, n_layers: int) -> Listing:
     Args:
         n_qubits: n, at least 1; as many inputs.
         n_layers: L; the weights have shape (L, n, 3): scale, offset, RY.
+        coupling_map: edges to take instead of the chain, see `qbp.circuit.couplings.edges_of`.
 
     Returns:
         The circuit; Z is measured on every wire.
@@ -211,7 +221,7 @@ def reuploading(n_qubits: int, n_layers: int) -> Listing:
     calls = []
     for layer in range(layers):
         if layer:
-            calls += [Call("CZ", pair) for pair in itertools.pairwise(range(n))]
+            calls += _joined("CZ", edges_of(coupling_map, n))
         scale, offset, turn = w[layer].T
         calls += _each("RX", scale * x + offset) + _each("RY", turn)
     return _listing(x, w, calls, "Data re-uploading", "arXiv 1907.02085")
@@ -356,7 +366,7 @@ def xor(n_qubits: int = 2, n_layers: int = 1) -> Listing:
     return _listing(x, w, calls, "XOR", "Minsky and Papert, Perceptrons (1969)", [n - 1])
 
 
-ANSATZE: dict[str, Callable[[int, int], Listing]] = {
+ANSATZE: dict[str, Callable[..., Listing]] = {
     "strongly_entangling": strongly_entangling,
     "basic_entangler": basic_entangler,
     "hardware_efficient": hardware_efficient,
@@ -370,6 +380,9 @@ ANSATZE: dict[str, Callable[[int, int], Listing]] = {
     "xor": xor,
 }
 """Every family by its name."""
+
+COUPLED = ("basic_entangler", "hardware_efficient", "reuploading")
+"""Those that take a `coupling_map`."""
 
 
 def weight_shapes(name: str, n_qubits: int, n_layers: int) -> dict[str, tuple[int, ...]]:

@@ -50,6 +50,8 @@ class QuantumLayer(PlacedModule):
             [0, 2 pi) radians.
         qnode: PennyLane's name of `source`.
         n_qubits, n_layers: size of a circuit family or of a template.
+        coupling_map: which wires a family's two-qubit gates join: edges, a Qiskit `CouplingMap`, or a device's name
+            ("fake:torino", "ibm:ibm_torino"), whose first qubits are the wires (all of them without `n_qubits`).
         n_inputs: I, the features of a sample, where the function would take several and the first call shall not
             decide.
         backend: where the circuit runs: "auto", "native", "dense", the name of a PennyLane device,
@@ -94,6 +96,7 @@ class QuantumLayer(PlacedModule):
         qnode: Any = None,
         n_qubits: int | None = None,
         n_layers: int | None = None,
+        coupling_map: Any = None,
         n_inputs: int | None = None,
         backend: str | Executor = "auto",
         noise: Any = None,
@@ -112,8 +115,12 @@ class QuantumLayer(PlacedModule):
         if self._rule is None:
             check_choice("diff_method", diff_method, DIFF_METHODS)
         self._generator = None if seed is None else Draws(seed)
-        options = {"n_qubits": n_qubits, "n_layers": n_layers, "observables": observables}
-        options |= {"input_params": input_params, "weight_params": weight_params}
+        if isinstance(coupling_map, str):
+            from qbp.executors.qiskit_primitive.local import couplings_of
+
+            coupling_map = couplings_of(coupling_map)
+        options = {"n_qubits": n_qubits, "n_layers": n_layers, "coupling_map": coupling_map}
+        options |= {"observables": observables, "input_params": input_params, "weight_params": weight_params}
         self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
         self._errors = ErrorBars()
         in_circuit = noise is not None and is_of_pennylane(noise)

@@ -94,6 +94,7 @@ def hybrid(
     circuit: Any = "strongly_entangling",
     n_qubits: int = 4,
     n_layers: int = 2,
+    coupling_map: Any = None,
     backend: Any = "auto",
     noise: Any = None,
     diff_method: Any = "best",
@@ -109,6 +110,7 @@ def hybrid(
         circuit: a family of `qbp.circuit.ansatz`, a `.qasm` file, or another source for `QuantumLayer`.
         n_qubits: qubits of a family (a source that has its own qubits keeps them).
         n_layers: layers of a family.
+        coupling_map: as in `QuantumLayer`, for a family.
         backend: as in `QuantumLayer`.
         noise: as in `QuantumLayer`.
         diff_method: as in `QuantumLayer`.
@@ -135,6 +137,7 @@ def hybrid(
             circuit,
             n_qubits=n_qubits if family else None,
             n_layers=n_layers if family else None,
+            coupling_map=coupling_map,
             backend=backend,
             noise=noise,
             diff_method=diff_method,

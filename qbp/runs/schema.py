@@ -108,6 +108,7 @@ class Hybrid(Section):
     circuit: str = "strongly_entangling"
     n_qubits: Count = 4
     n_layers: Count = 2
+    coupling_map: str | tuple[tuple[int, int], ...] | None = None
     backend: str = "auto"
     noise: Annotated[str, Field(pattern=r"^fake:[A-Za-z0-9_]+$")] | None = None
     diff_method: Annotated[str, _among(DIFF_METHODS)] = "best"

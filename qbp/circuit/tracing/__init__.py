@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qbp.circuit.ansatz import COUPLED
 from qbp.circuit.lock import as_if_not_called
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, sparse_word
@@ -31,6 +32,7 @@ def trace(
     n_inputs: int | None = None,
     n_qubits: int | None = None,
     n_layers: int | None = None,
+    coupling_map: Any = None,
     observables: Any = None,
     input_params: Any = None,
     weight_params: Any = None,
@@ -46,6 +48,8 @@ def trace(
         weight_shapes: for a PennyLane function the shape of each weight by the name of its argument.
         n_inputs: I, features of a sample. Found out by trying where a PennyLane function allows several.
         n_qubits, n_layers: size of a family or of a template.
+        coupling_map: which wires a family's two-qubit gates join: edges, or a Qiskit `CouplingMap`; `n_qubits` is then
+            the map's by default. For families that leave a choice: those of `qbp.circuit.ansatz.COUPLED`.
         observables: what to measure instead of the source's own: Pauli words such as "ZIX" (letter k is wire k), a
             `qbp.circuit.program.Expval` or `Probs`, PennyLane observables, Qiskit `SparsePauliOp`, or a list of these.
             Default for a Qiskit circuit or a template: Z on every wire.
@@ -62,11 +66,15 @@ def trace(
             or a gate without decomposition. The message names the culprit.
         ArgumentError: if an argument does not fit the source.
     """
+    if coupling_map is not None and not (isinstance(source, str) and source in COUPLED):
+        raise ArgumentError(
+            f"Argument `coupling_map` must be None but for the families {', '.join(COUPLED)}; source is {source!r:.60}"
+        )
     with as_if_not_called():
         if isinstance(source, Circuit):
             circuit = source
         elif isinstance(source, (str, Path)) or type(source).__name__ == "Listing":
-            circuit = trace_qasm(source, n_qubits, n_layers, input_params, weight_params)
+            circuit = trace_qasm(source, n_qubits, n_layers, coupling_map, input_params, weight_params)
         elif is_qiskit(source):
             circuit = trace_qiskit(source, input_params, weight_params)
         elif callable(source):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from qbp.circuit.couplings import size_of
 from qbp.circuit.gates import GATES
 from qbp.circuit.program import Measurement
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build
@@ -19,7 +20,12 @@ __all__ = ["trace_qasm"]
 
 
 def trace_qasm(
-    source: Any, n_qubits: int | None, n_layers: int | None, input_params: Any = None, weight_params: Any = None
+    source: Any,
+    n_qubits: int | None,
+    n_layers: int | None,
+    coupling_map: Any = None,
+    input_params: Any = None,
+    weight_params: Any = None,
 ) -> Circuit:
     """The circuit of a listing, of a family, or of an OpenQASM file, by name or path; see `qbp.trace`.
 
@@ -31,9 +37,13 @@ def trace_qasm(
     if not isinstance(source, (str, Path)):
         return _trace_listing(source, input_params, weight_params)
     if str(source) in ansatz.ANSATZE:
+        coupled = {}
+        if coupling_map is not None:
+            coupled = {"coupling_map": coupling_map}
+            n_qubits = size_of(coupling_map) if n_qubits is None else n_qubits
         if n_qubits is None or n_layers is None:
             raise ArgumentError(f"Circuit family {source!r} needs `n_qubits` and `n_layers`")
-        return _trace_listing(ansatz.ANSATZE[str(source)](n_qubits, n_layers), input_params, weight_params)
+        return _trace_listing(ansatz.ANSATZE[str(source)](n_qubits, n_layers, **coupled), input_params, weight_params)
     if not str(source).endswith(".qasm") and str(source) not in qasm.available():
         raise ArgumentError(
             f"Argument `source` must be the path of a .qasm file, a file of circuits/ ({', '.join(qasm.available())}) "

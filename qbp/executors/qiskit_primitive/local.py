@@ -19,7 +19,7 @@ from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work
 from qbp.limits import check_memory
 
-__all__ = ["Aer", "Local", "Statevector", "aer_data", "fake", "require", "twin_of"]
+__all__ = ["Aer", "Local", "Statevector", "aer_data", "couplings_of", "fake", "require", "twin_of"]
 
 MAX_DENSITY_QUBITS = 12
 """Most qubits of exact noisy simulation: a density matrix of 256 MiB."""
@@ -355,6 +355,22 @@ def twin_of(device: str) -> Any:
     """The fake twin of "ibm_torino", a `BackendV2`; None where there is none."""
     made = _twins(f"ibm:{device}").get(device.partition("_")[2] or device)
     return None if made is None else made()
+
+
+def couplings_of(device: str) -> Any:
+    """The couplings of "fake:torino" or "ibm:ibm_torino", a Qiskit `CouplingMap`.
+
+    Raises:
+        ArgumentError: no fake backend has that name.
+    """
+    kind, _, name = device.partition(":")
+    backend = fake(name).backend if kind == "fake" else twin_of(name) if kind == "ibm" else None
+    if backend is None:
+        raise ArgumentError(
+            "Argument `coupling_map` must be pairs of wires, a Qiskit CouplingMap, or the name of a device that has a "
+            f"fake twin, as 'fake:torino' or 'ibm:ibm_torino', but is {device!r}"
+        )
+    return backend.coupling_map
 
 
 def _twins(backend: str) -> dict[str, Any]:
