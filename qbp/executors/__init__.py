@@ -203,8 +203,9 @@ def backend(
     Args:
         spec: "auto", which is "native", since that was faster than lightning.qubit at every size measured
             (`benchmarks/choices.py`), and its ways "pauli", for noise, and "windows", for wide and shallow circuits,
-            which it takes by itself; "pauli-propagation", which carries the measured words back; "dense"; "qiskit"
-            (exact), "aer", "fake:NAME" (with the noise of that device),
+            which it takes by itself; "pauli-propagation", which carries the measured words back, or with its
+            options "pauli-propagation:max_weight=6"; "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of
+            that device),
             "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
             the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
             generator=generator)``); a PennyLane device, or Qiskit's simulator, backend, estimator or sampler, as an
@@ -246,7 +247,7 @@ def backend(
             f"Argument `backend` must be 'qiskit', 'aer', 'fake:NAME' or 'ibm:NAME' where options of theirs are "
             f"given, but is {spec!r}"
         )
-    if spec in ("auto", "native", "dense", "pauli", "windows", "pauli-propagation"):
+    if spec in ("auto", "native", "dense", "pauli", "windows") or _is_propagation(spec):
         simulator = _simulator(spec)
         if shots is None:
             return simulator
@@ -266,7 +267,7 @@ def backend(
 
 
 # Names that import nothing but what qbp, PennyLane and Qiskit bring along, and connect to nothing.
-PLAIN = ("auto", "native", "dense", "pauli", "windows", "pauli-propagation", "qiskit", "aer")
+PLAIN = ("auto", "native", "dense", "pauli", "windows", "qiskit", "aer")
 PENNYLANE = ("default.qubit", "default.mixed", "default.clifford", "default.tensor", "null.qubit", "reference.qubit")
 
 
@@ -289,7 +290,7 @@ def check_trusted(spec: Any, source: str, trust: bool) -> None:
         )
     kind, colon, name = spec.partition(":")
     lightning = not colon and kind.startswith("lightning.") and kind.count(".") == 1
-    if trust or spec in PLAIN or spec in PENNYLANE or lightning or (kind == "fake" and colon):
+    if trust or spec in PLAIN or _is_propagation(spec) or spec in PENNYLANE or lightning or (kind == "fake" and colon):
         return
     if kind == "ibm":
         does = "connect to IBM Quantum with your account"
@@ -303,6 +304,11 @@ def check_trusted(spec: Any, source: str, trust: bool) -> None:
     )
 
 
+def _is_propagation(name: str) -> bool:
+    """Whether a name is that of words carried back, with or without options."""
+    return name.partition(":")[0] == "pauli-propagation"
+
+
 def _simulator(name: str) -> Executor:
     if name == "dense":
         from qbp.executors.dense import Dense
@@ -312,10 +318,10 @@ def _simulator(name: str) -> Executor:
         from qbp.executors.pauli import Pauli
 
         return Pauli()
-    if name == "pauli-propagation":
+    if _is_propagation(name):
         from qbp.executors.propagation import PauliPropagation
 
-        return PauliPropagation()
+        return PauliPropagation.named(name.partition(":")[2])
     if name == "windows":
         from qbp.executors.native.windows import Windows
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_choice, check_count
+from qbp.nn.layer import QuantumLayer
 
 __all__ = ["LOSSES", "Loss", "evaluate", "main_metric", "metrics_of"]
 
@@ -45,7 +46,9 @@ def evaluate(
 
     Returns:
         For labels `loss`, `accuracy`, `per_class_accuracy` (None for a class without rows) and `confusion`
-        (counts, row = true class, column = predicted class); for targets `loss`, `mse`, `mae` and `r2`.
+        (counts, row = true class, column = predicted class); for targets `loss`, `mse`, `mae` and `r2`. Where a
+        layer's backend approximates, also `truncation`, how far its outputs may be off: a bias that no mean makes
+        smaller.
 
     Raises:
         ArgumentError: data and model do not fit.
@@ -59,6 +62,7 @@ def evaluate(
     check_count("batch_size", batch_size)
     x, y = place(model, data)
     outputs, result = measure(model, x, y, objective(data, loss), batch_size)
+    result |= _truncation(model)
     if data.n_classes is None:
         return result | {"mse": F.mse_loss(outputs, y).item()}
     size = data.n_classes
@@ -66,6 +70,13 @@ def evaluate(
     confusion = pairs.reshape(size, size).tolist()
     shares = [row[k] / sum(row) if sum(row) else None for k, row in enumerate(confusion)]
     return result | {"per_class_accuracy": shares, "confusion": confusion}
+
+
+def _truncation(model: nn.Module) -> dict[str, float]:
+    """How far the outputs of the quantum layers may be off, at most, where one approximates."""
+    told = [layer.last_truncation for layer in model.modules() if isinstance(layer, QuantumLayer)]
+    found = [float(t.max()) for t in told if t is not None and t.numel()]
+    return {"truncation": max(found)} if found else {}
 
 
 def objective(data: Dataset, loss: str | Loss | None) -> Loss:

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program
-from qbp.errors import check_count, check_shape
+from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_shape
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.native.arguments import Arguments, as_array, check_angles
 from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.threads import run_on_threads
+from qbp.executors.propagation.error import measured_error, norms_of
 from qbp.executors.propagation.kernels import values
-from qbp.executors.propagation.kernels.conventions import Cut, Graph
+from qbp.executors.propagation.kernels.conventions import KEEP_ALL, Cut, Graph
 from qbp.executors.propagation.words import Prepared, Words, prepared, turns_of, words_of
 from qbp.limits import check_memory, physical_memory
 
@@ -34,12 +35,25 @@ SAVE_LIMIT = 2**30
 THREADS_FROM = 20_000
 """Registers of values of a call from which on several threads are worth it."""
 
+MEASURE_EVERY = 50
+"""Training steps after which the error of a cut is measured again."""
+
 CHUNKS_OF_TASK = 16
 """Registers of samples whose gradients are added up by one thread."""
 
+_OPTIONS: dict[str, Any] = {"max_words": int, "min_coefficient": float, "max_sines": int, "max_weight": int}
 _MAX_WORDS_KEPT = 32
 _WORDS: OrderedDict[tuple[Any, ...], Words] = OrderedDict()
 _LOCK = threading.Lock()
+
+
+class _Measured(NamedTuple):
+    """The error of outputs of norm 1, the shared angles at which it was measured, and how many calls with others there
+    were since."""
+
+    at: bytes
+    age: int
+    error: float
 
 
 class Saved(NamedTuple):
@@ -58,8 +72,16 @@ class PauliPropagation:
     Behind the last angle that differs between samples it is done once for each call, whatever the batch; see
     docs/width.md. Circuits that start from amplitudes are refused, and probabilities of more than six wires.
 
+    With one of the three cuts outputs are approximate, and gradients those of the approximation. How far they may be
+    off is measured (`Results.truncation`): when outputs are wanted, for the angles that they have; while training at
+    first and again every `MEASURE_EVERY` steps.
+
     Args:
         max_words: values of words that a circuit may have; one with more is refused before it runs.
+        min_coefficient: words with a smaller coefficient are left out where they arise; cosines and sines of angles
+            that differ between samples count as 1 for it.
+        max_sines: those with more factors sin of an angle are left out (arXiv 2308.09109).
+        max_weight: those with letters on more wires, in the circuit as it is written (arXiv 2409.01706).
 
     Example:
         >>> import qbp
@@ -68,18 +90,57 @@ class PauliPropagation:
         torch.Size([2, 4])
     """
 
-    name = "pauli-propagation"
     shots = None
-    capabilities = Capabilities(adjoint=True, any_shape=True, channels=True)
 
-    def __init__(self, *, max_words: int = MAX_WORDS):
+    def __init__(
+        self,
+        *,
+        max_words: int = MAX_WORDS,
+        min_coefficient: float = 0.0,
+        max_sines: int | None = None,
+        max_weight: int | None = None,
+    ):
         check_count("max_words", max_words)
+        check_positive("min_coefficient", min_coefficient, zero=True)
+        cuts = {"max_sines": max_sines, "max_weight": max_weight}
+        for name, value in cuts.items():
+            if value is not None:
+                check_count(name, value, least=0)
         self._max_words = max_words
-        self._cut = Cut(0.0, -1, -1, False)
+        weight, sines = (-1 if value is None else int(value) for value in (max_weight, max_sines))
+        self._cut = Cut(float(min_coefficient), weight, sines, False)
+        self._cuts = self._cut != KEEP_ALL
+        said = {"min_coefficient": min_coefficient or None} | cuts | {"max_words": max_words}
+        told = [f"{k}={v}" for k, v in said.items() if v is not None and (k, v) != ("max_words", MAX_WORDS)]
+        self.name = "pauli-propagation" + (":" + ",".join(told) if told else "")
+        self._measured: OrderedDict[tuple[Program, int], _Measured] = OrderedDict()
+
+    @staticmethod
+    def named(options: str) -> PauliPropagation:
+        """The executor that a name stands for, as in "pauli-propagation:max_weight=6,min_coefficient=1e-4".
+
+        Raises:
+            ArgumentError: it has no such option, or the option cannot have this value.
+        """
+        found: dict[str, Any] = {}
+        for option in options.split(",") if options else []:
+            key, _, value = option.partition("=")
+            check_choice("backend", key, _OPTIONS)
+            try:
+                found[key] = _OPTIONS[key](value)
+            except ValueError:
+                raise ArgumentError(f"Argument `backend` must give `{key}` a number, but has {option!r}") from None
+        return PauliPropagation(**found)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return Capabilities(exact=not self._cuts, adjoint=True, any_shape=True, channels=True, truncation=self._cuts)
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), of the dtype and device of the angles."""
-        return _forward(self._call(program, angles, amplitudes), keep=False)[0]
+        results, saved = _forward(self._call(program, angles, amplitudes), keep=False)
+        return self._with_error(program, results, saved, 1)
 
     def has_adjoint(self, program: Program) -> bool:
         """It has the adjoint rule for every program."""
@@ -87,7 +148,8 @@ class PauliPropagation:
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        return _forward(self._call(program, angles, amplitudes), keep=True)
+        results, saved = _forward(self._call(program, angles, amplitudes), keep=True)
+        return self._with_error(program, results, saved, MEASURE_EVERY), saved
 
     def vjp(
         self,
@@ -107,19 +169,50 @@ class PauliPropagation:
             call.tensor(shared.astype(call.dtype).reshape(call.shape)) if needs[1] else None,
         )
 
-    def words(self, program: Program, n_batched: int) -> Words:
-        """The words of a program, whose first `n_batched` angles differ between samples.
+    def words(self, program: Program, n_batched: int, shared: np.ndarray | None = None) -> Words:
+        """The words of a program.
+
+        Args:
+            program: the program.
+            n_batched: Kb, how many of its angles, the first, differ between samples.
+            shared: (Ks,) the others, by which words are cut where `min_coefficient` is given.
 
         Raises:
             ArgumentError: there are more than `max_words`.
         """
-        key = program, n_batched, self._cut, self._max_words
-        return _cached(key, lambda: words_of(prepared(program, False), n_batched, self._cut, self._max_words))
+        source, turns, at = self._prepared(program), None, b""
+        if self._cut.coefficient > 0 and shared is not None:
+            turns, at = turns_of(source, shared.astype(np.float64), n_batched), shared.tobytes()
+        key = program, n_batched, self._cut, self._max_words, at
+        return _cached(key, lambda: words_of(source, n_batched, self._cut, self._max_words, turns))
+
+    def _prepared(self, program: Program) -> Prepared:
+        return prepared(program, self._cut.weight >= 0)
 
     def _call(self, program: Program, angles: Angles, amplitudes: Tensor | None) -> _Call:
         call = _Call(program, angles, amplitudes)
-        call.plan(prepared(program, False), self.words(program, call.batched.shape[1]))
+        call.plan(self._prepared(program), self.words(program, call.batched.shape[1], call.shared))
         return call
+
+    def _with_error(self, program: Program, results: Results, saved: Saved, every: int) -> Results:
+        """The results with how far they may be off, measured again after so many calls with other angles."""
+        if not self._cuts:
+            return results
+        call = saved.call
+        key, at = (program, call.batched.shape[1]), call.shared.tobytes()
+        with _LOCK:
+            last = self._measured.get(key)
+        if last is None or (last.at != at and last.age + 1 >= every):
+            inputs = call.batched, call.shared, saved.coefficients
+            last = _Measured(at, 0, measured_error(call.source, call.words, self._cut, *inputs))
+        elif last.at != at:
+            last = last._replace(age=last.age + 1)
+        with _LOCK:
+            self._measured[key] = last
+            if len(self._measured) > _MAX_WORDS_KEPT:
+                self._measured.popitem(last=False)
+        norms = torch.from_numpy(norms_of(call.source)).to(results.values)
+        return results._replace(truncation=torch.minimum(last.error * norms, norms + results.values.abs()))
 
 
 def _cached(key: tuple[Any, ...], make: Any) -> Words:
