@@ -26,6 +26,8 @@ __all__ = [
     "check_norms",
     "choose_diff_method",
     "evaluate",
+    "gradients_of",
+    "plan_of",
 ]
 
 DIFF_METHODS = ("best", "adjoint", "backprop", *RULES, *STATEFUL)
@@ -78,7 +80,7 @@ class Expectation(torch.autograd.Function):
             values, errors.stds, errors.truncation, errors.sources = results
             return values
         if task.training and capabilities_of(task.executor).one_job:
-            plan = _plan(ctx, task, Angles(batched.detach(), shared.detach()), amplitudes)
+            plan = plan_of(task, ctx.needs_input_grad, Angles(batched.detach(), shared.detach()), amplitudes)
             results, *rest = _together(task, [Point(angles, amplitudes), *plan.points()])
             ctx.state = Ahead(plan, rest)
         else:
@@ -103,11 +105,11 @@ class Expectation(torch.autograd.Function):
             def run(point: Point) -> Results:
                 return Results(Expectation.apply(point.angles.batched, point.angles.shared, point.amplitudes, task))
 
-            plan = _plan(ctx, task, Angles(batched, shared.reshape(-1)), amplitudes)
+            plan = plan_of(task, ctx.needs_input_grad, Angles(batched, shared.reshape(-1)), amplitudes)
             g = _shaped(plan.combine(map(run, plan.points()), grad), shared)
         else:
             angles = Angles(batched.detach(), shared.detach().reshape(-1))
-            g = _shaped(_gradients(ctx, task, angles, amplitudes, grad), shared)
+            g = _shaped(gradients_of(task, ctx.needs_input_grad, ctx.state, angles, amplitudes, grad), shared)
         return (
             g.batched if need_batched else None,
             g.shared if need_shared else None,
@@ -121,8 +123,11 @@ def _shaped(gradients: Gradients, shared: Tensor) -> Gradients:
     return gradients if gradients.shared is None else gradients._replace(shared=gradients.shared.view_as(shared))
 
 
-def _gradients(ctx: Any, task: Task, angles: Angles, amplitudes: Tensor | None, grad: Tensor) -> Gradients:
-    """The rule's gradients, and their errors as the task's error bars."""
+def gradients_of(
+    task: Task, wanted: Sequence[bool], ahead: Ahead | None, angles: Angles, amplitudes: Tensor | None, grad: Tensor
+) -> Gradients:
+    """The rule's gradients of the batched angles, the shared ones and the amplitudes, as far as they are wanted, and
+    their errors as the task's error bars."""
     noted: list[Results] = []
 
     def note(results: Results) -> Results:
@@ -136,11 +141,11 @@ def _gradients(ctx: Any, task: Task, angles: Angles, amplitudes: Tensor | None, 
             executor = executor.with_shots(point.shots)
         return note(execute(executor, task.program, point.angles, point.amplitudes))
 
-    if isinstance(ctx.state, Ahead):
-        plan = ctx.state.plan
-        results = map(note, ctx.state.results)
+    if ahead is not None:
+        plan = ahead.plan
+        results = map(note, ahead.results)
     else:
-        plan = _plan(ctx, task, angles, amplitudes)
+        plan = plan_of(task, wanted, angles, amplitudes)
         results = map(run, plan.points())
     gradients = plan.combine(results, grad)
     task.errors.gradient = GradientErrors(plan, noted, grad) if noted else None
@@ -149,12 +154,12 @@ def _gradients(ctx: Any, task: Task, angles: Angles, amplitudes: Tensor | None, 
     return gradients
 
 
-def _plan(ctx: Any, task: Task, angles: Angles, amplitudes: Tensor | None) -> Evaluations:
-    """What the rule asks for."""
-    need_batched, need_shared, need_amplitudes, _ = ctx.needs_input_grad
+def plan_of(task: Task, wanted: Sequence[bool], angles: Angles, amplitudes: Tensor | None) -> Evaluations:
+    """What the rule asks for where gradients of the batched angles, the shared ones, the amplitudes are wanted."""
+    need_batched, need_shared, need_amplitudes = wanted[:3]
     n_batched = angles.batched.shape[1]
-    wanted = (need and (need_batched if k < n_batched else need_shared) for k, need in enumerate(task.needs))
-    needs = Needs(tuple(wanted), need_amplitudes)
+    each = (need and (need_batched if k < n_batched else need_shared) for k, need in enumerate(task.needs))
+    needs = Needs(tuple(each), need_amplitudes)
     name = "parameter-shift" if task.diff_method == "adjoint" else task.diff_method
     rule = RULES[name] if task.rule is None else task.rule.plan
     shots = capabilities_of(task.executor).shots

@@ -17,6 +17,7 @@ from qbp.executors import backend as make_backend
 from qbp.executors.objects import is_object
 from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_bits, check_norms, evaluate
 from qbp.gradients.stateful import rule_of
+from qbp.gradients.transforms import Outputs, is_transformed
 from qbp.nn.noise import (
     circuit_with_noise,
     executor_with_noise,
@@ -282,21 +283,24 @@ class QuantumLayer(PlacedModule):
             )
 
     def _run(self, circuit: Circuit, x: Tensor, in_jit: bool) -> Tensor:
-        weight = None if in_jit else self._only_weight_of(circuit, x)
+        transformed = is_transformed()
+        weight = None if in_jit or transformed else self._only_weight_of(circuit, x)
         if weight is not None:
             return Expectation.apply(x, weight, None, self._task(circuit, x, weight))
         real = x.real if x.is_complex() else x
         weights = self.flat_weights(real)
         if not len(x):
             return real.new_zeros(0, circuit.program.n_outputs) + 0 * (real.sum() + weights.sum())
-        if circuit.bits and self._checks_bits and not in_jit and torch._C._functorch.maybe_current_level() is None:
+        if circuit.bits and self._checks_bits and not in_jit and not transformed:
             check_bits(real, circuit.bits)
         angles = circuit.angle_map(real, weights)
         amplitudes = circuit.angle_map.amplitudes(x, weights)
-        if circuit.normalized and amplitudes is not None:
+        if circuit.normalized and amplitudes is not None and not transformed:
             check_norms(amplitudes)
+        if transformed and self._diff_method != "backprop":
+            return Outputs.apply(*angles, amplitudes, self._task(circuit, x, weights, every=True))
         wanted = any(t is not None and t.requires_grad for t in (angles.batched, angles.shared, amplitudes))
-        task = self._task(circuit, x, weights, in_jit)
+        task = self._task(circuit, x, weights, every=in_jit)
         if self._diff_method == "backprop" or not (in_jit or (wanted and torch.is_grad_enabled())):
             return evaluate(task, angles, amplitudes)  # torch.jit would keep these outputs as constants
         able = capabilities_of(self._executor)
@@ -315,9 +319,10 @@ class QuantumLayer(PlacedModule):
         takes_it = self._diff_method == "adjoint" and self._executor.capabilities.any_shape  # type: ignore[union-attr]
         return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
 
-    def _task(self, circuit: Circuit, x: Tensor, weights: Tensor, in_jit: bool = False) -> Task:
+    def _task(self, circuit: Circuit, x: Tensor, weights: Tensor, every: bool = False) -> Task:
+        """The task, with `every` gradient to be expected where tensors do not tell."""
         assert self._executor is not None
-        needs = circuit.angle_map.needs(x.requires_grad or in_jit, weights.requires_grad or in_jit)
+        needs = circuit.angle_map.needs(x.requires_grad or every, weights.requires_grad or every)
         executor, method = self._executor, self._diff_method
         return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule, self.training)
 
