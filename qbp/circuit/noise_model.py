@@ -15,17 +15,19 @@ __all__ = ["WRITTEN", "GateError", "NoiseModel", "gate_row"]
 BASIS = ("RZ", "SX", "PauliX", "CNOT")
 """Gates that circuits are written in, besides those that have errors; Aer's choice, too."""
 
-_ROTATIONS = ("RX", "RY", "RZ", "IsingXX", "IsingYY", "IsingZZ", "RZX")
+_TURNS = ("RX", "RY", "RZ", "PhaseShift", "U2", "U3", "IsingXX", "IsingYY", "IsingZZ", "RZX")
 _WRITTEN = {
     row.name: row
     for row in GATES.values()
-    if row.steps and qiskit_name(row) and (row.is_clifford or row.name in _ROTATIONS)
+    if row.steps and qiskit_name(row) and (row.is_clifford or row.name in _TURNS)
 }
 WRITTEN: dict[str, Gate] = {
     **{alias: _WRITTEN[row.name] for alias, row in PENNYLANE.items() if row.name in _WRITTEN},
     **{qiskit_name(row): row for row in _WRITTEN.values()},
+    **{"u1": GATES["PhaseShift"], "u3": GATES["U3"]},  # Qiskit's of old, which old devices have
 }
-"""Gates that circuits can be written in, by PennyLane's and Qiskit's names: Clifford gates and Pauli rotations."""
+"""Gates that circuits can be written in, by PennyLane's and Qiskit's names: Clifford gates, Pauli rotations, and what
+old devices have on one wire."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,7 @@ def gate_row(name: str) -> Gate:
     """The gate of the table with a name of PennyLane's or Qiskit's.
 
     Raises:
-        ArgumentError: if there is none, or circuits are never written in it: they are kept as Clifford gates and Pauli
-            rotations, of which other gates are made.
+        ArgumentError: if there is none, or circuits are never written in it.
     """
     row = WRITTEN.get(name)
     if row is None:

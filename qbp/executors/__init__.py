@@ -235,9 +235,9 @@ def backend(
         return spec
     if spec.startswith("fake:"):
         from qbp.executors.noisy_device import NoisyDevice
-        from qbp.executors.qiskit_primitive.local import fake
+        from qbp.executors.qiskit_primitive.fake_devices import fake_device
 
-        return NoisyDevice(fake(spec[5:]), shots=shots, options=options, generator=generator)
+        return NoisyDevice(fake_device(spec[5:]), shots=shots, options=options, generator=generator)
     if spec.split(":")[0] in ("qiskit", "aer", "fake", "ibm"):
         from qbp.executors.qiskit_primitive import qiskit_backend
 

@@ -10,14 +10,11 @@ from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.noisy import WithNoise
-from qbp.executors.qiskit_primitive import QiskitPrimitive
-from qbp.executors.qiskit_primitive.noise import NoisyCircuit, device_noise, noisy_device_circuit
+from qbp.executors.qiskit_primitive import QiskitPrimitive, fake_devices
+from qbp.executors.qiskit_primitive.noise import NoisyCircuit
 from qbp.jobs.jobs import run_unrecorded
 
 __all__ = ["NoisyDevice"]
-
-MOST_QUBITS = 8
-"""Of a circuit on the device that is run by the expectation values of all Pauli words, 4^N; more run on Aer."""
 
 
 class NoisyDevice(QiskitPrimitive):
@@ -55,7 +52,9 @@ class NoisyDevice(QiskitPrimitive):
 
     def has_adjoint(self, program: Program) -> bool:
         """Whether outputs are exact, and come from here rather than from Aer."""
-        return self._is_exact and not program.amplitudes and len(self.compiled(program).active) <= MOST_QUBITS
+        return (
+            self._is_exact and not program.amplitudes and len(self.compiled(program).active) <= fake_devices.MOST_QUBITS
+        )
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), and their standard errors where they are sampled."""
@@ -88,6 +87,5 @@ class _OnDevice(WithNoise):
 
     def noisy(self, program: Program) -> NoisyCircuit:
         """The program as the device runs it."""
-        compiled = self.device.compiled(program)
-        noise = device_noise(self.device.primitive.backend.target, compiled.active)
-        return noisy_device_circuit(compiled, noise, compiled.active)
+        circuit: NoisyCircuit = self.device.primitive.noisy(self.device.compiled(program))
+        return circuit

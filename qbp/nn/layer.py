@@ -117,7 +117,7 @@ class QuantumLayer(PlacedModule):
             check_choice("diff_method", diff_method, DIFF_METHODS)
         self._generator = None if seed is None else Draws(seed)
         if isinstance(coupling_map, str):
-            from qbp.executors.qiskit_primitive.local import couplings_of
+            from qbp.executors.qiskit_primitive.fake_devices import couplings_of
 
             coupling_map = couplings_of(coupling_map)
         options = {"n_qubits": n_qubits, "n_layers": n_layers, "coupling_map": coupling_map}

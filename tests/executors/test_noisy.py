@@ -18,7 +18,9 @@ from qbp.circuit.noise_rows import ROWS
 from qbp.circuit.program import Expval, Probs
 from qbp.circuit.stored_noise import noise_from_data, noise_to_data
 from qbp.errors import ArgumentError, ConfigError
-from qbp.executors.qiskit_primitive import qiskit_backend
+from qbp.executors.qiskit_primitive import QiskitPrimitive
+from qbp.executors.qiskit_primitive.fake_devices import fake_device
+from qbp.executors.qiskit_primitive.local import Aer
 
 aer = pytest.importorskip("qiskit_aer")
 
@@ -31,8 +33,8 @@ MEASURED = (
 
 
 def layers(backend: str, n_qubits: int = 3, n_layers: int = 1):
-    """The same layer on the exact engine, and as today's jobs on Aer."""
-    for where in (backend, qiskit_backend(backend)):
+    """The same layer on the exact engine, and as jobs on Aer."""
+    for where in (backend, QiskitPrimitive(Aer(fake_device(backend[5:]).backend))):
         layer = QuantumLayer(
             "strongly_entangling",
             n_qubits=n_qubits,
@@ -304,7 +306,7 @@ def test_a_circuit_from_amplitudes_under_noise():
 def test_many_batched_and_shared_angles_in_one_gate():
     """Angles of data and weights that the transpiler adds up in one gate keep their gradients."""
     program = replace(qbp.trace("basic_entangler", n_qubits=2, n_layers=1).program)
-    executor, reference = qbp.backend("fake:manila"), qiskit_backend("fake:manila")
+    executor, reference = qbp.backend("fake:manila"), QiskitPrimitive(Aer(fake_device("manila").backend))
     generator = torch.Generator().manual_seed(0)
     for n_batched in (0, 1, program.n_angles):
         angles = Angles(

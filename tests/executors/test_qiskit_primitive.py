@@ -17,9 +17,9 @@ import qbp
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Clifford, Expval, Probs, Program, Rotation
 from qbp.errors import ArgumentError, CircuitError, GradientError, MissingPackageError
-from qbp.executors import backend, noisy_device
+from qbp.executors import backend
 from qbp.executors.dense import Dense
-from qbp.executors.qiskit_primitive import Options, QiskitPrimitive, isa, local
+from qbp.executors.qiskit_primitive import Options, QiskitPrimitive, fake_devices, isa, local
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
 from qbp.executors.sampled import measurement_groups
@@ -33,7 +33,7 @@ X = torch.linspace(-1, 1, 32, dtype=torch.float64).reshape(8, 4)
 
 
 def noise_free(device: str) -> QiskitPrimitive:
-    return QiskitPrimitive(local.fake(device, noise=False))
+    return QiskitPrimitive(fake_devices.fake_device(device, noise=False))
 
 
 EXACT: dict[str, Callable[[], QiskitPrimitive]] = {
@@ -351,7 +351,7 @@ def test_a_run_transpiles_once_and_keeps_its_layout(monkeypatch, tmp_path):
     monkeypatch.setattr(isa, "transpile", lambda *a, real=isa.transpile: calls.append(a) or real(*a))
     models = []
     monkeypatch.setattr(local, "_noise_model", lambda *a, real=local._noise_model: models.append(a) or real(*a))
-    executor = QiskitPrimitive(local.Aer(local.fake("manila").backend, name="mine"), directory=tmp_path)
+    executor = QiskitPrimitive(local.Aer(fake_devices.fake_device("manila").backend, name="mine"), directory=tmp_path)
     executor.runner, executor.one_job = Recorder(), True
     data = qbp.data.Dataset(X.float(), torch.tensor([0, 1] * 4))
     model = torch.nn.Sequential(family(executor), torch.nn.Linear(4, 2))
@@ -361,7 +361,7 @@ def test_a_run_transpiles_once_and_keeps_its_layout(monkeypatch, tmp_path):
     assert len(calls) == 1 and len(models) == 1 and len(works) == 5
     assert len({w.payload.compiled.layout for w in works}) == 1
 
-    again = QiskitPrimitive(local.Aer(local.fake("manila").backend, name="mine"), directory=tmp_path)
+    again = QiskitPrimitive(local.Aer(fake_devices.fake_device("manila").backend, name="mine"), directory=tmp_path)
     resumed = copy.deepcopy(model)
     resumed[0]._executor = again
     assert torch.equal(resumed(X.float()), model(X.float())) and len(calls) == 1, "the circuit is read from disk"
@@ -410,7 +410,7 @@ def test_noise_is_that_of_the_backend():
 
 def test_more_noisy_qubits_than_a_density_matrix_holds(monkeypatch):
     want = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3))).values
-    monkeypatch.setattr(noisy_device, "MOST_QUBITS", 2)
+    monkeypatch.setattr(fake_devices, "MOST_QUBITS", 2)
     on_aer = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3))).values
     torch.testing.assert_close(on_aer, want, atol=1e-9, rtol=0)
     monkeypatch.setattr(local, "MAX_DENSITY_QUBITS", 2)

@@ -18,7 +18,7 @@ from qbp.circuit.angles import Angles
 from qbp.circuit.program import Expval, Probs, Program
 from qbp.errors import ArgumentError, CircuitError
 from qbp.executors.dense import Dense
-from qbp.executors.qiskit_primitive import Options, QiskitPrimitive, client, local
+from qbp.executors.qiskit_primitive import Options, QiskitPrimitive, client, fake_devices
 from qbp.executors.qiskit_primitive.client import IBM, UnreadableError
 from qbp.jobs.jobs import FINAL
 from qbp.jobs.retry import Patience
@@ -205,7 +205,7 @@ def test_probabilities_ignore_mitigation_and_say_so(ibm):
 
 def test_what_the_device_would_refuse_is_not_sent(ibm):
     runs = executor()
-    other = QiskitPrimitive(local.fake("sherbrooke", noise=False)).compiled(NASTY["asymmetric"])
+    other = QiskitPrimitive(fake_devices.fake_device("sherbrooke", noise=False)).compiled(NASTY["asymmetric"])
     (work,) = runs.works(other, np.zeros((1, 3)))
     with pytest.raises(CircuitError, match=r"The device has no .* on qubits"):
         runs.primitive.submit(work, ())

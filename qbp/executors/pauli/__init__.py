@@ -20,6 +20,7 @@ from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.threads import run_on_threads
 from qbp.executors.pauli.apart import taken_apart
 from qbp.executors.pauli.kernels import words
+from qbp.executors.pauli.passes import in_front
 from qbp.executors.pauli.plan import Plan, compile_program
 from qbp.limits import check_memory, physical_memory
 
@@ -87,8 +88,7 @@ class Pauli:
             n_samples: B.
             dtype: of the angles.
         """
-        plan = _plan(taken_apart(program)[0][0], n_batched, DTYPES[dtype])
-        return _way(self._way, plan, n_samples, LANES[DTYPES[dtype]])
+        return _way(self._way, taken_apart(program)[0][0], n_batched, n_samples, LANES[DTYPES[dtype]])
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
@@ -136,21 +136,22 @@ def _vjp(saved: Saved, grad: Tensor, needs: tuple[bool, bool, bool]) -> Gradient
     g_batched, g_shared, g_amps = gradients(saved, array, needs[2])
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
-        call.tensor(g_shared.astype(call.dtype).reshape(call.shape)) if needs[1] else None,
+        call.tensor(g_shared.reshape(call.shape)) if needs[1] else None,
         call.amplitude_gradient(g_amps) if needs[2] else None,
     )
 
 
-def _way(asked: str, plan: Plan, n_samples: int, width: int) -> str:
+def _way(asked: str, program: Program, n_batched: int, n_samples: int, width: int) -> str:
     """By a measured rule (`benchmarks/noise_speed.py`): words are carried back where the data stand in front, and there
     are fewer registers of outputs than of samples."""
-    if asked == "words" and not plan.in_front:
+    front = in_front(program, n_batched)
+    if asked == "words" and not front:
         raise ArgumentError(
             "Argument `way` must be 'samples' or 'auto' where data enters behind the start of a circuit"
         )
     if asked != "auto":
         return asked
-    return "words" if plan.in_front and -(-plan.n_outputs // width) < -(-n_samples // width) else "samples"
+    return "words" if front and -(-program.n_outputs // width) < -(-n_samples // width) else "samples"
 
 
 class _Size(NamedTuple):
@@ -176,8 +177,8 @@ def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -
     """See `_Size`; also checks that there is memory, before anything is made."""
     n_samples, dtype, width = len(batched), batched.dtype, LANES[batched.dtype]
     check_angles(program, batched, shared)
-    plan = _plan(program, batched.shape[1], dtype)
-    by_words = _way(way, plan, n_samples, width) == "words"
+    by_words = _way(way, program, batched.shape[1], n_samples, width) == "words"
+    plan = _plan(program, batched.shape[1], dtype, by_words)
     n_chunks = -(-n_samples // width)
     n_states, n_kept = (-(-plan.n_outputs // width), plan.n_kept_back) if by_words else (n_chunks, plan.n_kept)
     size = 4**plan.n_qubits
@@ -188,7 +189,7 @@ def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -
     what = f"{plan.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
     check_memory(what, (3 + held) * each, most=most)
     n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
-    moved = n_chunks * (2 * len(plan.order) * plan.n_outputs if by_words else size * (4 + plan.n_passes))
+    moved = n_chunks * (2 * plan.n_products * plan.n_outputs if by_words else size * (4 + plan.n_passes))
     n_threads = n_threads if moved >= THREADS_FROM else 1
     return _Size(plan, by_words, n_chunks, n_states, n_kept, keeps, n_threads)
 
@@ -222,14 +223,14 @@ def _forward(call: _Call, keep: bool) -> tuple[Results, Saved]:
     states, kept = call.states(keep and call.keeps)
     coefficients = None
     if call.by_words:
-        coefficients = np.empty((len(plan.order), plan.n_outputs), dtype)
+        coefficients = np.empty((plan.n_products, plan.n_outputs), dtype)
         kept = kept if keep else call.states(True)[1]
-        work = buffer(plan.work(call.size, plan.n_runs) * call.width, dtype)
-        words.coefficients(
-            *(plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared),
-            *(coefficients, states, kept, work),
-        )
-        _on_threads(_contract, call, coefficients, out)
+        job = call, np.zeros(1, np.int64), coefficients, out, states, kept
+        if call.n_threads == 1:
+            _contract(job, first=True)
+        else:
+            _contract((call, np.full(1, call.n_chunks), *job[2:]), first=True)  # with nothing left to contract
+            run_on_threads(_contract, job, call.n_threads)
     else:
         _on_threads(_run, call, out, states, kept)
     return Results(call.tensor(out)), Saved(call, states, kept, coefficients)
@@ -250,13 +251,13 @@ def _run(job: tuple[Any, ...]) -> None:
     )
 
 
-def _contract(job: tuple[Any, ...]) -> None:
-    call, next_chunk, coefficients, out = job
+def _contract(job: tuple[Any, ...], first: bool = False) -> None:
+    call, next_chunk, coefficients, out, states, kept = job
     plan = call.plan
-    work = buffer(plan.work(len(plan.order), 0) * call.width, call.dtype)
+    work = buffer(plan.work(call.size if first else plan.n_products, plan.n_runs) * call.width, call.dtype)
     words.contract(
-        *(next_chunk, plan.arrays, plan.n_qubits, plan.n_scratch, plan.some_letters, call.batched, call.shared),
-        *(coefficients, out, work),
+        *(next_chunk, first, plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, call.batched),
+        *(call.shared, coefficients, out, states, kept, work),
     )
 
 
@@ -265,7 +266,7 @@ def _samples_back(saved: Saved, grad: np.ndarray, of_amplitudes: bool) -> tuple[
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks, len(call.shared)))
     g_amps = np.empty_like(call.parts) if of_amplitudes else NO_AMPLITUDES[call.dtype]
     _on_threads(_back, call, grad, saved.states, saved.kept, g_batched, g_shared, g_amps)
-    return g_batched, g_shared.sum(0), g_amps
+    return g_batched, g_shared.sum(0).astype(call.dtype), g_amps
 
 
 def _back(job: tuple[Any, ...]) -> None:
@@ -283,41 +284,38 @@ def _back(job: tuple[Any, ...]) -> None:
 def _words_back(saved: Saved, grad: np.ndarray, of_amplitudes: bool) -> tuple[np.ndarray, ...]:
     call, coefficients = saved.call, saved.coefficients
     assert coefficients is not None
-    plan, dtype = call.plan, call.dtype
+    dtype = call.dtype
     n_tasks = max(1, -(-call.n_chunks // CHUNKS_OF_TASK))
     g_batched, g_shared = np.empty_like(call.batched), np.empty((call.n_chunks + 1, len(call.shared)))
-    g_coefficients = np.empty((n_tasks, *coefficients.shape), dtype)
-    _on_threads(_contract_back, call, coefficients, grad, g_coefficients, g_batched, g_shared)
-    total = g_coefficients[0] if n_tasks == 1 else g_coefficients.sum(0)
-    work = buffer(plan.work(call.size, plan.n_runs) * call.width, dtype)
-    words.forth(
-        *(plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, plan.order, call.batched, call.shared, total),
-        *(saved.states, saved.kept, work, g_batched, g_shared[call.n_chunks :]),
-    )
-    return g_batched, g_shared.sum(0), NO_AMPLITUDES[dtype]
+    g_coefficients, total = np.empty((n_tasks, *coefficients.shape), dtype), np.empty(len(call.shared), dtype)
+    job = saved, np.zeros(1, np.int64), grad, g_coefficients, g_batched, g_shared, total
+    if call.n_threads > 1:
+        run_on_threads(_contract_back, job, call.n_threads)
+    _contract_back(job, last=True)
+    return g_batched, total, NO_AMPLITUDES[dtype]
 
 
-def _contract_back(job: tuple[Any, ...]) -> None:
-    call, next_task, coefficients, grad, g_coefficients, g_batched, g_shared = job
-    plan = call.plan
-    n_work = (plan.work(len(plan.order), 0) + coefficients.size) * call.width
+def _contract_back(job: tuple[Any, ...], last: bool = False) -> None:
+    saved, next_task, grad, *gradients = job
+    call, coefficients, plan = saved.call, saved.coefficients, saved.call.plan
+    n_work = (plan.work(call.size if last else plan.n_products, plan.n_runs) + coefficients.size) * call.width
     work = buffer(n_work, call.dtype)[:n_work]
     words.contract_back(
-        *(next_task, plan.arrays, plan.n_qubits, plan.n_scratch, CHUNKS_OF_TASK, plan.some_letters, call.batched),
-        *(call.shared, coefficients, grad, work, g_coefficients, g_batched, g_shared),
+        *(next_task, last, plan.arrays, plan.n_qubits, plan.n_runs, plan.n_scratch, CHUNKS_OF_TASK, call.batched),
+        *(call.shared, coefficients, grad, saved.states, saved.kept, work, *gradients),
     )
 
 
-def _plan(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
+def _plan(program: Program, n_batched: int, dtype: np.dtype, by_words: bool) -> Plan:
     """The compiled program, from the cache where it is there."""
-    key = program, n_batched, dtype
+    key = program, n_batched, dtype, by_words
     with _LOCK:
         plan = _PLANS.get(key)
         if plan is None:
             narrow = program.narrowed()
             n_bytes = 4 * dtype.itemsize * LANES[dtype]
             check_memory(f"{narrow.n_qubits} qubits with noise", n_bytes, 2 * narrow.n_qubits)
-            plan = _PLANS[key] = compile_program(narrow, n_batched, dtype)
+            plan = _PLANS[key] = compile_program(narrow, n_batched, dtype, by_words=by_words)
             if len(_PLANS) > _MAX_PLANS:
                 _PLANS.popitem(last=False)
         _PLANS.move_to_end(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from qbp.circuit.program import Channel, Clifford, Op, Program
 from qbp.executors.pauli.kernels.conventions import IS_FIXED, IS_WORD, MAP, ONE, PAIR, WORD
 from qbp.executors.pauli.letters import clifford, of_wires, rotation, shifted
 
-__all__ = ["Pass", "Step", "gathered", "loss_of", "seen"]
+__all__ = ["Pass", "Step", "gathered", "in_front", "loss_of", "seen", "with_data_alone"]
 
 
 class Step(NamedTuple):
@@ -58,6 +59,24 @@ def gathered(program: Program) -> tuple[list[list[Step]], list[Pass]]:
     for w in range(program.n_qubits):
         builder.flush(w)
     return builder.start, builder.passes
+
+
+@lru_cache(maxsize=128)
+def in_front(program: Program, n_batched: int) -> bool:
+    """Whether angles of samples, the first `n_batched`, turn nothing but what comes before the first pass."""
+    _, passes = gathered(program.narrowed())
+    return not program.amplitudes and not any(0 <= s.angle < n_batched for one in passes for s in one.steps)
+
+
+def with_data_alone(start: list[list[Step]], passes: list[Pass], n_batched: int) -> tuple[list[list[Step]], list[Pass]]:
+    """The same with starts that end with the last angle of samples on each wire, so that few letters hold the data."""
+    short, rests = [], []
+    for wire, steps in enumerate(start):
+        end = max((k + 1 for k, step in enumerate(steps) if 0 <= step.angle < n_batched), default=0)
+        short.append(steps[:end])
+        if steps[end:]:
+            rests.append(Pass(ONE, (wire,), steps[end:]))
+    return short, [*rests, *passes]
 
 
 class _Builder:

@@ -9,9 +9,9 @@ import numpy as np
 
 from qbp.circuit.program import Probs, Program
 from qbp.circuit.readout import confusion, read
-from qbp.executors.pauli.kernels.conventions import DIFFERS, IS_FIXED, ONE, PAIR, WORD, Tables
+from qbp.executors.pauli.kernels.conventions import IS_FIXED, ONE, PAIR, WORD, Tables
 from qbp.executors.pauli.letters import pairs, rotation, shifted
-from qbp.executors.pauli.passes import Pass, Step, gathered, loss_of, seen
+from qbp.executors.pauli.passes import Pass, Step, gathered, loss_of, seen, with_data_alone
 
 __all__ = ["Plan", "compile_program"]
 
@@ -28,24 +28,21 @@ class Plan:
     Attributes:
         tables: for the kernels.
         arrays: the same as the kernels take it.
-        n_qubits, n_outputs, n_runs, n_scratch: sizes.
+        n_qubits, n_outputs, n_batched, n_runs, n_scratch: sizes.
         n_kept, n_kept_back: copies that are kept for the way back, of samples and of words.
-        in_front: whether angles of samples turn nothing but what comes before the first pass.
-        order: (F,) the words that hold the data then.
-        some_letters: (N, 4) the letters of each wire that do.
+        n_products: F, how many words hold the data, where words are carried back to it.
     """
 
     tables: Tables
     arrays: tuple[np.ndarray, ...]
     n_qubits: int
     n_outputs: int
+    n_batched: int
     n_runs: int
     n_scratch: int
     n_kept: int
     n_kept_back: int
-    in_front: bool
-    order: np.ndarray
-    some_letters: np.ndarray
+    n_products: int
 
     @property
     def n_steps(self) -> int:
@@ -57,23 +54,28 @@ class Plan:
 
     def work(self, size: int, n_runs: int) -> int:
         """Registers that a kernel works with, for states of so many words."""
-        return 2 * size + 14 * self.n_steps + 21 * n_runs + 12 + 3 * self.n_qubits + self.n_scratch
+        return 2 * size + 14 * self.n_steps + 21 * n_runs + 12 + 3 * self.n_qubits + self.n_batched + self.n_scratch
 
 
-def compile_program(program: Program, n_batched: int, dtype: np.dtype) -> Plan:
+def compile_program(program: Program, n_batched: int, dtype: np.dtype, *, by_words: bool = False) -> Plan:
     """The passes of a program.
 
     Args:
         program: the program.
         n_batched: how many angles, the first, differ between samples.
         dtype: of the numbers.
+        by_words: whether words are to be carried back to the data.
     """
     first, passes = gathered(program)
+    if by_words:
+        first, passes = with_data_alone(first, passes, n_batched)
     starts = [] if program.amplitudes else [steps or [Step(IS_FIXED, fixed=np.eye(4))] for steps in first]
-    return _tables(program, passes, starts, n_batched, dtype)
+    return _tables(program, passes, starts, n_batched, dtype, by_words)
 
 
-def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_batched: int, dtype: np.dtype) -> Plan:
+def _tables(
+    program: Program, passes: list[Pass], starts: list[list[Step]], n_batched: int, dtype: np.dtype, by_words: bool
+) -> Plan:
     n = program.n_qubits
     steps: list[Step] = []
     fixed: list[np.ndarray] = []
@@ -115,8 +117,8 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
             fixed.append(step.fixed)
     maps = np.array(fixed).reshape(-1, 4, 4)
     undone = [np.linalg.inv(m[1:, 1:]) if loss_of(m) < np.inf else np.zeros((3, 3)) for m in maps]
-    some_letters = _letters(starts)
-    in_front = not program.amplitudes and not any(row[DIFFERS] for row in rows)
+    letters = _letters(starts) if by_words else np.tile(np.array([3, 1, 2, 3], np.int64), (n, 1))
+    order = _order(letters) if by_words else np.zeros(0, np.int64)
     bits = np.arange(2**n) if program.amplitudes else np.zeros(1, np.int64)
     spread = sum((bits >> b & 1) << 2 * b for b in range(n))
     tables = Tables(
@@ -128,26 +130,25 @@ def _tables(program: Program, passes: list[Pass], starts: list[list[Step]], n_ba
         np.concatenate([np.zeros(0, np.int64), *ints.tables]),
         np.array(numbers, dtype),
         np.array(start_rows, np.int64).reshape(-1, 2),
-        np.tile(np.array([3, 1, 2, 3], np.int64), (n, 1)),
+        letters,
         terms,
         weights.astype(dtype),
+        order,
         np.asarray(spread, np.int64),
     )
     scratch = max(widest, program.n_outputs, 6 * 2**n if program.amplitudes else 1)
     n_kept, n_kept_back = (max(kept) + 1 if kept else 0 for kept in (forward, back))
-    order = _order(some_letters)
     return Plan(
         tables,
         tables.packed(),
         n,
         program.n_outputs,
+        n_batched,
         n_runs,
         scratch,
         n_kept,
         n_kept_back,
-        in_front,
-        order,
-        some_letters,
+        len(order),
     )
 
 

@@ -239,7 +239,9 @@ def qiskit_backend(
 
         primitive: Any = IBM(name, fractional_gates=options is not None and options.fractional_gates)
     elif kind == "fake":
-        primitive = local.fake(name)
+        from qbp.executors.qiskit_primitive.fake_devices import fake_device
+
+        primitive = fake_device(name)
     else:
         primitive = local.Statevector() if kind == "qiskit" else local.Aer()
     return QiskitPrimitive(

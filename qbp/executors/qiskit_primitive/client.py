@@ -17,8 +17,9 @@ import numpy as np
 from qbp.errors import ArgumentError, CircuitError, JobError
 from qbp.executors.qiskit_primitive.billing import LEARNING, bill, client_mitigates
 from qbp.executors.qiskit_primitive.billing import client_version as _version  # noqa: F401
+from qbp.executors.qiskit_primitive.fake_devices import twin_of
 from qbp.executors.qiskit_primitive.isa import Compiled
-from qbp.executors.qiskit_primitive.local import require, twin_of
+from qbp.executors.qiskit_primitive.local import require
 from qbp.executors.qiskit_primitive.options import Options
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work

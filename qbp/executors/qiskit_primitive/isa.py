@@ -20,9 +20,9 @@ from qbp.storage.atomic import write_atomic
 __all__ = ["Compiled", "compile_program", "transpile"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compiled:
-    """A program as a device takes it.
+    """A program as a device takes it; each is itself alone, so that others may note what they make of it.
 
     Attributes:
         program: the program, without amplitudes.

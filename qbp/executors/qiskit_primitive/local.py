@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +18,7 @@ from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.jobs.jobs import Results, Work
 from qbp.limits import check_memory
 
-__all__ = ["Aer", "Local", "Statevector", "aer_data", "couplings_of", "fake", "require", "twin_of"]
+__all__ = ["Aer", "Local", "Statevector", "aer_data", "require"]
 
 MAX_DENSITY_QUBITS = 12
 """Most qubits of exact noisy simulation: a density matrix of 256 MiB."""
@@ -179,8 +178,6 @@ class Aer(Local):
         self._noises: dict[tuple[int, ...], tuple[Any, dict[int, np.ndarray]]] = {}
 
     def __reduce__(self) -> Any:
-        if self.name.startswith("fake:"):
-            return fake, (self.name[5:], self.noise)
         return Aer, (self.backend,), {"name": self.name, "noise": self.noise}
 
     def bill(self, payload: Any, n_circuits: int) -> tuple[int, int, float]:
@@ -195,7 +192,7 @@ class Aer(Local):
             return Results(values, np.zeros_like(values))
         n_active = len(compiled.active)
         if n_active <= MAX_DENSITY_QUBITS:  # a tenth of the time that Aer takes to draw the shots itself
-            return _results(work, self._outcomes(compiled, work.values))
+            return _results(work, self.outcomes(compiled, work.values))
         if shots is None:
             raise ArgumentError(
                 f"Argument `shots` must be given for a circuit on {n_active} noisy qubits: "
@@ -219,7 +216,7 @@ class Aer(Local):
         (results,) = self._aer(compiled, [circuit], values, "statevector")
         return np.array([np.concatenate([np.atleast_1d(data[name]) for name in names]) for data in results])
 
-    def _outcomes(self, compiled: Compiled, values: np.ndarray) -> list[np.ndarray]:
+    def outcomes(self, compiled: Compiled, values: np.ndarray) -> list[np.ndarray]:
         """For each group the probabilities of what is read, (S, 2^wires): of the final state, after readout errors."""
         import_module("qiskit_aer.library")
         circuits = []
@@ -333,51 +330,3 @@ def _noise_model(target: Any, qubits: Sequence[int]) -> tuple[Any, dict[int, np.
     for name, on, error in basic_device_gate_errors(target=part):
         model.add_quantum_error(error, name, [at[q] for q in on])
     return model, flips
-
-
-def fake(name: str, noise: bool = True) -> Aer:
-    """The fake backend "manila" or "FakeManilaV2", built once."""
-    return _fake(name.removeprefix("Fake").removeprefix("fake_").removesuffix("V2").lower(), noise)
-
-
-@lru_cache(maxsize=16)
-def _fake(name: str, noise: bool) -> Aer:
-    known = _twins(f"fake:{name}")
-    if name not in known:
-        raise ArgumentError(
-            f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is 'fake:{name}'"
-        )
-    return Aer(known[name](), noise=noise, name=f"fake:{name}")
-
-
-@lru_cache(maxsize=16)
-def twin_of(device: str) -> Any:
-    """The fake twin of "ibm_torino", a `BackendV2`; None where there is none."""
-    made = _twins(f"ibm:{device}").get(device.partition("_")[2] or device)
-    return None if made is None else made()
-
-
-def couplings_of(device: str) -> Any:
-    """The couplings of "fake:torino" or "ibm:ibm_torino", a Qiskit `CouplingMap`.
-
-    Raises:
-        ArgumentError: no fake backend has that name.
-    """
-    kind, _, name = device.partition(":")
-    backend = fake(name).backend if kind == "fake" else twin_of(name) if kind == "ibm" else None
-    if backend is None:
-        raise ArgumentError(
-            "Argument `coupling_map` must be pairs of wires, a Qiskit CouplingMap, or the name of a device that has a "
-            f"fake twin, as 'fake:torino' or 'ibm:ibm_torino', but is {device!r}"
-        )
-    return backend.coupling_map
-
-
-def _twins(backend: str) -> dict[str, Any]:
-    """The classes of fake backends by the names of their devices."""
-    provider = require("qiskit_ibm_runtime.fake_provider", backend)
-    return {
-        key.removeprefix("Fake").removesuffix("V2").lower(): value
-        for key, value in vars(provider).items()
-        if key.startswith("Fake") and hasattr(value, "run") and hasattr(value, "target")
-    }

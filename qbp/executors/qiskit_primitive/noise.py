@@ -39,13 +39,16 @@ class NoisyCircuit:
     constants: np.ndarray
 
 
-def noisy_device_circuit(compiled: Compiled, noise: NoiseModel, active: Sequence[int]) -> NoisyCircuit:
+def noisy_device_circuit(
+    compiled: Compiled, noise: NoiseModel, active: Sequence[int], *, joint: bool = False
+) -> NoisyCircuit:
     """A circuit that was transpiled for a device.
 
     Args:
         compiled: the circuit.
         noise: of the device, by its qubits.
         active: the qubits that are kept; their numbers in this order become the wires.
+        joint: whether a part gives the probabilities of all that its group reads, in place of outputs.
     """
     at = {qubit: wire for wire, qubit in enumerate(active)}
     layout = [at[qubit] for qubit in compiled.layout]
@@ -58,7 +61,7 @@ def noisy_device_circuit(compiled: Compiled, noise: NoiseModel, active: Sequence
         tuple((None if w is None else at[w], p, q) for w, p, q in noise.readout if w is None or w in at),
     )
     wires = [at.get(qubit, -1) for qubit in range(compiled.circuit.num_qubits)]
-    return _noisy(compiled.program, compiled.groups, compiled.rotated, layout, local, wires, len(active))
+    return _noisy(compiled.program, compiled.groups, compiled.rotated, layout, local, wires, len(active), joint)
 
 
 def noisy_circuit(program: Program, noise: NoiseModel) -> NoisyCircuit:
@@ -86,6 +89,7 @@ def _noisy(
     noise: NoiseModel,
     wires: Sequence[int],
     n_wires: int,
+    joint: bool = False,
 ) -> NoisyCircuit:
     """Programs of Qiskit circuits whose parameters are the used angles of a program.
 
@@ -93,6 +97,7 @@ def _noisy(
         layout: the wire on which each of the program's wires ends.
         wires: the wire of each of the circuits' qubits.
         n_wires: how many there are.
+        joint: as in `noisy_device_circuit`.
     """
     used = used_angles(program)
     rows: list[np.ndarray] = []
@@ -111,6 +116,8 @@ def _noisy(
             ops += noise.after(row.name, on)
         rows = angles.rows if len(angles.rows) >= len(rows) else rows
         measured, columns = _measured(group, layout)
+        if joint:
+            measured, columns = (Probs(tuple(layout[w] for w in group.wires)),), ()
         reading = noise.reading([layout[w] for w in group.wires])
         amplitudes = program.amplitudes
         parts.append((Program(n_wires, tuple(ops), measured, len(angles.rows), amplitudes, reading), columns))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qbp.errors import ArgumentError, CircuitError
+from qbp.executors.qiskit_primitive.fake_devices import FakeDevice
 from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.local import Aer, Local
 from qbp.executors.qiskit_primitive.options import MITIGATION
@@ -48,7 +49,7 @@ def primitive_of(thing: Any) -> Any:
     return Sampler(BackendSamplerV2(backend=thing), thing)
 
 
-class Fake(Aer):
+class Fake(FakeDevice):
     """A fake backend, with the noise of its own target."""
 
     default_shots: int | None = None

@@ -37,9 +37,11 @@ class Tables(NamedTuple):
         passes: (P, 13).
         ints, numbers: of passes, one after the other.
         starts: (N, 2) first and last step of each wire before the first pass; no rows where amplitudes are given.
-        letters: (N, 4) 3 letters of every wire: 1, 2, 3.
+        letters: (N, 4) how many letters, and which, besides I, products have on each wire: all three; where words are
+            carried back to the data those that hold the data.
         terms: (T, 2) what is measured: an output and a word.
         weights: (T,).
+        order: (F,) the words that hold the data, in the order of their products; empty where none are carried back.
         spread: (2^N,) masks of wires as words: bit b at digit b; one number where there are no amplitudes.
     """
 
@@ -54,6 +56,7 @@ class Tables(NamedTuple):
     letters: np.ndarray
     terms: np.ndarray
     weights: np.ndarray
+    order: np.ndarray
     spread: np.ndarray
 
     def packed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,7 +70,7 @@ class Tables(NamedTuple):
         return integers, self.scales, numbers
 
 
-INTEGERS = ("steps", "passes", "starts", "letters", "terms", "ints", "spread")
+INTEGERS = ("steps", "passes", "starts", "letters", "terms", "ints", "order", "spread")
 
 
 @inline
@@ -77,7 +80,7 @@ def unpacked(arrays):
     n_fixed, n_numbers = integers[0], integers[1]
     undone, other = 12 * n_fixed, 21 * n_fixed
     return Tables(
-        integers[9 : integers[2]].reshape((-1, 3)),
+        integers[10 : integers[2]].reshape((-1, 3)),
         scales,
         numbers[:undone].reshape((-1, 12)),
         numbers[undone:other].reshape((-1, 9)),
@@ -89,6 +92,7 @@ def unpacked(arrays):
         integers[integers[5] : integers[6]].reshape((-1, 2)),
         numbers[other + n_numbers :],
         integers[integers[7] : integers[8]],
+        integers[integers[8] : integers[9]],
     )
 
 
@@ -102,6 +106,7 @@ class Parts(NamedTuple):
         J: inverses of runs, 9 each.
         E: gradients of the runs' matrices, 12 each.
         R: <X>, <Y>, <Z> of every wire before the first pass; going back, their gradients.
+        G: gradients of the angles of samples.
         P: scratch of maps, outputs and amplitudes.
     """
 
@@ -112,4 +117,5 @@ class Parts(NamedTuple):
     J: np.ndarray
     E: np.ndarray
     R: np.ndarray
+    G: np.ndarray
     P: np.ndarray

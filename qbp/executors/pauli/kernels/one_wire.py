@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from qbp.executors.native.kernels.fixed_point import as_turns, cos_sin_of_turns, turns_in
 from qbp.executors.native.kernels.jit import inline, jit
 from qbp.executors.native.kernels.passes import cos_sin
 from qbp.executors.native.kernels.simd import hsum, load, n_lanes, splat, store
@@ -19,6 +20,7 @@ __all__ = [
     "run_wire_back",
     "run_wire_forth",
     "run_wire_transposed",
+    "turn_of_lanes",
     "turns",
     "widened",
 ]
@@ -28,24 +30,36 @@ __all__ = [
 
 
 @jit
-def turns(tables, first, last, batched, row, rows, shared, fresh, CS):
-    """cos and sin of the angles of some steps in every lane, CS[step, 2, W]; those that samples share only at first."""
-    W, n_batched, steps, scales = n_lanes(CS), batched.shape[1], tables.steps, tables.scales
+def turns(tables, first, last, n_batched, shared, CS):
+    """cos and sin of the angles of some steps that samples share, in every lane, CS[step, 2, W]."""
+    W, steps, scales = n_lanes(CS), tables.steps, tables.scales
     for s in range(first, last):
         at, k = 2 * W * s, steps[s, ANGLE]
-        if steps[s, AXIS] == IS_FIXED:
-            continue
-        scale, offset = scales[s, 0], scales[s, 1]
-        if 0 <= k < n_batched:
-            cos, sin = CS[at : at + W], CS[at + W : at + 2 * W]  # that no index is negative, the compiler then knows
-            for w in range(W):
-                cos[w] = batched[row + min(w, rows - 1), k]
-            for w in range(W):
-                cos[w], sin[w] = cos_sin(scale * cos[w] + offset)
-        elif fresh:
-            c, d = cos_sin(offset + scale * shared[k - n_batched] if k >= 0 else offset)
+        if steps[s, AXIS] != IS_FIXED and not 0 <= k < n_batched:
+            c, d = cos_sin(scales[s, 1] + scales[s, 0] * shared[k - n_batched] if k >= 0 else scales[s, 1])
             store(CS, at, splat(CS.dtype.type(c)))
             store(CS, at + W, splat(CS.dtype.type(d)))
+
+
+@inline
+def turn_of_lanes(tables, s, batched, row, rows, CS):
+    """cos and sin of the angle of a step in a register of samples; they are left in CS, too."""
+    W, k, scale, offset = n_lanes(CS), tables.steps[s, ANGLE], tables.scales[s, 0], tables.scales[s, 1]
+    at = 2 * W * s
+    cos, sin = CS[at : at + W], CS[at + W : at + 2 * W]  # that no index is negative, the compiler then knows
+    for w in range(W):
+        cos[w] = batched[row + min(w, rows - 1), k]
+    if CS.itemsize == 4:  # integers are as fine as float32, and quicker
+        whole = as_turns(sin)
+        for w in range(W):
+            whole[w] = turns_in(scale * cos[w] + offset, CS)
+        c, s = cos_sin_of_turns(load(whole, 0))
+        store(CS, at, c)
+        store(CS, at + W, s)
+        return c, s
+    for w in range(W):
+        cos[w], sin[w] = cos_sin(scale * cos[w] + offset)
+    return load(CS, at), load(CS, at + W)
 
 
 @inline
@@ -111,9 +125,9 @@ def run_inverse(steps, undone, first, last, CS, J, at):
 
 
 @jit
-def run_gradients(steps, scales, fixed, first, last, CS, M, E, at, row, rows, g_batched, g_shared, chunk):
+def run_gradients(tables, first, last, CS, M, E, at, n_batched, G, g_shared, chunk):
     """From ``dL/dM`` of a run, E[at] on, which is used up, to the gradients of its angles; these are added up."""
-    W, n_batched = n_lanes(E), g_batched.shape[1]
+    W, steps, scales, fixed = n_lanes(E), tables.steps, tables.scales, tables.fixed
     for s in range(last - 1, first - 1, -1):
         if steps[s, AXIS] == IS_FIXED:
             n = steps[s, FIXED]
@@ -132,19 +146,17 @@ def run_gradients(steps, scales, fixed, first, last, CS, M, E, at, row, rows, g_
                 total = total + h * x - g * y
                 store(E, at + (4 * i + c) * W, cos * g + sin * h)
                 store(E, at + (4 * j + c) * W, cos * h - sin * g)
-            add_gradient(steps[s, ANGLE], scales[s, 0], total, row, rows, n_batched, g_batched, g_shared, chunk, CS, s)
+            add_gradient(steps[s, ANGLE], scales[s, 0], total, n_batched, G, g_shared, chunk)
 
 
 @inline
-def add_gradient(k, scale, total, row, rows, n_batched, g_batched, g_shared, chunk, CS, s):
-    """Add the gradient of a step to that of its angle; CS[s] is overwritten."""
-    W = n_lanes(CS)
+def add_gradient(k, scale, total, n_batched, G, g_shared, chunk):
+    """Add the gradient of a step to that of its angle: of samples in G[angle, W]."""
+    W = n_lanes(G)
     if k >= n_batched:
         g_shared[chunk, k - n_batched] += scale * hsum(total)
     elif k >= 0:
-        store(CS, 2 * W * s, total)
-        for w in range(rows):
-            g_batched[row + w, k] += CS.dtype.type(scale) * CS[2 * W * s + w]
+        store(G, k * W, load(G, k * W) + splat(G.dtype.type(scale)) * total)
 
 
 @inline

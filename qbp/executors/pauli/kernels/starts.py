@@ -6,18 +6,27 @@ from __future__ import annotations
 from qbp.executors.native.kernels.jit import inline, jit
 from qbp.executors.native.kernels.simd import load, n_lanes, splat, store
 from qbp.executors.pauli.kernels.conventions import ANGLE, AXIS, FIXED, IS_FIXED, Parts
-from qbp.executors.pauli.kernels.one_wire import add_gradient, turns
+from qbp.executors.pauli.kernels.one_wire import add_gradient, turn_of_lanes, turns
 
-__all__ = ["clear", "parts_of", "product", "start_gradients", "start_vectors", "unproduct"]
+__all__ = [
+    "begin_gradients",
+    "clear",
+    "gradients_of_samples",
+    "parts_of",
+    "product",
+    "start_gradients",
+    "start_vectors",
+    "unproduct",
+]
 
 
-@jit
+@inline
 def start_vectors(tables, batched, row, rows, shared, fresh, parts):
     """<X>, <Y> and <Z> of each wire before the first pass, R[wire, 3, W], and after each step, M[step, ...]."""
     starts, steps, fixed, CS, M = tables.starts, tables.steps, tables.fixed, parts.CS, parts.M
     W = n_lanes(M)
-    if len(starts):
-        turns(tables, 0, starts[len(starts) - 1, 1], batched, row, rows, shared, fresh, CS)
+    if fresh and len(starts):
+        turns(tables, 0, starts[len(starts) - 1, 1], batched.shape[1], shared, CS)
     for wire in range(len(starts)):
         x, y, z = splat(M.dtype.type(0)), splat(M.dtype.type(0)), splat(M.dtype.type(1))  # of |0>
         for s in range(starts[wire, 0], starts[wire, 1]):
@@ -25,7 +34,10 @@ def start_vectors(tables, batched, row, rows, shared, fresh, parts):
                 n = steps[s, FIXED]
                 x, y, z = _mapped(fixed, n, 0, x, y, z), _mapped(fixed, n, 4, x, y, z), _mapped(fixed, n, 8, x, y, z)
             else:
-                cos, sin = load(CS, 2 * W * s), load(CS, 2 * W * s + W)
+                if 0 <= steps[s, ANGLE] < batched.shape[1]:
+                    cos, sin = turn_of_lanes(tables, s, batched, row, rows, CS)
+                else:
+                    cos, sin = load(CS, 2 * W * s), load(CS, 2 * W * s + W)
                 if steps[s, AXIS] == 0:
                     y, z = cos * y - sin * z, cos * z + sin * y
                 elif steps[s, AXIS] == 1:
@@ -51,11 +63,11 @@ def _store_three(S, at, x, y, z):
     store(S, at + 2 * W, z)
 
 
-@jit
-def start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk):
+@inline
+def start_gradients(tables, parts, n_batched, g_shared, chunk):
     """From ``dL/dR``, in R, to the gradients of the angles of the start."""
     starts, steps, fixed, CS, M = tables.starts, tables.steps, tables.fixed, parts.CS, parts.M
-    W, n_batched = n_lanes(M), g_batched.shape[1]
+    W = n_lanes(M)
     for wire in range(len(starts)):
         at = 3 * W * wire
         x, y, z = load(parts.R, at), load(parts.R, at + W), load(parts.R, at + 2 * W)
@@ -78,11 +90,27 @@ def start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk):
             else:
                 total = y * p - x * q
                 x, y = cos * x + sin * y, cos * y - sin * x
-            k, scale = steps[s, ANGLE], tables.scales[s, 0]
-            add_gradient(k, scale, total, row, rows, n_batched, g_batched, g_shared, chunk, CS, s)
+            add_gradient(steps[s, ANGLE], tables.scales[s, 0], total, n_batched, parts.G, g_shared, chunk)
 
 
-@jit
+@inline
+def begin_gradients(parts, n_batched, g_shared, chunk):
+    """None so far."""
+    clear(parts.G, n_batched)
+    for k in range(g_shared.shape[1]):
+        g_shared[chunk, k] = 0
+
+
+@inline
+def gradients_of_samples(parts, row, rows, g_batched):
+    """From lanes to rows (B, Kb)."""
+    W = n_lanes(parts.G)
+    for w in range(rows):
+        for k in range(g_batched.shape[1]):
+            g_batched[row + w, k] = parts.G[k * W + w]
+
+
+@inline
 def product(V, letters, R):
     """All products of one letter's value for each wire, the last wire first; letters[wire, 0] of them besides I."""
     W = n_lanes(V)
@@ -97,7 +125,7 @@ def product(V, letters, R):
     return size
 
 
-@jit
+@inline
 def unproduct(V, U, size, letters, R):
     """From ``dL/dV`` in U, which is used up, to ``dL/dR`` in R, with the products V."""
     W = n_lanes(V)
@@ -117,7 +145,7 @@ def unproduct(V, U, size, letters, R):
             store(R, (3 * wire + a) * W, total)
 
 
-@jit
+@inline
 def clear(S, n):
     """n registers of zeros."""
     W = n_lanes(S)
@@ -127,7 +155,7 @@ def clear(S, n):
 
 
 @jit
-def parts_of(work, size, n_steps, n_runs, n_wires, n_scratch):
+def parts_of(work, size, n_steps, n_runs, n_wires, n_batched, n_scratch):
     """The memory at work as `Parts`."""
     W = n_lanes(work)
     u = size * W
@@ -136,6 +164,9 @@ def parts_of(work, size, n_steps, n_runs, n_wires, n_scratch):
     j = m + 12 * n_steps * W
     e = j + 9 * n_runs * W
     r = e + 12 * (n_runs + 1) * W
-    p = r + 3 * n_wires * W
+    g = r + 3 * n_wires * W
+    p = g + n_batched * W
     end = p + n_scratch * W
-    return Parts(work[:u], work[u:cs], work[cs:m], work[m:j], work[j:e], work[e:r], work[r:p], work[p:end])
+    return Parts(
+        *(work[:u], work[u:cs], work[cs:m], work[m:j], work[j:e], work[e:r], work[r:g], work[g:p], work[p:end])
+    )

@@ -7,21 +7,23 @@ X, Y, Z, wire 0 the most significant. `U` is ``dL/dV``. A pass is a real matrix 
 kept. With a run of gates and noise on one wire, ``dL/dM = sum u v^T`` (u after it, v before it) holds the gradients of
 its angles.
 
-Words that are carried back (`coefficients`) are the same with lanes that are outputs: U first, then V against it.
+Words that are carried back (`contract`) are the same with lanes that are outputs: U first, then V against it.
 """
 
 from __future__ import annotations
 
 from qbp.executors.native.kernels.atomics import fetch_add, flush_denormals, restore_denormals
-from qbp.executors.native.kernels.jit import jit, kernel
+from qbp.executors.native.kernels.jit import inline, jit, kernel
 from qbp.executors.native.kernels.simd import hsum, load, n_lanes, splat, store
 from qbp.executors.pauli.kernels.amplitudes import amplitude_gradients, load_amplitudes, words_of_amplitudes
 from qbp.executors.pauli.kernels.conventions import (
     ANGLE,
     AT,
+    AXIS,
     DIFFERS,
     END,
     FACTORS,
+    IS_FIXED,
     KEEP,
     KEEP_BACK,
     KIND,
@@ -47,12 +49,22 @@ from qbp.executors.pauli.kernels.one_wire import (
     run_wire_back,
     run_wire_forth,
     run_wire_transposed,
+    turn_of_lanes,
     turns,
 )
-from qbp.executors.pauli.kernels.starts import clear, parts_of, product, start_gradients, start_vectors, unproduct
+from qbp.executors.pauli.kernels.starts import (
+    begin_gradients,
+    clear,
+    gradients_of_samples,
+    parts_of,
+    product,
+    start_gradients,
+    start_vectors,
+    unproduct,
+)
 from qbp.executors.pauli.kernels.two_wires import pair_of, pair_to
 
-__all__ = ["backward", "coefficients", "contract", "contract_back", "forth", "forward"]
+__all__ = ["backward", "contract", "contract_back", "forward"]
 
 
 # ---- whole circuits --------------------------------------------------------------------------------------------------
@@ -73,10 +85,15 @@ def _matrices(tables, batched, row, rows, shared, fresh, parts):
     passes, W = tables.passes, n_lanes(parts.CS)
     if len(passes) == 0:
         return
-    turns(tables, passes[0, STEP], len(tables.steps), batched, row, rows, shared, fresh, parts.CS)
+    if fresh:
+        turns(tables, passes[0, STEP], len(tables.steps), batched.shape[1], shared, parts.CS)
     for p in range(len(passes)):
+        first, last = passes[p, STEP], passes[p, END]
+        if passes[p, DIFFERS]:
+            for s in range(first, last):
+                if tables.steps[s, AXIS] != IS_FIXED and 0 <= tables.steps[s, ANGLE] < batched.shape[1]:
+                    turn_of_lanes(tables, s, batched, row, rows, parts.CS)
         if passes[p, KIND] == ONE and (fresh or passes[p, DIFFERS]):
-            first, last = passes[p, STEP], passes[p, END]
             run_matrix(tables.steps, tables.fixed, first, last, parts.CS, parts.M)
             run_inverse(tables.steps, tables.undone, first, last, parts.CS, parts.J, 9 * W * passes[p, RUN])
 
@@ -182,35 +199,17 @@ def _forth(size, tables, parts, kept, of_kept):
 
 
 @jit
-def _pass_gradients(tables, parts, row, rows, g_batched, g_shared, chunk):
+def _pass_gradients(tables, parts, n_batched, g_shared, chunk):
     """The gradients of all angles of passes, added up."""
-    passes, steps, scales, fixed = tables.passes, tables.steps, tables.scales, tables.fixed
-    CS, M, E = parts.CS, parts.M, parts.E
-    W = n_lanes(E)
+    passes, steps, scales, E, W = tables.passes, tables.steps, tables.scales, parts.E, n_lanes(parts.E)
     for p in range(len(passes)):
         at = 12 * W * passes[p, RUN]
         if passes[p, KIND] == ONE:
             first, last = passes[p, STEP], passes[p, END]
-            run_gradients(
-                steps,
-                scales,
-                fixed,
-                first,
-                last,
-                CS,
-                M,
-                E,
-                at,
-                row,
-                rows,
-                g_batched,
-                g_shared,
-                chunk,
-            )
+            run_gradients(tables, first, last, parts.CS, parts.M, E, at, n_batched, parts.G, g_shared, chunk)
         elif passes[p, KIND] == WORD:
             s = passes[p, STEP]
-            k, scale, n_batched = steps[s, ANGLE], scales[s, 0], g_batched.shape[1]
-            add_gradient(k, scale, load(E, at), row, rows, n_batched, g_batched, g_shared, chunk, CS, s)
+            add_gradient(steps[s, ANGLE], scales[s, 0], load(E, at), n_batched, parts.G, g_shared, chunk)
 
 
 # ---- the kernels -----------------------------------------------------------------------------------------------------
@@ -232,7 +231,7 @@ def forward(next_chunk, packed, n_wires, n_runs, n_scratch, batched, shared, amp
     """Outputs (B, M), the final states and the copies that the way back needs (none where `states` is empty)."""
     tables = unpacked(packed)
     W, size, n_samples, n_outputs = n_lanes(work), 1 << 2 * n_wires, len(batched), out.shape[1]
-    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
+    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, batched.shape[1], n_scratch)
     n_chunks = (n_samples + W - 1) // W
     keep = len(states) > 0
     each = len(kept) // max(n_chunks, 1)
@@ -280,7 +279,7 @@ def backward(
     keep is computed again."""
     tables = unpacked(packed)
     W, size, n_samples = n_lanes(work), 1 << 2 * n_wires, len(batched)
-    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
+    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, batched.shape[1], n_scratch)
     n_chunks = (n_samples + W - 1) // W
     again = len(states) == 0
     copies = work[len(work) - n_kept * size * W :] if again else kept
@@ -289,11 +288,7 @@ def backward(
     while chunk < n_chunks:
         row = chunk * W
         rows = min(W, n_samples - row)
-        for w in range(row, row + rows):
-            for k in range(g_batched.shape[1]):
-                g_batched[w, k] = 0
-        for k in range(g_shared.shape[1]):
-            g_shared[chunk, k] = 0
+        begin_gradients(parts, batched.shape[1], g_shared, chunk)
         _begin(tables, batched, shared, amplitudes, row, rows, fresh, parts)
         _matrices(tables, batched, row, rows, shared, fresh, parts)
         at = 0 if again else chunk * n_kept * size * W
@@ -307,7 +302,7 @@ def backward(
             for w in range(rows):
                 parts.U[to + w] += tables.weights[k] * grad[row + w, m]
         _undo(size, tables, parts, copies, at)
-        _pass_gradients(tables, parts, row, rows, g_batched, g_shared, chunk)
+        _pass_gradients(tables, parts, batched.shape[1], g_shared, chunk)
         if amplitudes.shape[1]:
             if len(g_amps):
                 load_amplitudes(amplitudes, row, rows, parts.P)
@@ -315,21 +310,19 @@ def backward(
         else:
             product(parts.V, tables.letters, parts.R)
             unproduct(parts.V, parts.U, size, tables.letters, parts.R)
-            start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk)
+            start_gradients(tables, parts, batched.shape[1], g_shared, chunk)
+        gradients_of_samples(parts, row, rows, g_batched)
         chunk, fresh = fetch_add(next_chunk), False
     restore_denormals(before)
 
 
-@kernel
-def coefficients(packed, n_wires, n_runs, n_scratch, order, batched, shared, C, states, kept, work):
-    """The coefficients C (F, M) of the outputs in the products of the data (`contract`); `states` and copies as
-    `forth` needs them (none where `states` is empty)."""
-    tables = unpacked(packed)
-    W, size, n_outputs = n_lanes(work), 1 << 2 * n_wires, C.shape[1]
-    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
+@jit
+def _coefficients(size, tables, parts, batched, shared, C, states, kept):
+    """The coefficients C (F, M) of the outputs in the products of the data; `states` and copies as `_words_forth` needs
+    them (none where `states` is empty)."""
+    W, order, n_outputs = n_lanes(parts.U), tables.order, C.shape[1]
     n_chunks = (n_outputs + W - 1) // W
     each = len(kept) // max(n_chunks, 1)
-    before = flush_denormals()
     _matrices(tables, batched, 0, 1, shared, True, parts)
     for chunk in range(n_chunks):
         first = chunk * W
@@ -343,20 +336,16 @@ def coefficients(packed, n_wires, n_runs, n_scratch, order, batched, shared, C, 
         for f in range(len(order)):
             for m in range(first, min(first + W, n_outputs)):
                 C[f, m] = parts.U[order[f] * W + m - first]
-    restore_denormals(before)
 
 
-@kernel
-def forth(packed, n_wires, n_runs, n_scratch, order, batched, shared, g_C, states, kept, work, g_batched, g_shared):
-    """Gradients of the angles of all passes, (1, Ks), from those of the coefficients (F, M)."""
-    tables = unpacked(packed)
-    W, size, n_outputs = n_lanes(work), 1 << 2 * n_wires, g_C.shape[1]
-    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, n_scratch)
+@jit
+def _words_forth(size, tables, parts, batched, shared, g_C, states, kept, g_shared, row):
+    """Gradients of the angles of all passes, in a row of (rows, Ks), from those of the coefficients (F, M)."""
+    W, order, n_outputs = n_lanes(parts.U), tables.order, g_C.shape[1]
     n_chunks = (n_outputs + W - 1) // W
     each = len(kept) // max(n_chunks, 1)
-    before = flush_denormals()
     for k in range(g_shared.shape[1]):
-        g_shared[0, k] = 0
+        g_shared[row, k] = 0
     for chunk in range(n_chunks):
         first = chunk * W
         _matrices(tables, batched, 0, 1, shared, True, parts)
@@ -366,35 +355,51 @@ def forth(packed, n_wires, n_runs, n_scratch, order, batched, shared, g_C, state
             for m in range(first, min(first + W, n_outputs)):
                 parts.V[order[f] * W + m - first] = g_C[f, m]
         _forth(size, tables, parts, kept, chunk * each)
-        _pass_gradients(tables, parts, 0, 0, g_batched, g_shared, 0)
-    restore_denormals(before)
+        _pass_gradients(tables, parts, batched.shape[1], g_shared, row)
+
+
+@inline
+def _four(S, at):
+    """Four registers, one after the other."""
+    W = n_lanes(S)
+    return load(S, at), load(S, at + W), load(S, at + 2 * W), load(S, at + 3 * W)
 
 
 @kernel
-def contract(next_chunk, packed, n_wires, n_scratch, some_letters, batched, shared, C, out, work):
-    """Outputs (B, M): the products of the data, which hold `some_letters`, times coefficients (F, M)."""
+def contract(next_chunk, first, packed, n_wires, n_runs, n_scratch, batched, shared, C, out, states, kept, work):
+    """Outputs (B, M): the products of the data times the coefficients C (F, M), which come first, if they are to."""
     tables = unpacked(packed)
     W, n_samples, n_products, n_outputs = n_lanes(work), len(batched), C.shape[0], C.shape[1]
-    parts = parts_of(work, n_products, len(tables.steps), 0, n_wires, n_scratch)
+    size = 1 << 2 * n_wires if first else n_products
+    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, batched.shape[1], n_scratch)
     n_chunks = (n_samples + W - 1) // W
     zero = splat(work.dtype.type(0))
     before = flush_denormals()
+    if first:
+        _coefficients(size, tables, parts, batched, shared, C, states, kept)
     chunk, fresh = fetch_add(next_chunk), True
     while chunk < n_chunks:
         row = chunk * W
         rows = min(W, n_samples - row)
         start_vectors(tables, batched, row, rows, shared, fresh, parts)
-        product(parts.V, some_letters, parts.R)
+        product(parts.V, tables.letters, parts.R)
         for m in range(0, n_outputs - 3, 4):
-            a = b = c = d = zero
-            for f in range(n_products):
+            a = b = c = d = e = g = h = p = zero  # two sums each: one would wait for itself
+            for f in range(0, n_products - 1, 2):
+                v, u = load(parts.V, f * W), load(parts.V, (f + 1) * W)
+                a, b = a + splat(C[f, m]) * v, b + splat(C[f, m + 1]) * v
+                c, d = c + splat(C[f, m + 2]) * v, d + splat(C[f, m + 3]) * v
+                e, g = e + splat(C[f + 1, m]) * u, g + splat(C[f + 1, m + 1]) * u
+                h, p = h + splat(C[f + 1, m + 2]) * u, p + splat(C[f + 1, m + 3]) * u
+            if n_products & 1:
+                f = n_products - 1
                 v = load(parts.V, f * W)
                 a, b = a + splat(C[f, m]) * v, b + splat(C[f, m + 1]) * v
                 c, d = c + splat(C[f, m + 2]) * v, d + splat(C[f, m + 3]) * v
-            store(parts.P, m * W, a)
-            store(parts.P, (m + 1) * W, b)
-            store(parts.P, (m + 2) * W, c)
-            store(parts.P, (m + 3) * W, d)
+            store(parts.P, m * W, a + e)
+            store(parts.P, (m + 1) * W, b + g)
+            store(parts.P, (m + 2) * W, c + h)
+            store(parts.P, (m + 3) * W, d + p)
         for m in range(n_outputs & ~3, n_outputs):
             a = zero
             for f in range(n_products):
@@ -410,25 +415,31 @@ def contract(next_chunk, packed, n_wires, n_scratch, some_letters, batched, shar
 @kernel
 def contract_back(
     next_task,
+    last,
     packed,
     n_wires,
+    n_runs,
     n_scratch,
     n_each,
-    some_letters,
     batched,
     shared,
     C,
     grad,
+    states,
+    kept,
     work,
     g_C,
     g_batched,
     g_shared,
+    total,
 ):
-    """Gradients of the coefficients, (tasks, F, M), and of the angles in front, (B, Kb) and (chunks, Ks); a task has
-    `n_each` chunks, so that sums are the same whatever the threads."""
+    """Gradients of the coefficients, (tasks, F, M), and of the angles in front, (B, Kb) and (chunks + 1, Ks); last, if
+    it is to be, those of all other angles, and the sums, (Ks,). A task has `n_each` chunks, so that sums are the same
+    whatever the threads."""
     tables = unpacked(packed)
     W, n_samples, n_products, n_outputs = n_lanes(work), len(batched), C.shape[0], C.shape[1]
-    parts = parts_of(work, n_products, len(tables.steps), 0, n_wires, n_scratch)
+    size = 1 << 2 * n_wires if last else n_products
+    parts = parts_of(work, size, len(tables.steps), n_runs, n_wires, batched.shape[1], n_scratch)
     totals = work[len(work) - n_products * n_outputs * W :]
     n_chunks = (n_samples + W - 1) // W
     before = flush_denormals()
@@ -438,37 +449,50 @@ def contract_back(
         for chunk in range(task * n_each, min(task * n_each + n_each, n_chunks)):
             row = chunk * W
             rows = min(W, n_samples - row)
-            for w in range(row, row + rows):
-                for k in range(g_batched.shape[1]):
-                    g_batched[w, k] = 0
-            for k in range(g_shared.shape[1]):
-                g_shared[chunk, k] = 0
+            begin_gradients(parts, batched.shape[1], g_shared, chunk)
             start_vectors(tables, batched, row, rows, shared, fresh, parts)
-            product(parts.V, some_letters, parts.R)
+            product(parts.V, tables.letters, parts.R)
             for m in range(n_outputs):
                 for w in range(W):
                     parts.P[m * W + w] = grad[row + w, m] if w < rows else 0
-            clear(parts.U, n_products)
-            for m in range(0, n_outputs - 1, 2):
-                g, h = load(parts.P, m * W), load(parts.P, (m + 1) * W)
+            if n_outputs < 4:
+                clear(parts.U, n_products)
+            for m in range(0, n_outputs - 3, 4):
+                g, h, p, q = _four(parts.P, m * W)
                 for f in range(n_products):
-                    v, at = load(parts.V, f * W), (m * n_products + 2 * f) * W
-                    store(parts.U, f * W, load(parts.U, f * W) + splat(C[f, m]) * g + splat(C[f, m + 1]) * h)
-                    store(totals, at, load(totals, at) + v * g)
-                    store(totals, at + W, load(totals, at + W) + v * h)
-            if n_outputs & 1:
-                m = n_outputs - 1
+                    v, at = load(parts.V, f * W), (m * n_products + 4 * f) * W
+                    a, b, c, d = _four(totals, at)
+                    store(totals, at, a + v * g)
+                    store(totals, at + W, b + v * h)
+                    store(totals, at + 2 * W, c + v * p)
+                    store(totals, at + 3 * W, d + v * q)
+                    u = splat(C[f, m]) * g + splat(C[f, m + 1]) * h + splat(C[f, m + 2]) * p + splat(C[f, m + 3]) * q
+                    store(parts.U, f * W, u + load(parts.U, f * W) if m else u)
+            for m in range(n_outputs & ~3, n_outputs):
                 g = load(parts.P, m * W)
                 for f in range(n_products):
                     at = (m * n_products + f) * W
                     store(parts.U, f * W, load(parts.U, f * W) + splat(C[f, m]) * g)
                     store(totals, at, load(totals, at) + load(parts.V, f * W) * g)
-            unproduct(parts.V, parts.U, n_products, some_letters, parts.R)
-            start_gradients(tables, parts, row, rows, g_batched, g_shared, chunk)
+            unproduct(parts.V, parts.U, n_products, tables.letters, parts.R)
+            start_gradients(tables, parts, batched.shape[1], g_shared, chunk)
+            gradients_of_samples(parts, row, rows, g_batched)
             fresh = False
         for m in range(n_outputs):
-            first, step = (m & ~1) * n_products + (m & 1), 1 if m == n_outputs - 1 and not m & 1 else 2
+            by_four = m < n_outputs & ~3
+            first, step = ((m & ~3) * n_products + (m & 3), 4) if by_four else (m * n_products, 1)
             for f in range(n_products):
                 g_C[task, f, m] = hsum(load(totals, (first + step * f) * W))
         task = fetch_add(next_task)
+    if last:
+        for other in range(1, len(g_C)):
+            for f in range(n_products):
+                for m in range(n_outputs):
+                    g_C[0, f, m] += g_C[other, f, m]
+        _words_forth(size, tables, parts, batched, shared, g_C[0], states, kept, g_shared, n_chunks)
+        for k in range(len(total)):
+            number = 0.0
+            for chunk in range(n_chunks + 1):
+                number += g_shared[chunk, k]
+            total[k] = number
     restore_denormals(before)
