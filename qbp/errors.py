@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -24,6 +25,7 @@ __all__ = [
     "check_seed",
     "check_shape",
     "check_share",
+    "did_you_mean",
 ]
 
 
@@ -76,7 +78,24 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     allowed = list(choices)
     if value not in allowed:
         listed = ", ".join(repr(choice) for choice in allowed)
-        raise ArgumentError(f"Argument `{name}` must be one of {listed}, but is {_shortened(value)}")
+        raise ArgumentError(
+            f"Argument `{name}` must be one of {listed}, but is {_shortened(value)}{did_you_mean(value, allowed)}"
+        )
+
+
+def did_you_mean(value: object, choices: Iterable[object], before: str = "did you mean ") -> str:
+    """Return what an error adds where a word is nearly one of `choices`; nothing where none is near.
+
+    Example:
+        >>> did_you_mean("adm", ["sgd", "adam"])
+        '; did you mean `adam`?'
+    """
+    words = [choice for choice in choices if isinstance(choice, str)]
+    if not isinstance(value, str) or value in words:
+        return ""
+    lower = {word.casefold(): word for word in words}
+    near = difflib.get_close_matches(value[:200].casefold(), list(lower), n=1)
+    return f"; {before}`{lower[near[0]]}`?" if near else ""
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from qbp.data.raw import Raw, numbered
-from qbp.data.tables import MISSING, as_arrays, check_names, is_number, read_table
+from qbp.data.cells import MISSING, is_number
+from qbp.data.frames import array_of, table_of
+from qbp.data.raw import Column, Raw, numbered
+from qbp.data.tables import as_arrays, check_names, names_of, read_columns, read_table, read_target
 from qbp.errors import ArgumentError, MissingPackageError
 from qbp.limits import check_memory
 
@@ -29,7 +31,7 @@ def read(source: Any, target: str | int | None = None) -> Raw:
 
     Args:
         source: a CSV or Parquet file with named columns; a .npy file, (n, I + 1); a .npz file with `x` and `y`; a pair
-            (x, y) of arrays; or a scikit-learn Bunch.
+            (x, y) of arrays, or of a DataFrame and a Series; or a scikit-learn Bunch.
         target: the column to predict, by name or position; None for the last one.
 
     Returns:
@@ -48,25 +50,40 @@ def read(source: Any, target: str | int | None = None) -> Raw:
         return SUFFIXES[path.suffix](path, target)
     if isinstance(source, Mapping) and {"data", "target"} <= set(source):
         return _bunch(source)
-    if isinstance(source, tuple) and len(source) == 2:
-        return as_arrays(np.asarray(source[0]), np.asarray(source[1]))
+    if isinstance(source, tuple | list) and len(source) == 2:
+        return _pair(*source)
     raise ArgumentError(
         "Argument `source` must be the path of a table, a pair of arrays (x, y) or a scikit-learn Bunch, but is a "
         f"{type(source).__name__}"
     )
 
 
+def _pair(x: Any, y: Any) -> Raw:
+    """Rows and labels or targets, as arrays or as a table and its target."""
+    columns = table_of(x)
+    if columns is None:
+        return as_arrays(array_of("x", x), array_of("y", y))
+    features, kinds = read_columns(columns)
+    values = array_of("y", y)
+    if values.ndim > 2 or len(values) != len(features):
+        raise ArgumentError(f"Labels or targets must have shape ({len(features)},), but have {values.shape}")
+    if values.ndim == 2 and values.shape[1] > 1:
+        return as_arrays(features, values)._replace(feature_names=names_of(kinds), columns=kinds)
+    return read_target(features, values.reshape(-1).tolist(), kinds, str(getattr(y, "name", None) or "y"), "U")
+
+
 def _bunch(source: Mapping[str, Any]) -> Raw:
     raw = as_arrays(np.asarray(source["data"]), np.asarray(source["target"]))
     names = tuple(map(str, source.get("feature_names", ())))
     labels = tuple(map(str, source.get("target_names", ())))
-    raw = raw._replace(feature_names=names or raw.feature_names)
+    if names:
+        raw = raw._replace(feature_names=names, columns=tuple(map(Column, names)))
     if not raw.classes or not labels:
         return raw
     if len(labels) > len(raw.classes):
         absent = [label for k, label in enumerate(labels) if str(k) not in raw.classes and label not in raw.classes]
         raise ArgumentError(f"Every class must have rows, but {', '.join(absent)} of `target_names` has none")
-    return raw._replace(classes=labels) if len(labels) == len(raw.classes) else raw
+    return raw._replace(classes=labels, kind="U") if len(labels) == len(raw.classes) else raw
 
 
 # ---- CSV -----------------------------------------------------------------------------------------------------------

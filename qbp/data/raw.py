@@ -11,6 +11,7 @@ import numpy as np
 from qbp.errors import ArgumentError
 
 __all__ = [
+    "Column",
     "Raw",
     "breast_cancer",
     "circles",
@@ -26,6 +27,22 @@ __all__ = [
 ]
 
 
+class Column(NamedTuple):
+    """A column of a table, as it was when a model was trained on it.
+
+    Attributes:
+        name: what it is called.
+        levels: the words that it may hold, each of which became a column of 0 and 1; none: it holds numbers.
+        per_cent: whether its numbers were written in per cent.
+        commas: what commas in its numbers are: "decimal", "thousands", or "" where there were none.
+    """
+
+    name: str
+    levels: tuple[str, ...] = ()
+    per_cent: bool = False
+    commas: str = ""
+
+
 class Raw(NamedTuple):
     """What a function of `DATASETS` returns: rows as they are, before any split or scaling."""
 
@@ -36,6 +53,8 @@ class Raw(NamedTuple):
     image: tuple[int, int] | None = None  # height and width, when the columns are pixels (in 0..1)
     table: bool = False  # a truth table: train and test are both the whole of it
     target: str = "label"  # what the labels or targets are called
+    columns: tuple[Column, ...] = ()  # of the table that the rows were made of; none: all are numbers
+    kind: str = "i"  # of the classes' names: "i" integers, "f" whole floats, "b" booleans, "U" words
 
 
 def xor() -> Raw:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,27 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from qbp.data.raw import Raw, numbered
-from qbp.errors import ArgumentError
+from qbp.data.cells import listed, numbers_or_words, of_kind
+from qbp.data.raw import Column, Raw, numbered
+from qbp.errors import ArgumentError, did_you_mean
 
-__all__ = ["MISSING", "as_arrays", "check_names", "check_rows_of_classes", "is_number", "read_table"]
+__all__ = [
+    "as_arrays",
+    "check_names",
+    "check_rows_of_classes",
+    "encode",
+    "names_of",
+    "read_columns",
+    "read_table",
+    "read_target",
+]
 
-MISSING = frozenset(("", "?", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "(null)", "\\n", "nil"))
-"""How files write that a value is missing, in any case; beside numbers "none", "-", "." and "missing" mean it too."""
-
-_MISSING_NUMBERS = MISSING | {"none", "-", "--", ".", "missing", "unknown", "nd", "n.d.", "#value!", "#div/0!", "#ref!"}
-_LONGEST_NAME = 500
-_MOST_MEASURES = 10  # different words with a number in each that are still kinds: "4 doors", "1st"
 _MOST_LEVELS = 50
-_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
-_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
-_DIGITS = re.compile(
-    r"[+\u2212-]?\d{1,3}([.'_\s\u2019]\d{3})+([.,]\d+)?[%\u2030]?|\u2212\d+[.,]?\d*|0x[0-9a-f]+", re.IGNORECASE
-)
-_MEASURE = re.compile(
-    r"\W{0,3}\d[\d.,']*\s?[^\d,.;]{0,4}|\d{1,4}([-/.:]\d{1,4}){1,5}([T ]\d.*)?"
-)  # "$1.50", "3 kg", a date
+_LONGEST_NAME = 500
 
 
 def read_table(columns: Mapping[str, Sequence[Any]], target: str | int | None = None) -> Raw:
@@ -55,11 +50,60 @@ def read_table(columns: Mapping[str, Sequence[Any]], target: str | int | None = 
     is_position = isinstance(position, int) and -len(names) <= position < len(names)
     chosen = names[position] if is_position else str(target)  # type: ignore[index]
     if chosen not in columns:
-        raise ArgumentError(f"Argument `target` must be one of {_listed(names)}, but is {target!r}")
-    cleaned = {name: _numbers_or_words(name, values) for name, values in columns.items()}
-    features = [each for name in names if name != chosen for each in _feature(name, cleaned[name])]
-    x = np.stack([column for _, column in features], axis=1)
-    return _labelled(x, cleaned[chosen], tuple(name for name, _ in features), chosen)
+        raise ArgumentError(f"Argument `target` must be one of {listed(names)}, but is {target!r}")
+    inputs = {name: values for name, values in columns.items() if name != chosen}
+    x, kinds = read_columns(inputs)
+    return read_target(x, columns[chosen], kinds, chosen)
+
+
+def read_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[np.ndarray, tuple[Column, ...]]:
+    """Make features (n, I) of named columns, and say what each column is.
+
+    Raises:
+        ArgumentError: as `read_table`.
+    """
+    check_names(list(columns))
+    parts, kinds = [], []
+    for name, values in columns.items():
+        cleaned, kind = numbers_or_words(name, values)
+        if cleaned.dtype.kind == "U":
+            kind = kind._replace(levels=_levels(name, cleaned))
+        parts.append(_feature(cleaned, kind))
+        kinds.append(kind)
+    return np.concatenate(parts, axis=1), tuple(kinds)
+
+
+def encode(columns: Mapping[str, Sequence[Any]], kinds: Sequence[Column]) -> np.ndarray:
+    """Make features (n, I) of the columns of a table as were made of those that a model was trained on.
+
+    Args:
+        columns: the values of each column, in any order; those that are not among `kinds` are left out.
+        kinds: what `read_columns` said.
+
+    Raises:
+        ArgumentError: a column is missing, or holds what the model has not seen: another word, or no number.
+    """
+    if missing := [kind.name for kind in kinds if kind.name not in columns]:
+        others = [name for name in columns if name not in {kind.name for kind in kinds}]
+        raise ArgumentError(
+            f"The table must have the columns that the model was trained on, but lacks {listed(missing)}"
+            f"{did_you_mean(missing[0], others, 'is it ')} (it has {listed(list(columns))})"
+        )
+    return np.concatenate([_feature(of_kind(columns[kind.name], kind), kind) for kind in kinds], axis=1)
+
+
+def names_of(kinds: Sequence[Column]) -> tuple[str, ...]:
+    """Return the names of the features that columns become.
+
+    Example:
+        >>> names_of([Column("age"), Column("sex", ("f", "m")), Column("hue", ("blue", "green", "red"))])
+        ('age', 'sex=f', 'hue=blue', 'hue=green', 'hue=red')
+    """
+    return tuple(
+        name
+        for kind in kinds
+        for name in ([f"{kind.name}={level}" for level in _kept(kind)] if kind.levels else [kind.name])
+    )
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -80,17 +124,6 @@ def check_names(names: Sequence[str]) -> None:
         first[name] = k
 
 
-def is_number(text: str) -> bool:
-    """Whether a cell reads as a number: "1.5", "12%", "1,5" or "1,234.5"."""
-    text = _bare(text)
-    return any(pattern.fullmatch(text) for pattern in (_PLAIN, _COMMA, _GROUPED))
-
-
-def _bare(text: str) -> str:
-    """A cell without the spaces around it and one sign of per cent."""
-    return text.strip().removesuffix("%").rstrip()
-
-
 def as_arrays(x: np.ndarray, y: np.ndarray) -> Raw:
     """Rows of two arrays: numbers (n, I), and labels or targets (n,) or (n, T)."""
     if x.ndim != 2 or x.dtype.kind not in "biuf" or not x.size or y.ndim not in (1, 2) or len(y) != len(x):
@@ -106,128 +139,58 @@ def as_arrays(x: np.ndarray, y: np.ndarray) -> Raw:
             raise ArgumentError(f"Several targets must be numbers (n, T), but are {y.dtype} {y.shape}")
         _check_finite("target", y.astype(np.float64), numbered("y", y.shape[1]))
         return Raw(x, y.astype(np.float64), (), names, target="y")
-    return _labelled(x, _numbers_or_words("y", y.reshape(-1).tolist()), names, "y")
+    return read_target(x, y.reshape(-1).tolist(), tuple(map(Column, names)), "y", numerals="U")
 
 
-# ---- one column ----------------------------------------------------------------------------------------------------
+def read_target(
+    x: np.ndarray, values: Sequence[Any], columns: tuple[Column, ...], target: str, numerals: str = "i"
+) -> Raw:
+    """Rows with classes where the target is words or whole numbers, with one number to predict elsewhere.
+
+    Args:
+        x: features (n, I).
+        values: the target of each row.
+        columns: what `x` was made of.
+        target: what the target is called.
+        numerals: what the names of classes are that are numbers as text: "i", or "U", words.
+    """
+    y, _ = numbers_or_words(target, values)
+    return _labelled(x, y, names_of(columns), target)._replace(columns=columns, kind=kind_of(y, values, numerals))
 
 
-def _numbers_or_words(name: str, values: Sequence[Any]) -> np.ndarray:
-    """A column as numbers (n,) or words (n,); what is missing, or of another kind than the rest, is named."""
-    texts = [None if value is None or value != value else value for value in values]
-    words = [text.strip() if isinstance(text, str) else text for text in texts]
-    if other := next((w for w in words if not (w is None or isinstance(w, str | int | float | np.number))), None):
-        raise ArgumentError(f"Column {name!r} must hold numbers or words, but holds a {type(other).__name__}")
-    is_numeric = [not isinstance(w, str) or is_number(w) for w in words if not _is_missing(w, _MISSING_NUMBERS)]
-    mostly_numbers = 2 * sum(is_numeric) > len(is_numeric)
-    gaps = [k for k, w in enumerate(words) if _is_missing(w, _MISSING_NUMBERS if mostly_numbers else MISSING)]
-    if gaps:
-        raise ArgumentError(
-            f"Column {name!r} must have a value in each row, but {len(gaps)} of {len(words)} have none (row "
-            f"{gaps[0] + 1} first{_said(values[gaps[0]])})"
-        )
-    if not mostly_numbers:
-        _check_words(name, list(map(str, words)))
-        return np.array([str(w) for w in words])
-    numbers = _parse(name, words)
-    if not np.isfinite(numbers).all():
-        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
-        raise ArgumentError(
-            f"Column {name!r} must hold finite numbers, but row {row + 1} holds {repr(values[row])[:60]}"
-        )
-    return numbers
-
-
-def _check_words(name: str, words: Sequence[str]) -> None:
-    """Numbers in a way that is not read are no words: each would become a column, or a class."""
-    digits = [k for k, word in enumerate(words) if _DIGITS.fullmatch(word) or is_number(word)]
-    measures = [k for k, word in enumerate(words) if _MEASURE.fullmatch(word)]
-    if 2 * len(digits) > len(words):
-        where, which = next(k for k in digits if not is_number(words[k])), "numbers written in another way"
-    elif 2 * len(measures) > len(words) and len(set(words)) > _MOST_MEASURES:
-        where, which = measures[0], "numbers with a unit, or dates"
-    else:
-        return
-    raise ArgumentError(
-        f"Column {name!r} must hold plain numbers or words, but most of its values are {which} (row {where + 1} first"
-        f"{_said(words[where])}): write plain numbers, or leave it out"
-    )
-
-
-def _is_missing(word: Any, marks: frozenset[str]) -> bool:
-    return word is None or (isinstance(word, str) and word.casefold() in marks)
-
-
-def _parse(name: str, words: Sequence[Any]) -> np.ndarray:
-    """Numbers (n,) of cells that are written in one way: plain, in per cent, or with commas."""
-    texts = [w if isinstance(w, str) else None for w in words]
-    strange = [k for k, text in enumerate(texts) if text is not None and not is_number(text)]
-    if strange:
-        raise ArgumentError(
-            f"Column {name!r} must hold numbers or words, but {len(strange)} of its {len(words)} values are no numbers "
-            f"(row {strange[0] + 1} first{_said(words[strange[0]])})"
-        )
-    if large := [k for k, w in enumerate(words) if abs(_whole(w)) > 2**53]:
-        raise ArgumentError(
-            f"Column {name!r} must hold numbers that double precision tells apart, but row {large[0] + 1} holds an "
-            f"integer above 2^53: {str(words[large[0]])[:40]}. Leave out what is only a name"
-        )
-    per_cent = [text is not None and text.endswith("%") for text in texts]
-    if any(per_cent) and not all(per_cent):
-        row = per_cent.index(not per_cent[0])
-        raise ArgumentError(f"Column {name!r} must be in per cent or not, but row {row + 1} differs{_said(words[row])}")
-    plain = [w if text is None else _bare(text) for w, text in zip(words, texts, strict=True)]
-    with_comma = [text for text in plain if isinstance(text, str) and "," in text]
-    if with_comma:
-        grouped = all(_GROUPED.fullmatch(text) for text in with_comma)
-        decimal = all(_COMMA.fullmatch(text) for text in with_comma)
-        with_point = any(isinstance(text, str) and "." in text for text in plain)
-        is_clear = (grouped and with_point) or (grouped != decimal and not (decimal and with_point))
-        if not is_clear:  # "1,234" alone is both, "1,2" beside "1,234.5" is neither, "1,2" beside "3.4" is two ways
-            row = next(k for k, text in enumerate(plain) if text in with_comma)
-            raise ArgumentError(
-                f"Column {name!r} must have commas that are all decimal or all between thousands, but those cannot be "
-                f"told apart (row {row + 1} first{_said(words[row])}): write numbers with a point"
-            )
-        plain = [text.replace(",", "" if grouped else ".") if isinstance(text, str) else text for text in plain]
-    try:
-        numbers = np.array([float(value) for value in plain])
-    except OverflowError:
-        raise ArgumentError(f"Column {name!r} must hold numbers of double precision, but holds larger ones") from None
-    return numbers / 100 if all(per_cent) else numbers
-
-
-def _whole(word: Any) -> int:
-    """A cell that is an integer of many digits, or 0."""
-    if isinstance(word, str):
-        return int(word) if re.fullmatch(r"[+-]?\d{16,4000}", word) else 0
-    return int(word) if isinstance(word, int | np.integer) else 0
-
-
-def _said(value: Any) -> str:
-    return f": {value[:40]!r}" if isinstance(value, str) and value else ""
-
-
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(name[:60] for name in names[:most]) + (
-        f" and {len(names) - most} more" if len(names) > most else ""
-    )
+def kind_of(cleaned: np.ndarray, values: Sequence[Any], numerals: str) -> str:
+    """Return of what kind the names of classes are, as the letter of a NumPy dtype."""
+    if cleaned.dtype.kind == "U":
+        return "U"
+    if any(isinstance(value, str) for value in values):
+        return numerals
+    kinds = {np.asarray(value).dtype.kind for value in values}
+    return "b" if kinds == {"b"} else "f" if "f" in kinds else "i"
 
 
 # ---- features and target -------------------------------------------------------------------------------------------
 
 
-def _feature(name: str, column: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    if column.dtype.kind == "f":
-        return [(name, column)]
+def _levels(name: str, column: np.ndarray) -> tuple[str, ...]:
     levels = sorted(set(column.tolist()))
     if len(levels) > _MOST_LEVELS:
         raise ArgumentError(
             f"Column {name!r} must be numbers or have at most {_MOST_LEVELS} different words, but has {len(levels)}: "
             "leave it out"
         )
-    kept = levels[:1] if len(levels) == 2 else levels  # of two values one column says it all
-    return [(f"{name}={level}", (column == level).astype(np.float64)) for level in kept]
+    return tuple(levels)
+
+
+def _kept(kind: Column) -> tuple[str, ...]:
+    """The words that get a column: of two one says it all."""
+    return kind.levels[:1] if len(kind.levels) == 2 else kind.levels
+
+
+def _feature(column: np.ndarray, kind: Column) -> np.ndarray:
+    """What a column becomes, (n, 1), or a column of 0 and 1 for each of its words."""
+    if not kind.levels:
+        return column[:, None]
+    return (column[:, None] == np.array(_kept(kind))).astype(np.float64)
 
 
 def _labelled(x: np.ndarray, y: np.ndarray, names: tuple[str, ...], target: str) -> Raw:
@@ -244,7 +207,7 @@ def _labelled(x: np.ndarray, y: np.ndarray, names: tuple[str, ...], target: str)
         warnings.warn(
             f"Target {target!r} has classes that differ in upper and lower case only: {', '.join(map(repr, twins))}",
             UserWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
     values, labels = np.unique(y.astype(np.int64) if y.dtype.kind == "f" else y, return_inverse=True)
     if len(values) < 2:
@@ -270,7 +233,7 @@ def check_rows_of_classes(raw: Raw) -> None:
     if few:
         raise ArgumentError(
             f"Target {raw.target!r} must have two rows or more of every class, one to train and one to test on, but "
-            f"{len(few)} of its {len(raw.classes)} classes have fewer ({_listed(few, 3)}). Whole numbers are labels: "
+            f"{len(few)} of its {len(raw.classes)} classes have fewer ({listed(few, 3)}). Whole numbers are labels: "
             "for a regression make a qbp.data.Dataset whose targets are floating point, (n, 1)"
         )
 
