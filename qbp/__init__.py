@@ -33,6 +33,7 @@ from qbp.jobs.cost import Budget, Cost
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import hybrid, mlp
 from qbp.nn.saving import load_model, save_model
+from qbp.runs.prediction import predict
 from qbp.testing import gradcheck
 from qbp.training.checkpoint import History, load_checkpoint
 from qbp.training.fitting import evaluate, fit
@@ -72,6 +73,7 @@ __all__ = [
     "noise_table",
     "on_backend",
     "plan",
+    "predict",
     "prune",
     "quantum_fisher",
     "save_model",

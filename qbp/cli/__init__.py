@@ -23,6 +23,7 @@ app = typer.Typer(
 for _command in (
     train.train,
     train.evaluate,
+    train.predict,
     train.noise,
     train.lr,
     compare.compare,

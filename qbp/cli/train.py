@@ -1,16 +1,22 @@
-"""`qbp train`, `evaluate`, `noise` and `lr`."""
+"""`qbp train`, `evaluate`, `predict`, `noise` and `lr`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from qbp.cli.console import ConfigArgument, SetOption, TrustOption, err, load_config, out, table
+from qbp.cli.console import ConfigArgument, SetOption, TrustOption, err, load_config, out
+from qbp.cli.console import table as formatted
 
-__all__ = ["evaluate", "lr", "noise", "train"]
+if TYPE_CHECKING:
+    from qbp.training.prediction import Prediction
+
+__all__ = ["evaluate", "lr", "noise", "predict", "train"]
+
+MOST_ROWS = 20
 
 
 def train(
@@ -63,9 +69,61 @@ def evaluate(
     elsewhere = [f"backend {backend}"] * (backend is not None) + [f"{shots} shots"] * (shots is not None)
     title = ", ".join([str(run), *elsewhere])
     metrics = metrics_of(result)
-    rows = table(title, "model", "epoch", *(f"test {metric}" for metric in metrics))
+    rows = formatted(title, "model", "epoch", *(f"test {metric}" for metric in metrics))
     rows.add_row(result["model"], str(result["epoch"]), *(f"{result[metric]:.4f}" for metric in metrics))
     out().print(rows)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, or a model file.")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A .csv, .parquet, .npy or .npz file of new rows.")],
+    output: Annotated[Path | None, typer.Option("--out", "-o", help="Write all of it to this CSV file.")] = None,
+    trust: TrustOption = False,
+) -> None:
+    """Predict labels with their probabilities, or values, for the rows of a table.
+
+    The table has the columns of the run's own, in any order; others, as the target, are left out.
+    """
+    from qbp.runs.run import opened, threads
+    from qbp.training.prediction import prediction
+
+    model, count = opened(run, trust)
+    with threads(count):
+        said = prediction(model, table)
+    if output is not None:
+        from qbp.storage.atomic import write_table
+
+        names, rows = _predicted(said)
+        write_table(output, names, rows)
+        out().print(f"Written: {output} ({len(rows)} rows)", markup=False)
+        return
+    shown = formatted(f"{run}: {table}", "row", said.preprocessing.target, *(("probability",) * bool(said.classes)))
+    for k, value in enumerate(said.values[:MOST_ROWS]):
+        likely = () if said.probabilities is None else (f"{said.probabilities[k].max():.4f}",)
+        shown.add_row(str(k + 1), _written(value), *likely)
+    out().print(shown)
+    if len(said.values) > MOST_ROWS:
+        left = len(said.values) - MOST_ROWS
+        out().print(f"and {left} rows more: `--out FILE` writes all of them, with all probabilities", markup=False)
+
+
+def _predicted(said: Prediction) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of columns and rows of a file of predictions."""
+    target, probabilities = said.preprocessing.target, said.probabilities
+    columns = {target: said.values} if said.values.ndim == 1 else {}
+    if said.values.ndim > 1:
+        columns = {f"{target}{k}": said.values[:, k] for k in range(said.values.shape[1])}
+    if probabilities is not None:
+        columns |= {f"p({name})": probabilities[:, k] for k, name in enumerate(said.classes)}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
+    return list(columns), rows
+
+
+def _written(value: Any) -> str:
+    """A label or a value, or several, as a table shows it."""
+    if getattr(value, "ndim", 0):
+        return ", ".join(map(_written, value))
+    return f"{value:.6g}" if value.dtype.kind == "f" else str(value)
 
 
 def noise(
@@ -118,7 +176,7 @@ def _scores(result: dict[str, Any]) -> Table:
     about, scores = result["data"], result["models"]
     metrics = metrics_of(next(iter(scores.values())))
     title = f"{result['name']}: {about['name']}, {about['train']} rows to train, {about['test']} to test"
-    rows = table(title, "model", "parameters", "epochs", "seconds", *(f"test {metric}" for metric in metrics))
+    rows = formatted(title, "model", "parameters", "epochs", "seconds", *(f"test {metric}" for metric in metrics))
     for name, score in scores.items():
         counts = str(score["parameters"]), str(score["epochs"]), f"{score['seconds']:.1f}"
         rows.add_row(name, *counts, *(f"{score[metric]:.4f}" for metric in metrics))

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from qbp.compression.distillation_losses import LOSSES, Lesson, Term, activations_of, listening, recall, regressor_of
 from qbp.data import Dataset
+from qbp.data.conversion import described
+from qbp.data.preprocessing import attach
 from qbp.errors import ArgumentError, check_choice, check_positive, check_share
 from qbp.nn.copying import copied
 from qbp.nn.flow import flow_of
@@ -129,10 +131,11 @@ def distill(
         check_data(student, validation, "validation")
         width = columns.shape[1] - data.x.shape[1]
         validation = replace(validation, x=F.pad(validation.x, (0, width)), feature_names=())
-    rows = replace(data, x=columns, feature_names=())
+    rows = replace(data, x=columns, feature_names=(), preprocessing=described(data))
     training = replace(training, validation=validation, loss=partial(lesson.loss, hard=hard))
     with listening(student, {"", *own.values()}, lesson.hear):
         fit(lesson, rows, training, seed=seed, run_dir=run_dir, resume=resume, progress=progress)
+    attach(student, described(data))
     return student
 
 

@@ -53,8 +53,8 @@ def as_dataset(data: Any, preprocessing: Preprocessing | None = None, name: str 
         parts = data
     if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
         raise ArgumentError(
-            f"Argument `{name}` must be a qbp.data.Dataset, a pair (X, y) of arrays, tensors or of a DataFrame and a "
-            f"Series, a TensorDataset or a DataLoader, but is a {type(data).__name__}"
+            f"Argument `{name}` must be a qbp.data.Dataset, but is a {type(data).__name__}; or a pair (X, y) of "
+            "arrays, tensors or of a DataFrame and a Series, a TensorDataset or a DataLoader"
         )
     x, y, *weight = parts
     made = _new(x, y) if preprocessing is None else _like(x, y, preprocessing)
@@ -142,9 +142,13 @@ def _all_rows(data: Any, name: str) -> tuple[Any, ...]:
     return tuple(torch.cat([torch.as_tensor(batch[k]) for batch in parts]) for k in range(len(parts[0])))
 
 
-def described(data: Dataset) -> Preprocessing:
-    """Return the preprocessing of data, or that of rows that were made by hand."""
+def described(data: Dataset, known: Preprocessing | None = None) -> Preprocessing:
+    """Return the preprocessing of data; of rows that were made by hand that of the model, if it is of such rows."""
     if data.preprocessing is not None:
         return data.preprocessing
+    if known is not None and data.x.ndim == 2:
+        same = known.n_features == data.x.shape[1] and len(known.classes) == (data.n_classes or 0)
+        if same and known.n_outputs == data.n_outputs:
+            return known
     names = data.feature_names if data.x.ndim == 2 else ()
     return plain(names, data.classes, data.n_outputs, data.target)

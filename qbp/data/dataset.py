@@ -96,6 +96,11 @@ class Dataset:
         return replace(self, x=self.x[rows], y=self.y[rows], recipe=None, sample_weight=weight)
 
     @property
+    def n_features(self) -> int:
+        """Columns of `x`."""
+        return self.x.shape[1]
+
+    @property
     def n_outputs(self) -> int:
         """Numbers that a model has to give: one a class, or one a target of a regression."""
         return self.n_classes or self.y.shape[1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from qbp.data.tables import as_arrays, check_names, names_of, read_columns, read
 from qbp.errors import ArgumentError, MissingPackageError
 from qbp.limits import check_memory
 
-__all__ = ["SUFFIXES", "read", "read_table"]
+__all__ = ["SUFFIXES", "read", "read_inputs", "read_table"]
 
 _DELIMITERS = (",", ";", "\t", "|")
 _BYTES_A_BYTE = 30
@@ -42,11 +43,7 @@ def read(source: Any, target: str | int | None = None) -> Raw:
         ArgumentError: the file is missing, damaged or of another kind; a column is not there, or has gaps.
     """
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        if path.suffix not in SUFFIXES:
-            raise ArgumentError(f"Argument `source` must end in {', '.join(SUFFIXES)}, but is {str(path)!r}")
-        if not path.is_file():
-            raise ArgumentError(f"Argument `source` must name a file, but there is no {path}")
+        path = _path(source)
         return SUFFIXES[path.suffix](path, target)
     if isinstance(source, Mapping) and {"data", "target"} <= set(source):
         return _bunch(source)
@@ -56,6 +53,15 @@ def read(source: Any, target: str | int | None = None) -> Raw:
         "Argument `source` must be the path of a table, a pair of arrays (x, y) or a scikit-learn Bunch, but is a "
         f"{type(source).__name__}"
     )
+
+
+def _path(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix not in SUFFIXES:
+        raise ArgumentError(f"Argument `source` must end in {', '.join(SUFFIXES)}, but is {str(path)!r}")
+    if not path.is_file():
+        raise ArgumentError(f"Argument `source` must name a file, but there is no {path}")
+    return path
 
 
 def _pair(x: Any, y: Any) -> Raw:
@@ -86,6 +92,42 @@ def _bunch(source: Mapping[str, Any]) -> Raw:
     return raw._replace(classes=labels, kind="U") if len(labels) == len(raw.classes) else raw
 
 
+def read_inputs(source: str | Path, columns: Sequence[Column]) -> Mapping[str, Any] | np.ndarray:
+    """Read the columns of a table that a model is to be asked about; it may have others, as the target.
+
+    Args:
+        source: a file as of `read`.
+        columns: of the table that the model was trained on. Where that had no names ("x0", "x1"), a file with as many
+            columns is read by their order.
+
+    Returns:
+        The columns by name, or an array of them in their order.
+
+    Raises:
+        ArgumentError: the file is missing, damaged or of another kind, or has no rows.
+    """
+    path = _path(source)
+    names = [column.name for column in columns]
+    has_names = not all(re.fullmatch(r"x\d+", name) for name in names)
+    if path.suffix == ".parquet":
+        return _parquet_columns(path)
+    if path.suffix in (".npy", ".npz"):
+        table = _npy_table(path) if path.suffix == ".npy" else _npz_arrays(path, ("x",))["x"]
+        is_named = table.ndim == 2 and table.shape[1] != len(names) and set(names) <= {*numbered("x", table.shape[1])}
+        return {name: table[:, k] for k, name in enumerate(numbered("x", table.shape[1]))} if is_named else table
+    check_memory(f"The columns of {path}", _BYTES_A_BYTE * path.stat().st_size)
+    rows = _rows(path, _decoded(path), names if has_names else ())
+    if not rows:
+        raise ArgumentError(f"{path} must have rows, but is empty")
+    headed = bool(set(names) & set(rows[0])) or has_names or (len(rows) > 1 and _has_header(path, rows))
+    header = rows.pop(0) if headed else list(numbered("x", len(rows[0])))
+    if not has_names and len(header) == len(names):
+        header = names
+    if not rows:
+        raise ArgumentError(f"{path} must have rows below the names of the columns, but has none")
+    return _columns(path, header, rows)
+
+
 # ---- CSV -----------------------------------------------------------------------------------------------------------
 
 
@@ -94,13 +136,14 @@ def _csv(path: Path, target: str | int | None) -> Raw:
     rows = _rows(path, _decoded(path))
     if len(rows) < 2:
         raise ArgumentError(f"{path} must have rows, but is empty")
-    width = len(rows[0])
-    for k, row in enumerate(rows[1:]):
-        if len(row) != width:
-            raise ArgumentError(f"{path}: row {k + 1} has {len(row)} columns, not {width}")
-    header = tuple(rows.pop(0)) if _has_header(path, rows) else numbered("x", width)
+    header = rows.pop(0) if _has_header(path, rows) else list(numbered("x", len(rows[0])))
+    return read_table(_columns(path, header, rows), target)
+
+
+def _columns(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The columns of a file by name."""
     check_names(header)
-    return read_table(dict(zip(header, zip(*rows, strict=True), strict=True)), target)
+    return dict(zip(header, zip(*rows, strict=True), strict=True))
 
 
 def _decoded(path: Path) -> str:
@@ -119,15 +162,32 @@ def _decoded(path: Path) -> str:
     return text
 
 
-def _rows(path: Path, text: str) -> list[list[str]]:
-    """The cells of every line that has any, by the delimiter that makes the first lines a table of numbers."""
+def _rows(path: Path, text: str, names: Sequence[str] = ()) -> list[list[str]]:
+    """The cells of every line that has any, by the delimiter that makes the first lines a table of numbers; where the
+    names of columns are known, by one that finds all of them in the first line."""
     beginning = text[: 2**16].splitlines()[:20]
-    delimiter = max(_DELIMITERS, key=lambda each: _fit(beginning, each))
+    finds = [each for each in _DELIMITERS if set(names) <= _cells(beginning, each)] if names else []
+    delimiter = max(finds or _DELIMITERS, key=lambda each: _fit(beginning, each))
+    if len(finds) == len(_DELIMITERS) and not _fit(beginning, delimiter)[0]:
+        delimiter = "\t"  # one column, whose numbers may have commas
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-        return [[cell.strip() for cell in row] for row in reader if any(cell.strip() for cell in row)]
+        rows = [[cell.strip() for cell in row] for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise ArgumentError(f"{path}, line {reader.line_num}: {error}") from None
+    for k, row in enumerate(rows[1:]):
+        if len(row) != len(rows[0]):
+            raise ArgumentError(f"{path}: row {k + 1} has {len(row)} columns, not {len(rows[0])}")
+    return rows
+
+
+def _cells(lines: list[str], delimiter: str) -> set[str]:
+    """The cells of the first line that has any."""
+    try:
+        rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        return {cell.strip() for cell in next((row for row in rows if row), [])}
+    except csv.Error:
+        return set()
 
 
 def _fit(lines: list[str], delimiter: str) -> tuple[bool, bool, float, int]:
@@ -163,6 +223,10 @@ def _has_header(path: Path, rows: list[list[str]]) -> bool:
 
 
 def _parquet(path: Path, target: str | int | None) -> Raw:
+    return read_table(_parquet_columns(path), target)
+
+
+def _parquet_columns(path: Path) -> dict[str, Sequence[Any]]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -173,28 +237,40 @@ def _parquet(path: Path, target: str | int | None) -> Raw:
             check_names(file.schema_arrow.names)
             cells = file.metadata.num_rows * file.metadata.num_columns
             check_memory(f"The {cells} cells of {path}", 64 * cells)
-            columns = file.read().to_pydict()
+            columns: dict[str, Sequence[Any]] = file.read().to_pydict()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"Cannot read {path}: {str(error)[:200]}") from None
-    return read_table(columns, target)
+    return columns
 
 
 def _npy(path: Path, target: str | int | None) -> Raw:
+    table = _npy_table(path)
+    if table.shape[1] < 2:
+        raise ArgumentError(f"{path} must hold an array (n, I + 1), but holds {table.dtype} {table.shape}")
+    names = numbered("x", table.shape[1])
+    return read_table({name: table[:, k].tolist() for k, name in enumerate(names)}, target)
+
+
+def _npy_table(path: Path) -> np.ndarray:
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)  # whose size is checked against the file's
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
         raise ArgumentError(f"Cannot read {path}: {str(error)[:200]}") from None
-    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] < 2 or table.dtype.kind not in "biufUS":
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or not table.shape[1] or table.dtype.kind not in "biufUS":
         about = f"{table.dtype} {table.shape}" if isinstance(table, np.ndarray) else "several arrays"
         raise ArgumentError(f"{path} must hold an array (n, I + 1) of numbers or words, but holds {about}")
     check_memory(f"The {table.size} cells of {path}", 64 * table.size)
-    names = numbered("x", table.shape[1])
-    return read_table({name: table[:, k].tolist() for k, name in enumerate(names)}, target)
+    return table
 
 
 def _npz(path: Path, target: str | int | None) -> Raw:
     if target is not None:
         raise ArgumentError(f"Argument `target` must be None for {path}, whose labels are `y`, but is {target!r}")
+    arrays = _npz_arrays(path, ("x", "y"))
+    return as_arrays(arrays["x"], arrays["y"])
+
+
+def _npz_arrays(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -203,14 +279,15 @@ def _npz(path: Path, target: str | int | None) -> Raw:
             check_memory(f"The arrays of {path}", 3 * size)
         with np.load(path, allow_pickle=False) as file:
             names = list(file)
-            arrays = {name: file[name] for name in ("x", "y") if name in names}
+            arrays = {name: file[name] for name in wanted if name in names}
     except ArgumentError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for damaged files
         raise ArgumentError(f"Cannot read {path}: {str(error)[:200]}") from None
-    if len(arrays) < 2 or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ArgumentError(f"{path} must hold the arrays `x` and `y`, but holds {', '.join(names)[:200]}")
-    return as_arrays(arrays["x"], arrays["y"])
+    if len(arrays) < len(wanted) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        needed = " and ".join(f"`{name}`" for name in wanted)
+        raise ArgumentError(f"{path} must hold the arrays {needed}, but holds {', '.join(names)[:200]}")
+    return arrays
 
 
 SUFFIXES = {".csv": _csv, ".parquet": _parquet, ".npy": _npy, ".npz": _npz}

@@ -204,8 +204,8 @@ class Preprocessing:
         if self.kind == "b":
             return np.array([name in ("1", "True") for name in self.classes])[numbers]
         if self.kind in ("i", "f"):
-            kept: Any = int if self.kind == "i" else float
-            return np.array([kept(name) for name in self.classes])[numbers]
+            kept: Any = np.int64 if self.kind == "i" else np.float64
+            return np.array([kept(name) for name in self.classes], dtype=kept)[numbers]
         return np.array(self.classes)[numbers]
 
     def values(self, outputs: np.ndarray) -> np.ndarray:
@@ -227,6 +227,21 @@ class Preprocessing:
         columns = [list(column) if column[1:] != Column("")[1:] else column.name for column in self.columns]
         return vars(self) | {"columns": columns, "steps": steps, "scale": self.scale is not None}
 
+    def _check(self) -> None:
+        """Raise where sizes do not fit each other."""
+        width = len(names_of(self.columns))
+        for step in self.steps:
+            sizes = {Scaling: lambda s: (s.offset, s.span), PCA: lambda s: (s.mean, s.components[0])}
+            for array in sizes.get(type(step), lambda s: ())(step):
+                if array.shape not in ((), (width,)):
+                    raise ValueError(f"{width} columns, but {array.shape}")
+            width = step(np.zeros((1, width))).shape[1]
+        if self.kind not in ("i", "f", "b", "U") or len(self.classes) not in (0, self.n_outputs):
+            raise ValueError("classes")
+        self.names(np.arange(len(self.classes)))
+        if self.values(np.zeros((2, self.n_outputs))).shape not in ((2,), (2, self.n_outputs)):
+            raise ValueError("targets")
+
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Preprocessing:
         """Read what `to_state` gave.
@@ -241,9 +256,7 @@ class Preprocessing:
             scale: Scaling | None = steps.pop() if state["scale"] else None
             kind, outputs = str(state["kind"]), int(state["n_outputs"])
             made = cls(columns, tuple(steps), str(state["target"]), classes, kind, scale, outputs)
-            made.n_features, made.values(np.zeros((1, made.n_outputs)))  # raise where sizes do not fit
-            if classes:
-                made.names(np.arange(len(classes)))
+            made._check()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise ConfigError(f"The preprocessing of the model is damaged ({str(error)[:100]})") from error
         return made
@@ -259,7 +272,7 @@ def _column_of(state: Any) -> Column:
 def _step_of(state: Mapping[str, Any]) -> Step:
     kinds: dict[str, Any] = {"Scaling": Scaling, "PCA": PCA, "Pooling": Pooling}
     options = {key: value.double().numpy() if isinstance(value, Tensor) else value for key, value in state.items()}
-    kind = kinds[options.pop("step")]
+    kind = kinds[str(options.pop("step"))]
     if kind is Pooling:
         height, width = options["image"]
         return Pooling((int(height), int(width)), int(options["side"]))

@@ -20,7 +20,7 @@ from qbp.jobs.cost import Cost
 from qbp.jobs.jobs import Primitive, Results, Work
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
-from qbp.training.fitting import batch_sizes
+from qbp.training.batches import batch_sizes
 from qbp.training.metrics import check_data, place
 from qbp.training.options import Training, training_of
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import yaml
 from pydantic import ValidationError
 
+from qbp.data.files import SUFFIXES
 from qbp.errors import ConfigError
 from qbp.executors import check_trusted
 from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section
@@ -84,7 +86,32 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
     for key, backend in _backends(read):
         if not any(lines.get(key[:k]) == 0 for k in range(1, len(key) + 1)):
             check_trusted(backend, _at(path, lines, key).removesuffix(": "), trust)
-    return read
+    return _found(read, path.parent, lines)
+
+
+def _found(read: Any, folder: Path, lines: Mapping[Key, int]) -> Any:
+    """The config with whole paths of data files: from the config's folder, or else from the working directory."""
+
+    def whole(section: Data, key: Key) -> Data:
+        if not is_file(section.name):
+            return section
+        is_override = any(lines.get(key[:k]) == 0 for k in range(1, len(key) + 1))
+        beside = folder / section.name
+        path = beside if beside.exists() and not is_override else Path(section.name)
+        if not path.exists() and not is_override:
+            path = beside  # where it is missed
+        return section.model_copy(update={"name": os.path.realpath(path)})
+
+    if isinstance(read, Compare):
+        return read.model_copy(
+            update={"data": {name: whole(data, ("data", name, "name")) for name, data in read.data.items()}}
+        )
+    return read.model_copy(update={"data": whole(read.data, ("data", "name"))})
+
+
+def is_file(name: str) -> bool:
+    """Whether the `name` of a data section is that of a file."""
+    return name.endswith(tuple(SUFFIXES))
 
 
 def _backends(config: Config | Compare) -> list[tuple[Key, str]]:

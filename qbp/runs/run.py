@@ -13,34 +13,36 @@ from torch import nn
 from qbp import data
 from qbp.analysis.diagnosis import Finding, stalled
 from qbp.analysis.diagnosis import diagnose as diagnose_model
-from qbp.data import Dataset
+from qbp.data import Dataset, Preprocessing
 from qbp.errors import ConfigError
 from qbp.nn import models
 from qbp.nn.copying import copied
+from qbp.nn.saving import load_model
 from qbp.runs.config import Config, Hybrid
-from qbp.runs.folder import TWIN, plain, read_config, run_folder
+from qbp.runs.folder import TWIN, check_data_file, claim, read_config
+from qbp.storage.container import load_state
 from qbp.storage.folder import RunFolder
-from qbp.training.checkpoint import METRICS
+from qbp.training.checkpoint import CHECKPOINT, METRICS
 from qbp.training.fitting import History, fit, load_checkpoint
 from qbp.training.fitting import evaluate as evaluate_model
 from qbp.training.metrics import main_metric
 
-__all__ = ["build", "diagnose", "evaluate", "load_data", "restore", "train", "verdict"]
+__all__ = ["build", "diagnose", "evaluate", "load_data", "opened", "restore", "train", "verdict"]
 
 DIAGNOSIS = "diagnosis.json"
 
 
-def load_data(config: Config) -> tuple[Dataset, Dataset]:
-    """Return (train, test) as the config says."""
-    return data.load(**config.data.model_dump(), seed=config.seed)
+def load_data(config: Config, preprocessing: Preprocessing | None = None) -> tuple[Dataset, Dataset]:
+    """Return (train, test) as the config says, prepared as was fitted earlier where that is given."""
+    return data.load(**config.data.model_dump(), seed=config.seed, preprocessing=preprocessing)
 
 
-def build(config: Config, train: Dataset) -> dict[str, nn.Module]:
+def build(config: Config, train: Dataset | Preprocessing) -> dict[str, nn.Module]:
     """Build the models of a run: the config's, under the name of its kind, and the twin of a hybrid one.
 
     Args:
         config: the config.
-        train: the data, for the numbers of inputs and outputs.
+        train: the data, or what is done to them, for the numbers of inputs and outputs.
 
     Returns:
         The models by name, the config's first.
@@ -48,7 +50,7 @@ def build(config: Config, train: Dataset) -> dict[str, nn.Module]:
     Raises:
         ArgumentError: the model cannot be built, or has no twin of its size.
     """
-    n_inputs, n_outputs = train.x.shape[1], train.n_classes or train.y.shape[1]
+    n_inputs, n_outputs = train.n_features, train.n_outputs
     if config.train.loss == "bce":
         n_outputs = 1
     if not isinstance(config.model, Hybrid):
@@ -94,8 +96,7 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
     with threads(config.threads):
         train_data, test_data = load_data(config)
         built = build(config, train_data)  # what cannot be built claims no directory
-        run = run_folder(folder)
-        run.claim(plain(config), resume=resume)
+        run = claim(folder, config, resume)
         if not run.is_finished:
             run.finish(_train(config, folder, resume, progress, (train_data, test_data), built))
         return run.result()
@@ -159,12 +160,10 @@ def evaluate(
         raise ConfigError(f"The model of run {folder} has no circuit: it takes neither a backend nor shots")
     if changes:
         changes["diff_method"] = "best"  # the training's rule may not fit, and no gradient is taken
-    config = config.model_copy(update={"model": config.model.model_copy(update=changes), "twin": False})
+    config = config.model_copy(update={"model": config.model.model_copy(update=changes)})
     with threads(config.threads):
-        train_data, test_data = load_data(config)
-        ((name, model),) = build(config, train_data).items()
-        epoch = load_checkpoint(model, folder, best=config.train.early_stopping is not None)
-        return {"model": name, "epoch": epoch, **evaluate_model(model, test_data, loss=config.train.loss)}
+        name, model, epoch, split = _restored(config, folder)
+        return {"model": name, "epoch": epoch, **evaluate_model(model, split[1], loss=config.train.loss)}
 
 
 def diagnose(directory: str | Path, *, trust: bool = False) -> tuple[Finding, ...]:
@@ -193,10 +192,46 @@ def restore(folder: Path, trust: bool = False) -> tuple[Config, nn.Module, tuple
         ConfigError: there is no such run, or it has no checkpoint yet.
     """
     config = read_config(folder, trust)
-    split = load_data(config)
-    model = next(iter(build(config.model_copy(update={"twin": False}), split[0]).values()))
-    load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+    _, model, _, split = _restored(config, folder)
     return config, model, split
+
+
+def _restored(config: Config, folder: Path) -> tuple[str, nn.Module, int, tuple[Dataset, Dataset]]:
+    """The name of a run's model, the model, the epoch of its weights, and the data."""
+    check_data_file(config, folder)
+    split = load_data(config, _preprocessing(folder))
+    name, model, epoch = _trained(config, folder, split[0])
+    return name, model, epoch, split
+
+
+def _trained(config: Config, folder: Path, like: Dataset | Preprocessing) -> tuple[str, nn.Module, int]:
+    ((name, model),) = build(config.model_copy(update={"twin": False}), like).items()
+    epoch = load_checkpoint(model, folder, best=config.train.early_stopping is not None)
+    return name, model, epoch
+
+
+def _preprocessing(folder: Path) -> Preprocessing | None:
+    """What was done to the rows of a run's data; None where an earlier version did not keep it."""
+    kept = load_state(folder / CHECKPOINT).get("preprocessing")
+    return Preprocessing.from_state(kept) if isinstance(kept, dict) else None
+
+
+def opened(source: Path, trust: bool = False) -> tuple[nn.Module, int]:
+    """Return the model of a run, whose data are not needed, or of a model file; and how many threads it is run with.
+
+    Raises:
+        ConfigError: there is no such run or file.
+    """
+    if source.is_file():
+        return load_model(source, trust=trust), torch.get_num_threads()
+    if not source.exists():
+        raise ConfigError(f"There is no {source}: give the directory of a run, or a model file")
+    config = read_config(source, trust)
+    if not (source / CHECKPOINT).exists() and (files := sorted(source.glob("*/*.safetensors"))):
+        raise ConfigError(f"{source} is a run of several models: give the file of one, as {files[-1]}")
+    kept = _preprocessing(source)
+    _, model, _ = _trained(config, source, load_data(config)[0] if kept is None else kept)
+    return model, config.threads
 
 
 def _diagnose(config: Config, model: nn.Module, train: Dataset, history: History, run_dir: Path) -> tuple[Finding, ...]:

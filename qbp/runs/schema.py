@@ -18,7 +18,7 @@ from qbp.data.files import SUFFIXES
 from qbp.gradients.autograd import DIFF_METHODS
 from qbp.nn.models import ACTIVATIONS
 from qbp.training.metrics import LOSSES
-from qbp.training.options import OPTIMIZERS, SCHEDULES, Training
+from qbp.training.options import INTERVALS, OPTIMIZERS, SCHEDULES, Training
 
 __all__ = [
     "KINDS",
@@ -64,6 +64,18 @@ def _label(value: Any) -> Any:
     return value
 
 
+def _class_weight(value: Any) -> Any:
+    weights = value.values() if isinstance(value, dict) else value
+    try:
+        if value in (None, "balanced"):
+            return value
+        if not weights or not all(isinstance(w, int | float) and not isinstance(w, bool) and w >= 0 for w in weights):
+            raise TypeError
+    except TypeError:
+        raise PydanticCustomError("weights", "must be balanced, null, or weights of at least 0 by class") from None
+    return {str(key): float(w) for key, w in value.items()} if isinstance(value, dict) else tuple(map(float, value))
+
+
 def _seeds(value: Any) -> int | tuple[int, ...]:
     numbers = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
     whole = isinstance(numbers, range | list | tuple) and all(isinstance(n, int) and n >= 0 for n in numbers)
@@ -87,7 +99,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """What `qbp.data.load` takes; `name` may be the path of a file of your own."""
+    """What `qbp.data.load` takes; `name` may be the path of a file of your own, from the config's folder."""
 
     name: Annotated[str, AfterValidator(_data_name)]
     classes: tuple[Label, ...] | None = None
@@ -128,17 +140,30 @@ def _of_file(name: str, kind: Any) -> Any:
     if name in NAMED:
         optional = type(None) in get_args(kind)
         return Annotated[str | None, _among([None, *NAMED[name]])] if optional else Annotated[str, _among(NAMED[name])]
-    if name == "validation":
+    if name in ("validation", "ema_decay"):
         return Share | None
+    if name == "monitor":
+        return str | None
+    if name == "class_weight":
+        return Annotated[Any, AfterValidator(_class_weight)]
     plain: dict[type, Any] = {int: Count, float: Positive, bool: Annotated[bool, Field(strict=True)]}
     base = next(each for each in (bool, int, float) if each in (kind, *get_args(kind)))
     return plain[base] | None if type(None) in get_args(kind) else plain[base]
 
 
-NAMED: dict[str, Iterable[str]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss": LOSSES}
+NAMED: dict[str, Iterable[str]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "loss": LOSSES,
+    "mode": ("min", "max"),
+    "schedule_interval": INTERVALS,
+}
+ONLY_PYTHON = ("metrics",)  # functions
 _KINDS = get_type_hints(Training)
 _OPTIONS: dict[str, Any] = {
-    each.name: (_of_file(each.name, _KINDS[each.name]), each.default) for each in fields(Training)
+    each.name: (_of_file(each.name, _KINDS[each.name]), each.default)
+    for each in fields(Training)
+    if each.name not in ONLY_PYTHON
 }
 TRAIN: type[Section] = create_model(
     "Train",
@@ -156,10 +181,15 @@ class _FromFile:
         checked = core_schema.no_info_after_validator_function(
             lambda section: Training(**dict(section)), handler.generate_schema(TRAIN)
         )
-        plain = core_schema.plain_serializer_function_ser_schema(vars)
+        plain = core_schema.plain_serializer_function_ser_schema(_said)
         return core_schema.no_info_before_validator_function(
-            lambda value: vars(value) if isinstance(value, Training) else value, checked, serialization=plain
+            lambda value: _said(value) if isinstance(value, Training) else value, checked, serialization=plain
         )
+
+
+def _said(training: Training) -> dict[str, Any]:
+    """What a file says of a training."""
+    return {key: value for key, value in vars(training).items() if key not in ONLY_PYTHON}
 
 
 Train = Annotated[Training, _FromFile]
@@ -202,6 +232,7 @@ class Config(Section):
         seed: of the split, the initial weights and the order of the rows.
         threads: torch's threads. One is fastest for models of this size: with more, each small step waits for all.
         twin: whether a hybrid model's classical twin (`qbp.nn.models.matched_mlp`) is trained beside it.
+        copy_data: whether a file of your own is copied into the run, which then needs nothing else on another machine.
         prune: how the trained model is pruned.
         distill: how the trained model then teaches a smaller one, or the pruned one.
 
@@ -219,6 +250,7 @@ class Config(Section):
     model: Model = Hybrid()
     train: Train = Training()
     twin: Annotated[bool, Field(strict=True)] = True
+    copy_data: Annotated[bool, Field(strict=True)] = False
     prune: Prune | None = None
     distill: Distill | None = None
 

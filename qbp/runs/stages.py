@@ -15,7 +15,7 @@ from qbp.errors import ConfigError
 from qbp.nn.resources import size
 from qbp.nn.saving import load_model, save_model
 from qbp.runs.config import Config, Distill, Hybrid, Mlp
-from qbp.runs.folder import plain, run_folder
+from qbp.runs.folder import claim
 from qbp.runs.run import build, load_data, restore, threads
 from qbp.storage.folder import RunFolder
 from qbp.training.fitting import evaluate, fit
@@ -61,8 +61,7 @@ def run(
         train, test = load_data(config)
         model = _built(config, config.model, train)  # what cannot be built claims no directory
         student = _built(config, config.distill.student, train) if config.distill and config.distill.student else None
-        whole = run_folder(folder)
-        whole.claim(plain(config), resume=resume)
+        whole = claim(folder, config, resume)
         if not whole.is_finished:
             found = {
                 name: _stage(RunFolder(folder / name), make, test, config.train.loss, trust)
@@ -154,8 +153,7 @@ def teach(
             load_model(each, trust=trust) if Path(each).is_file() else restore(Path(each), trust)[1]
             for each in teachers
         ]
-        run = run_folder(folder)
-        run.claim(plain(config), resume=resume)
+        run = claim(folder, config, resume)
         if run.is_finished:
             return run.result()
         taught = _distilled(config, models, student, train, folder, progress)

@@ -58,7 +58,9 @@ def load_state(path: str | Path) -> dict[str, Any]:
             content = json.loads(text)
             if not isinstance(content, dict) or content.get("version") != VERSION:
                 raise ConfigError(f"{path} is not a qbp checkpoint of version {VERSION}")
-            state = _unpack(content["state"], cache(file.get_tensor))  # one that is named twice is read once
+            # A copy lies in memory as torch's own tensors do: of others the last bits of a sum may differ.
+            read = cache(lambda name: file.get_tensor(name).clone())  # one that is named twice is read once
+            state = _unpack(content["state"], read)
     except ConfigError:  # a ValueError, too
         raise
     except (OSError, SafetensorError) as error:

@@ -53,12 +53,13 @@ class RunFolder:
     again: str = "go on with it (`--resume`), or give the new run another name (`--name`)"
     read: Callable[[Path], Plain] = _read_yaml
 
-    def claim(self, config: Mapping[str, Any], *, resume: bool) -> None:
+    def claim(self, config: Mapping[str, Any], *, resume: bool, files: Mapping[str, Path] | None = None) -> None:
         """Claim the folder for new work, or check that it holds work of the same config.
 
         Args:
             config: what the work is, as plain data.
             resume: whether work that is there may be gone on with.
+            files: what is copied into new work, by the name that it gets.
 
         Raises:
             ConfigError: the folder is taken, or holds other work.
@@ -77,13 +78,16 @@ class RunFolder:
                     f"To go on, give the same config; or give the new {self.what} another name"
                 )
         else:
-            self._check_empty()
+            self._check_empty({Path(name).parts[0] for name in files or ()})
+            for name, source in (files or {}).items():  # before the config: who finds that finds these
+                write_atomic(self.path / name, source.read_bytes())
             self._write_config(config)
         if not (self.path / VERSIONS).exists():
             self.write(VERSIONS, versions())
 
-    def _check_empty(self) -> None:
-        others = sorted(path.name for path in self.path.iterdir() if path.suffix != ".tmp")  # another begins, too
+    def _check_empty(self, files: set[str]) -> None:
+        names = {path.name for path in self.path.iterdir() if path.suffix != ".tmp"}  # another begins, too
+        others = sorted(names - files)
         if others:
             raise ConfigError(f"{self.path} is no {self.what} to resume: it has {others[0]}, but no {self.config}")
 

@@ -9,13 +9,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qbp.data.preprocessing import Preprocessing, attach
 from qbp.errors import ConfigError, check_choice
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import gpus
@@ -32,7 +33,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class History:
-    """The metrics of a run, one row per epoch.
+    """The metrics of a run, one row per epoch; what "best" looks at, and what was trained.
 
     A row holds `epoch` (from 1), `loss`, `accuracy` (or `mae` and `r2`), the same for validation as
     `val_loss` and so on, `lr` and `seconds`. Metrics of the train data are taken while the weights move.
@@ -44,6 +45,9 @@ class History:
     """
 
     rows: tuple[Row, ...]
+    monitor: str | None = None
+    mode: str = "min"
+    model: nn.Module | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         last = ", ".join(
@@ -58,8 +62,9 @@ class History:
 
     @property
     def best(self) -> Row:
-        """The first row with the smallest validation loss (or loss, without validation)."""
-        return min(self.rows, key=monitored)
+        """The first row with the best value of `monitor`: the smallest validation loss (or loss, without validation),
+        if nothing else was asked for."""
+        return (max if self.mode == "max" else min)(self.rows, key=lambda row: monitored(row, self.monitor))
 
     def column(self, name: str) -> list[float]:
         """Return one metric, epoch by epoch."""
@@ -84,9 +89,9 @@ class History:
             raise ConfigError(f"Cannot read metrics from {path}: {error}") from error
 
 
-def monitored(row: Row) -> float:
+def monitored(row: Row, monitor: str | None = None) -> float:
     """Return the number that early stopping and "best" look at."""
-    return row.get("val_loss", row["loss"])
+    return row.get("val_loss", row["loss"]) if monitor is None else row[monitor]
 
 
 def to_line(row: Row) -> str:
@@ -113,6 +118,8 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
     part = state.get("best") if best and state.get("epoch") else state
     weights: Any = part.get("model") if isinstance(part, dict) else None
     epoch = part.get("epoch") if isinstance(part, dict) else None
+    if isinstance(weights, dict) and not best and isinstance(average := state.get("average"), dict):
+        weights = {**weights, **average}  # which is what training ends with
     is_whole = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
     if not is_whole or not isinstance(epoch, int) or not all(isinstance(key, str) for key in weights):
         raise ConfigError(f"The checkpoint in {run_dir} is damaged: it holds no weights of an epoch")
@@ -123,6 +130,8 @@ def load_checkpoint(model: nn.Module, run_dir: str | Path, best: bool = False) -
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"The checkpoint in {run_dir} does not fit the model: {error}") from error
+    if isinstance(kept := state.get("preprocessing"), dict):
+        attach(model, Preprocessing.from_state(kept))
     return epoch
 
 
@@ -199,7 +208,7 @@ def open_run(
         write_atomic(run / METRICS, b"")
         return None
     state = load_state(run / CHECKPOINT)
-    old = state["config"]
+    old = {"accumulate_grad_batches": 1, "schedule_interval": "epoch"} | state["config"]  # which 0.1.0 did not know
     changed = [_change(key, old.get(key), config[key]) for key in config if old.get(key) != config[key]]
     if changed:
         raise ConfigError(f"Cannot resume {run} with other arguments: {'; '.join(changed)}")

@@ -2,78 +2,114 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer, lr_scheduler
+from torch.utils.data import DataLoader
 
-from qbp.data import Dataset, split
-from qbp.errors import ArgumentError, QbpError, check_seed
+from qbp.data import Dataset, as_dataset, preprocessing_of, split
+from qbp.data.conversion import described, weighted
+from qbp.data.preprocessing import attach
+from qbp.errors import ArgumentError, QbpError, check_choice, check_count, check_seed
 from qbp.gradients.stateful import prepare
-from qbp.nn.seeding import seeded
-from qbp.storage.container import save_state
-from qbp.training.checkpoint import (
-    CHECKPOINT,
-    METRICS,
-    History,
-    Row,
-    fingerprint,
-    get_random,
-    load_checkpoint,
-    monitored,
-    open_run,
-    set_random,
-    to_line,
-)
-from qbp.training.metrics import LOSSES, Loss, check_data, evaluate, measure, modes, objective, place, summary
-from qbp.training.options import ANY_EPOCHS, Training, new_optimizer, new_schedule, training_of, with_options
+from qbp.nn.seeding import renew, seeded
+from qbp.training.batches import Batch, Batches, batch_sizes
+from qbp.training.checkpoint import METRICS, History, Row, fingerprint, load_checkpoint, open_run, to_line
+from qbp.training.metrics import LOSSES, Metric, check_data, evaluate, measure, modes, objective, own, place, summary
+from qbp.training.options import ANY_EPOCHS, Training, training_of, with_options
+from qbp.training.state import TrainingState
 
-__all__ = ["LOSSES", "DivergenceError", "History", "Training", "evaluate", "fit", "load_checkpoint"]
+__all__ = ["LOSSES", "DivergenceError", "History", "Training", "batch_sizes", "evaluate", "fit", "load_checkpoint"]
+
+Callback = Callable[[Row, nn.Module], object]
+"""Called with the row of an epoch and the model; True ends the training."""
 
 
 class DivergenceError(QbpError, FloatingPointError):
     """The loss is no longer a finite number."""
 
 
+@overload
+def fit(
+    model: nn.Module,
+    train: Any,
+    training: Training | Mapping[str, Any] | None = ...,
+    *,
+    seed: int = ...,
+    sample_weight: Any = ...,
+    callbacks: Iterable[Any] = ...,
+    run_dir: str | Path | None = ...,
+    resume: bool = ...,
+    progress: bool | Callable[[Row], object] = ...,
+    **options: Any,
+) -> History: ...
+@overload
+def fit(
+    model: nn.Module,
+    train: Any,
+    training: Training | Mapping[str, Any] | None = ...,
+    *,
+    seeds: int | Iterable[int],
+    sample_weight: Any = ...,
+    callbacks: Iterable[Any] = ...,
+    run_dir: str | Path | None = ...,
+    resume: bool = ...,
+    progress: bool | Callable[[Row], object] = ...,
+    **options: Any,
+) -> list[History]: ...
 @with_options
 def fit(
     model: nn.Module,
-    train: Dataset,
+    train: Any,
     training: Training | Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
+    seeds: int | Iterable[int] | None = None,
+    sample_weight: Any = None,
+    callbacks: Iterable[Any] = (),
     run_dir: str | Path | None = None,
     resume: bool = False,
     progress: bool | Callable[[Row], object] = False,
     **options: Any,
-) -> History:
+) -> Any:
     """Train `model` in place by mini-batches.
 
     `seed` drives the order of the rows, dropout, and all else that draws from torch's global generator, whose
     state is put back afterwards. With `run_dir` there is a checkpoint from the start and after every epoch, with a row
     in `metrics.jsonl`; a run killed at any moment and resumed has the bits of one that was not (same machine, threads).
 
+    The model remembers what was done to its data (`Dataset.preprocessing`), and the names of classes: `qbp.predict` and
+    `qbp.evaluate` take rows as they are in the user's file. A model that remembers it already is trained further by it.
+
     Args:
         model: maps (B, I) to (B, n_classes), to (B, 1) logits for two classes, or to (B, T) for a regression.
-        train: the data.
+        train: a `Dataset`, or a pair (X, y) of arrays, tensors or of a DataFrame and a Series, a `TensorDataset` or a
+            `DataLoader`. Labels that are words or integers make classes, targets of floating point a regression; X is
+            not scaled (`qbp.data.load` does that). A loader keeps its own batches and their order.
         training: how it is trained.
         seed: the one seed.
-        run_dir: where metrics and checkpoint go.
+        seeds: train once for each of so many seeds (0, 1, ...), or for these, one after the other: every time a copy of
+            the model with weights drawn anew by the seed; `model` itself stays as it is.
+        sample_weight: how much each row counts in the training loss (n,), in proportion to their mean.
+        callbacks: functions of (row, model), called after every epoch; or objects with such a method `on_epoch_end`, or
+            `on_step_end`, called after every step with a row of `epoch`, `step`, `loss` and `lr`, or with both. One
+            that returns True ends the training with that epoch.
+        run_dir: where metrics and checkpoint go; with `seeds` into a folder for each.
         resume: go on from the checkpoint in `run_dir`, if there is one.
         progress: True draws a bar with the time left; a function gets every epoch's row.
         options: options of `Training`, in place of those of `training`, as in ``fit(model, train, epochs=5)``.
 
     Returns:
-        The metrics of all epochs, also of those before a resume.
+        The metrics of all epochs, also of those before a resume; its `model` is the trained one. With `seeds` a list of
+        these.
 
     Raises:
         ArgumentError: an argument is wrong, or data and model do not fit.
@@ -84,131 +120,127 @@ def fit(
         UserWarning: a function among the options of a run that goes on holds what cannot be compared with before.
 
     Example:
-        >>> import qbp.data, qbp.nn.models
+        >>> import qbp
         >>> train, test = qbp.data.load("iris")
-        >>> history = fit(qbp.nn.models.mlp(4, 8, 3, seed=0), train, epochs=30)
+        >>> history = fit(qbp.mlp(4, 8, 3, seed=0), train, epochs=30)
         >>> history.last["accuracy"] > 0.9
         True
+        >>> [len(one.rows) for one in fit(qbp.mlp(2, 2), ([[0.0, 1.0], [1.0, 0.0]], ["a", "b"]), seeds=2, epochs=3)]
+        [3, 3]
     """
     training = training_of(training, options)
     check_seed("seed", seed)
     if run_dir is None and resume:
         raise ArgumentError("Argument `run_dir` must name a directory to resume from, but is None")
-    train, held_out = _parts(model, train, training, seed)
+    if seeds is not None:
+        where = {"run_dir": run_dir, "resume": resume, "progress": progress}
+        return _by_seed(model, train, training, _numbers(seeds), sample_weight, callbacks, where)
+    called = _check_callbacks(callbacks)
+    loader = train if isinstance(train, DataLoader) else None
+    known = preprocessing_of(model)
+    rows = as_dataset(train, known, "train")
+    if sample_weight is not None:
+        rows = weighted(rows, sample_weight)
+    data, held_out, training = _parts(model, rows, training, seed, loader)
     run = None if run_dir is None else Path(run_dir)
-    state = _State.new(model, training, seed)
-    sizes = batch_sizes(model, len(train), training.batch_size)
-    prepare(model, state.optimizer, training.epochs * len(sizes))
-    config, opaque = _config(model, train, held_out, training, seed)
+    batches = Batches(model, data, training, loader)
+    steps = batches.steps(training.accumulate_grad_batches)
+    state = TrainingState.new(model, training, seed, steps, loader)
+    prepare(model, state.optimizer, training.epochs * steps)
+    config, opaque = _config(model, data, held_out, training, seed)
     saved = None if run is None else open_run(run, resume, config, training.epochs, opaque)
-    with seeded(seed, model), modes(model), _bar(progress, training.epochs, len(sizes)) as tick:
+    preprocessing = described(data, known)
+    attach(model, preprocessing)
+    said = {} if run is None else preprocessing.to_state()
+    with seeded(seed, model), modes(model), _bar(progress, training.epochs, steps) as tick:
         if saved is not None:
             state.load(saved)
         elif run is not None:
-            state.save(run, config)  # what stops within the first epoch resumes from these weights
+            state.save(run, config, said)  # what stops within the first epoch resumes from these weights
         model.train()
-        measure_row = _measures(state, train, held_out, sizes, tick)
+        measure_row = _measures(state, batches, held_out, called, tick)
         while not state.is_done():
             row = measure_row(len(state.rows) + 1)
             state.note(row, keep=run is not None)
+            state.is_stopped |= any([_call(each, "on_epoch_end", row, model) for each in called])
             if run is not None:
                 with open(run / METRICS, "a", encoding="utf-8") as file:
                     file.write(to_line(row))
-                state.save(run, config)
+                state.save(run, config, said)
             if callable(progress):
                 progress(row)
-        if training.early_stopping is not None:
-            model.load_state_dict(state.best["model"])
-    return History(tuple(state.rows))
+        state.finish()
+    return History(tuple(state.rows), state.monitor, state.mode, model)
 
 
-def batch_sizes(model: nn.Module, n_rows: int, batch_size: int) -> list[int]:
-    """Return how many rows each step of an epoch takes.
-
-    Batch normalisation needs two rows at least: one that would be left alone joins the step before.
-
-    Example:
-        >>> batch_sizes(nn.Linear(2, 2), 33, 16), batch_sizes(nn.BatchNorm1d(2), 33, 16)
-        ([16, 16, 1], [16, 17])
-    """
-    sizes = [min(batch_size, n_rows - begin) for begin in range(0, n_rows, batch_size)]
-    if len(sizes) > 1 and sizes[-1] == 1 < batch_size and any(isinstance(m, _BatchNorm) for m in model.modules()):
-        sizes[-2:] = [sizes[-2] + 1]
-    return sizes
-
-
-@dataclass
-class _State:
-    """What is trained, and how far it has come."""
-
-    model: nn.Module
-    training: Training
-    parameters: list[nn.Parameter]
-    optimizer: Optimizer
-    scheduler: Any
-    order: torch.Generator
-    rows: list[Row] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "value": math.inf, "model": {}})
-
-    @classmethod
-    def new(cls, model: nn.Module, training: Training, seed: int) -> _State:
-        """A training that has not begun."""
-        parameters, optimizer = new_optimizer(model, training)
-        scheduler = new_schedule(optimizer, training)
-        return cls(model, training, parameters, optimizer, scheduler, torch.Generator().manual_seed(seed))
-
-    def is_done(self) -> bool:
-        """Whether all epochs are over, or training stops early."""
-        patience = self.training.early_stopping
-        stops = patience is not None and len(self.rows) - self.best["epoch"] >= patience
-        return stops or len(self.rows) >= self.training.epochs
-
-    def note(self, row: Row, keep: bool) -> None:
-        """Take an epoch's row, with the weights where it is the best and they are to be kept."""
-        self.rows.append(row)
-        value = monitored(row)
-        if value < self.best["value"]:
-            self.best = {"epoch": row["epoch"], "value": value, "model": {}}
-            if keep or self.training.early_stopping is not None:
-                self.best["model"] = copy.deepcopy(self.model.state_dict())
-        if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
-            self.scheduler.step(value)
-        elif self.scheduler is not None:
-            self.scheduler.step()
-
-    def save(self, run: Path, config: Mapping[str, Any]) -> None:
-        """Write the checkpoint."""
-        state = {
-            "config": dict(config),
-            "epoch": len(self.rows),
-            "best": self.best,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.scheduler.state_dict() if self.scheduler is not None else None,
-            "order": self.order.get_state(),
-            "random": get_random(self.model),
-        }
-        save_state(run / CHECKPOINT, state)
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `open_run` read."""
-        self.rows, self.best = state["rows"], state["best"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["schedule"])
-        self.order.set_state(state["order"])
-        set_random(self.model, state["random"])
+def _by_seed(
+    model: nn.Module,
+    train: Any,
+    training: Training,
+    seeds: Sequence[int],
+    sample_weight: Any,
+    callbacks: Iterable[Any],
+    where: Mapping[str, Any],
+) -> list[History]:
+    """Train a fresh copy of the model for each seed."""
+    histories = []
+    for seed in seeds:
+        run_dir = None if where["run_dir"] is None else Path(where["run_dir"]) / f"seed-{seed}"
+        fresh = renew(model, seed)
+        options = {**where, "run_dir": run_dir, "sample_weight": sample_weight, "callbacks": callbacks}
+        histories.append(fit(fresh, train, training, seed=seed, **options))
+    return histories
 
 
-def _parts(model: nn.Module, train: Dataset, training: Training, seed: int) -> tuple[Dataset, Dataset | None]:
-    """The rows to train on and those held out, checked."""
+def _numbers(seeds: int | Iterable[int]) -> list[int]:
+    if isinstance(seeds, int):
+        check_count("seeds", seeds)
+        return list(range(seeds))
+    numbers = list(seeds)
+    for seed in numbers:
+        check_seed("seeds", seed)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ArgumentError(f"Argument `seeds` must be a number of seeds, or different ones, but is {numbers!r}")
+    return numbers
+
+
+def _check_callbacks(callbacks: Iterable[Any]) -> list[Any]:
+    called = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for each in called:
+        if not callable(each) and not hasattr(each, "on_epoch_end") and not hasattr(each, "on_step_end"):
+            raise ArgumentError(
+                "Argument `callbacks` must be functions of (row, model), or objects with a method `on_epoch_end` or "
+                f"`on_step_end`, but one is a {type(each).__name__}"
+            )
+    return called
+
+
+def _call(callback: Any, when: str, row: Row, model: nn.Module) -> bool:
+    """Call a callback where it wants to be called; whether it ends the training."""
+    method = getattr(callback, when, None)
+    if method is None and when == "on_epoch_end" and callable(callback):
+        method = callback
+    return method is not None and method(row, model) is True
+
+
+def _parts(
+    model: nn.Module, train: Dataset, training: Training, seed: int, loader: Any
+) -> tuple[Dataset, Dataset | None, Training]:
+    """The rows to train on and those held out, checked; and how it is trained with these."""
     check_data(model, train, "train")
-    if isinstance(training.validation, float):
-        return split(train, training.validation, seed=seed)
-    if training.validation is not None:
-        check_data(model, training.validation, "validation")
-    return train, training.validation
+    held_out = training.validation
+    if isinstance(held_out, float):
+        if loader is not None:
+            raise ArgumentError("Argument `validation` must be data, not a share, where `train` is a DataLoader")
+        train, held_out = split(train, held_out, seed=seed)
+    elif held_out is not None:
+        held_out = as_dataset(held_out, described(train), "validation")
+        check_data(model, held_out, "validation")
+        training = replace(training, validation=held_out)
+    if training.monitor is not None:
+        names = ["loss", *(("accuracy",) if train.n_classes else ("mae", "r2")), *(training.metrics or ())]
+        check_choice("monitor", training.monitor, names + [f"val_{name}" for name in names if held_out is not None])
+    return train, held_out, training
 
 
 def _config(
@@ -224,84 +256,76 @@ def _config(
 
 
 def _measures(
-    state: _State,
-    train: Dataset,
+    state: TrainingState,
+    batches: Batches,
     held_out: Dataset | None,
-    sizes: Sequence[int],
+    callbacks: Sequence[Any],
     tick: Callable[[int, int], None] | None,
 ) -> Callable[[int], Row]:
     """Return what trains for one epoch and gives its row of metrics."""
-    model, loss = state.model, state.training.loss
-    x, y = place(model, train)
-    target, held_target = objective(train, loss), objective(held_out if held_out is not None else train, loss)
+    model, loss, metrics = state.model, state.training.loss, state.training.metrics
+    target = objective(batches.data, loss)
+    held_target = objective(held_out if held_out is not None else batches.data, loss)
     validation = None if held_out is None else place(model, held_out)
+    listening = [each for each in callbacks if hasattr(each, "on_step_end")]
+
+    def steps(number: int) -> Iterator[tuple[Sequence[Batch], list[Tensor], list[Tensor]]]:
+        left, size = batches.epoch(state.order), state.training.accumulate_grad_batches
+        step = 0
+        while group := list(islice(left, size)):
+            outputs, losses = state.step(group, target)
+            step += 1
+            if tick is not None:
+                tick(number, step)
+            if listening:
+                lr = state.optimizer.param_groups[0]["lr"]
+                row: Row = {"epoch": number, "step": step, "loss": torch.stack(losses).mean().item(), "lr": lr}
+                state.is_stopped |= any([_call(each, "on_step_end", row, model) for each in listening])
+            yield group, outputs, losses
 
     def epoch(number: int) -> Row:
         began = time.perf_counter()
-        outputs, labels, losses = _epoch(state, x, y, target, sizes, tick)
-        weights = torch.tensor(sizes, dtype=torch.float64)
-        total = float(torch.stack(losses).double().cpu() @ weights)  # once: every `.item()` waits for a GPU
-        row: Row = {"epoch": number, "loss": total / len(x), **summary(torch.cat(outputs), labels)}
+        labels: list[Tensor] = []
+        outputs: list[Tensor] = []
+        losses: list[Tensor] = []
+        for group, given, values in steps(number):
+            labels += [batch.y for batch in group]
+            outputs += given
+            losses += values
+        row = _row(number, outputs, labels, losses, metrics)
         if validation is not None:
-            row |= {f"val_{key}": score for key, score in measure(model, *validation, held_target)[1].items()}
-        row |= {"lr": state.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - began}
-        if not all(map(math.isfinite, row.values())):
+            with state.averaged():
+                held = measure(model, *validation, held_target, metrics=metrics)[1]
+            row |= {f"val_{key}": score for key, score in held.items()}
+        row["lr"] = state.optimizer.param_groups[0]["lr"]
+        if state.training.quantum_lr is not None:
+            row["quantum_lr"] = state.optimizer.param_groups[-1]["lr"]
+        row["seconds"] = time.perf_counter() - began
+        mine = {*(metrics or ()), *(f"val_{name}" for name in metrics or ())}
+        if not all(math.isfinite(value) for name, value in row.items() if name not in mine):
             raise DivergenceError(f"The loss is not finite in epoch {number}: use an `lr` below {state.training.lr}")
         return row
 
     return epoch
 
 
-def _epoch(
-    state: _State,
-    x: Tensor,
-    y: Tensor,
-    target: Loss,
-    sizes: Sequence[int],
-    tick: Callable[[int, int], None] | None,
-) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Take the steps of one epoch; outputs by step, targets in their order, losses by step."""
-    if state.training.shuffle:
-        permutation = torch.randperm(len(x), generator=state.order).to(x.device)
-        x, y = x[permutation], y[permutation]
-    outputs, losses = [], []
-    for x_batch, y_batch in zip(x.split(list(sizes)), y.split(list(sizes)), strict=True):
-        output, value = take_step(
-            state.model, x_batch, y_batch, target, state.optimizer, state.parameters, state.training.clip_grad_norm
-        )
-        outputs.append(output)
-        losses.append(value)
-        if tick is not None:
-            tick(len(state.rows) + 1, len(losses))
-    return outputs, y, losses
-
-
-def take_step(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    target: Loss,
-    optimizer: Optimizer,
-    parameters: list[nn.Parameter],
-    clip_grad_norm: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Take one step; outputs and loss before it."""
-    optimizer.zero_grad(set_to_none=True)
-    try:
-        outputs = model(x)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):  # as torch says it
-            raise
-        raise ArgumentError(
-            "Argument `batch_size` must let each step have two rows or more, as batch normalisation needs, but one "
-            f"has {len(x)}"
-        ) from error
-    value = target(outputs, y)
-    value.backward()
-    if clip_grad_norm is not None:
-        nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
-    optimizer.step()
-    return outputs.detach(), value.detach()
+def _row(
+    number: int,
+    outputs: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    losses: Sequence[Tensor],
+    metrics: Mapping[str, Metric] | None,
+) -> Row:
+    """The metrics of an epoch's training rows, taken while the weights move."""
+    sizes = torch.tensor([len(each) for each in labels], dtype=torch.float64)
+    total = float(torch.stack(list(losses)).double().cpu() @ sizes)  # once: every `.item()` waits for a GPU
+    given, wanted = torch.cat(list(outputs)), torch.cat(list(labels))
+    return {
+        "epoch": number,
+        "loss": total / float(sizes.sum()),
+        **summary(given, wanted),
+        **own(metrics, given, wanted),
+    }
 
 
 @contextmanager

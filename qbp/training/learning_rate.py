@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qbp.data import Dataset
+from qbp.data import as_dataset, preprocessing_of
 from qbp.errors import ArgumentError, check_count, check_positive, check_seed
 from qbp.nn.seeding import seeded
+from qbp.training.batches import Batch, batch_sizes
 from qbp.training.checkpoint import untouched
-from qbp.training.fitting import DivergenceError, batch_sizes, take_step
+from qbp.training.fitting import DivergenceError
 from qbp.training.metrics import Loss, check_data, objective, place
 from qbp.training.options import Training, new_optimizer
+from qbp.training.state import take_step
 
 __all__ = ["LearningRateTest", "lr_range_test"]
 
@@ -32,7 +35,7 @@ class LearningRateTest:
 
 def lr_range_test(
     model: nn.Module,
-    data: Dataset,
+    data: Any,
     *,
     lr_min: float = 1e-5,
     lr_max: float = 1.0,
@@ -62,6 +65,7 @@ def lr_range_test(
         ArgumentError: an argument is wrong, or data and model do not fit.
         DivergenceError: the loss explodes at once.
     """
+    data = as_dataset(data, preprocessing_of(model))
     check_data(model, data)
     check_count("steps", steps)
     check_positive("lr_min", lr_min)
@@ -90,7 +94,7 @@ def lr_range_test(
                 group["lr"] = rate
             batches = batches or list(torch.randperm(len(x), generator=order).to(x.device).split(sizes))
             rows = batches.pop(0)
-            value = take_step(model, x[rows], y[rows], target, adapt, parameters, None)[1].item()
+            value = take_step(model, [Batch(x[rows], y[rows])], target, adapt, parameters, None)[1][0].item()
             average = smoothing * average + (1 - smoothing) * value
             smooth = average / (1 - smoothing ** (step + 1))
             if not math.isfinite(smooth) or (losses and smooth > 4 * min(losses)):

@@ -10,20 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qbp.data import Dataset
+from qbp.data import Dataset, as_dataset, preprocessing_of
 from qbp.errors import ArgumentError, check_choice, check_count
 from qbp.nn.layer import QuantumLayer
 
-__all__ = ["LOSSES", "Loss", "evaluate", "main_metric", "metrics_of"]
+__all__ = ["LOSSES", "Loss", "Metric", "evaluate", "main_metric", "metrics_of"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Metric = Callable[[Tensor, Tensor], Any]
 
 
-def _bce(outputs: Tensor, labels: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype))
+def _bce(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    return F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype), reduction=reduction)
 
 
-LOSSES: dict[str, Loss] = {
+# Of (outputs, targets), means over the rows; with ``reduction="none"`` not yet.
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": F.cross_entropy,
     "bce": _bce,
     "mse": F.mse_loss,
@@ -33,22 +35,30 @@ LOSSES: dict[str, Loss] = {
 
 
 def evaluate(
-    model: nn.Module, data: Dataset, *, batch_size: int = 1024, loss: str | Loss | None = None
+    model: nn.Module,
+    data: Any,
+    *,
+    batch_size: int = 1024,
+    loss: str | Loss | None = None,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, Any]:
     """Measure a model on a data set, without gradients and in evaluation mode (the mode is put back).
 
     Args:
         model: maps (B, I) to (B, n_classes), to (B, 1) logits for two classes, or to (B, T) for a regression.
-        data: the data.
+        data: a `Dataset`, whose rows are ready for the model; or a pair (X, y) of arrays, or of a DataFrame and a
+            Series, a `TensorDataset` or a `DataLoader`, whose rows and labels are as those that the model was trained
+            on were before they were prepared. Every row counts once.
         batch_size: rows per call of the model.
         loss: a key of `LOSSES`, or a function of (outputs, targets). None: cross entropy for labels ("bce" if
             the model has one output), mean squared error for targets.
+        metrics: metrics of your own by name: functions of (outputs, targets) that give a number.
 
     Returns:
         For labels `loss`, `accuracy`, `per_class_accuracy` (None for a class without rows) and `confusion`
-        (counts, row = true class, column = predicted class); for targets `loss`, `mse`, `mae` and `r2`. Where a
-        layer's backend approximates, also `truncation`, how far its outputs may be off: a bias that no mean makes
-        smaller.
+        (counts, row = true class, column = predicted class); for targets `loss`, `mse`, `mae` and `r2`, of targets as
+        the model sees them (those of `qbp.data.load` are standardised). Where a layer's backend approximates, also
+        `truncation`, how far its outputs may be off: a bias that no mean makes smaller.
 
     Raises:
         ArgumentError: data and model do not fit.
@@ -58,10 +68,11 @@ def evaluate(
         >>> evaluate(nn.Identity(), data)["confusion"]  # one output: a logit, and 0 is not above 0
         [[1, 0], [0, 2]]
     """
+    data = as_dataset(data, preprocessing_of(model))
     check_data(model, data)
     check_count("batch_size", batch_size)
     x, y = place(model, data)
-    outputs, result = measure(model, x, y, objective(data, loss), batch_size)
+    outputs, result = measure(model, x, y, objective(data, loss), batch_size, metrics)
     result |= _truncation(model)
     if data.n_classes is None:
         return result | {"mse": F.mse_loss(outputs, y).item()}
@@ -79,18 +90,40 @@ def _truncation(model: nn.Module) -> dict[str, float]:
     return {"truncation": max(found)} if found else {}
 
 
-def objective(data: Dataset, loss: str | Loss | None) -> Loss:
+class Objective:
+    """A loss as a function of (outputs, targets), whose first call refuses outputs that do not fit the data.
+
+    Args:
+        data: the data.
+        loss: a key of `LOSSES`, a function, or None.
+    """
+
+    def __init__(self, data: Dataset, loss: str | Loss | None) -> None:
+        check_loss(loss)
+        self.data, self.loss = data, loss
+        self.chosen: Callable[..., Tensor] | None = None
+
+    def __call__(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the mean loss; with `weights` (B,) the mean of that of each row times its weight."""
+        if self.chosen is None:
+            self.chosen = _pick(outputs, self.data, self.loss)
+        if weights is None:
+            return self.chosen(outputs, targets)
+        is_own = callable(self.loss)
+        values = self.chosen(outputs, targets) if is_own else self.chosen(outputs, targets, reduction="none")
+        if not is_own:
+            values = values.flatten(1).mean(1) if values.ndim > 1 else values
+        elif values.shape != weights.shape:
+            raise ArgumentError(
+                f"Argument `loss` must give a value for each row, of shape ({len(weights)},), where rows have weights, "
+                f'but gives {tuple(values.shape)}: as torch\'s do with `reduction="none"`'
+            )
+        return (weights * values).mean()
+
+
+def objective(data: Dataset, loss: str | Loss | None) -> Objective:
     """Return the loss as a function, whose first call refuses outputs that do not fit `data`."""
-    check_loss(loss)
-    chosen: Loss | None = None
-
-    def call(outputs: Tensor, targets: Tensor) -> Tensor:
-        nonlocal chosen
-        if chosen is None:
-            chosen = _pick(outputs, data, loss)
-        return chosen(outputs, targets)
-
-    return call
+    return Objective(data, loss)
 
 
 def check_loss(loss: object) -> None:
@@ -101,7 +134,7 @@ def check_loss(loss: object) -> None:
         raise ArgumentError(f"Argument `loss` must be a name, a function or None, but is {loss!r}")
 
 
-def _pick(outputs: Tensor, data: Dataset, loss: str | Loss | None) -> Loss:
+def _pick(outputs: Tensor, data: Dataset, loss: str | Loss | None) -> Callable[..., Tensor]:
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         have = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ArgumentError(f"Argument `model` must give outputs of shape (B, columns), but gave {have}")
@@ -117,6 +150,8 @@ def _pick(outputs: Tensor, data: Dataset, loss: str | Loss | None) -> Loss:
         raise ArgumentError(
             f"Argument `model` must give outputs of shape (B, {wanted}) for {for_what}, but gave "
             f"{tuple(outputs.shape)}: let it end with torch.nn.Linear({columns}, {wanted})"
+            + (", or give targets of floating point for a regression" if data.n_classes and columns == 1 else "")
+            + (", or give labels that are integers for classes" if not data.n_classes and wanted == 1 else "")
         )
     if isinstance(loss, str) and loss not in fits:
         raise ArgumentError(
@@ -127,13 +162,38 @@ def _pick(outputs: Tensor, data: Dataset, loss: str | Loss | None) -> Loss:
 
 
 def measure(
-    model: nn.Module, x: Tensor, y: Tensor, loss: Loss, batch_size: int = 1024
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    batch_size: int = 1024,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the outputs for all rows, in evaluation mode and without gradients, with loss and `summary`."""
+    outputs = outputs_of(model, x, batch_size)
+    with torch.no_grad():
+        return outputs, {"loss": loss(outputs, y).mean().item(), **summary(outputs, y), **own(metrics, outputs, y)}
+
+
+def outputs_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
+    """Return the outputs for all rows, in evaluation mode and without gradients."""
     with modes(model), torch.no_grad():
         model.eval()
-        outputs = torch.cat([model(part) for part in x.split(batch_size)])
-        return outputs, {"loss": loss(outputs, y).item(), **summary(outputs, y)}
+        return torch.cat([model(part) for part in x.split(batch_size)])
+
+
+def own(metrics: Mapping[str, Metric] | None, outputs: Tensor, y: Tensor) -> dict[str, float]:
+    """Return the user's own metrics, which must be numbers."""
+    values: dict[str, float] = {}
+    for name, metric in (metrics or {}).items():
+        value = metric(outputs, y)
+        try:
+            values[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                f"Argument `metrics` must hold functions that give numbers, but {name!r} gives {type(value).__name__}"
+            ) from error
+    return values
 
 
 def summary(outputs: Tensor, y: Tensor) -> dict[str, float]:
@@ -168,18 +228,23 @@ def check_data(model: nn.Module, data: Dataset, name: str = "data") -> None:
     while isinstance(first, nn.Sequential) and len(first):
         first = first[0]
     wanted = getattr(first, "in_features", None) or getattr(first, "n_inputs", None)
-    if isinstance(wanted, int) and wanted != data.x.shape[1]:
+    if isinstance(wanted, int) and wanted != data.x.shape[-1]:
         raise ArgumentError(
             f"Argument `{name}` must have rows of {wanted} features, as the model begins with a "
-            f"{type(first).__name__} of {wanted} inputs, but has {data.x.shape[1]}"
+            f"{type(first).__name__} of {wanted} inputs, but has {data.x.shape[-1]}"
         )
 
 
 def place(model: nn.Module, data: Dataset) -> tuple[Tensor, Tensor]:
     """Return x and y on the model's device, floating-point ones in its dtype."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), data.x)
-    y = data.y.to(like.device, like.dtype if data.y.is_floating_point() else None)
-    return data.x.to(like.device, like.dtype), y
+    x = place_rows(model, data.x)
+    return x, data.y.to(x.device, x.dtype if data.y.is_floating_point() else None)
+
+
+def place_rows(model: nn.Module, x: Tensor) -> Tensor:
+    """Return x on the model's device and in its dtype."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), x)
+    return x.to(like.device, like.dtype)
 
 
 @contextmanager

@@ -211,13 +211,13 @@ def test_a_wrong_override_is_refused(path: Path, override: str, words: str) -> N
 
 
 def test_differences_name_the_keys(path: Path) -> None:
-    one = plain(configs.load(path))
-    assert differences(one, plain(configs.load(path))) == []
-    assert differences(one, plain(configs.load(path, ["train.lr=0.02", "seed=1"]))) == [
+    one = plain(configs.load(path), path.parent)
+    assert differences(one, plain(configs.load(path), path.parent)) == []
+    assert differences(one, plain(configs.load(path, ["train.lr=0.02", "seed=1"]), path.parent)) == [
         "seed: 0 / 1",
         "train.lr: 0.01 / 0.02",
     ]
-    other = plain(configs.load(path, ["model={kind: hybrid}"]))
+    other = plain(configs.load(path, ["model={kind: hybrid}"]), path.parent)
     assert "model.kind: mlp / hybrid" in differences(one, other)
     assert "model.n_qubits: None / 4" in differences(one, other)
 

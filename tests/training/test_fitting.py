@@ -67,6 +67,7 @@ BY_HAND = {
     "adagrad": lambda parameters: torch.optim.Adagrad(parameters, 0.05, foreach=False),
     "adam": lambda parameters: torch.optim.Adam(parameters, 0.05, foreach=False),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.05, foreach=False),
+    "lbfgs": lambda parameters: torch.optim.LBFGS(parameters, 0.05, line_search_fn="strong_wolfe"),
 }
 
 
@@ -81,11 +82,16 @@ def test_each_optimizer_is_torchs(name: str) -> None:
         permutation = torch.randperm(50, generator=order)
         total, correct = 0.0, 0
         for rows in permutation.split(16):
-            optimizer.zero_grad()
             outputs = twin(data.x[rows])
             loss = F.cross_entropy(outputs, data.y[rows])
-            loss.backward()
-            optimizer.step()
+
+            def closure(rows: torch.Tensor = rows) -> torch.Tensor:
+                optimizer.zero_grad()
+                value = F.cross_entropy(twin(data.x[rows]), data.y[rows])
+                value.backward()
+                return value
+
+            optimizer.step(closure)
             total += loss.item() * len(rows)
             correct += (outputs.argmax(1) == data.y[rows]).sum().item()
         assert row["loss"] == pytest.approx(total / 50, rel=1e-9) and row["accuracy"] == correct / 50
@@ -492,6 +498,7 @@ torch.set_num_threads(1)
 import sklearn.model_selection
 from qbp.storage import container
 from qbp.training import fitting as train
+from qbp.training import state
 from qbp.data import Dataset
 from torch import nn
 
@@ -506,7 +513,7 @@ def torn(path, content):
 
 def plant(point):
     if point in ("row without checkpoint", "torn row"):
-        train.save_state = kill
+        state.save_state = kill
     if point == "torn row":
         train.to_line = lambda row: to_line(row)[:20]
     if point == "torn checkpoint":

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from qbp.data.preprocessing import Preprocessing, attach, preprocessing_of
 from qbp.errors import ConfigError, QbpError
 from qbp.executors.dense import Dense
 from qbp.nn.saving.kinds import MODULES
@@ -32,7 +33,8 @@ def save_model(model: nn.Module, path: str | Path) -> None:
 
     Of a quantum layer the circuit, the weights, the names of backend and gradient rule and the shots are kept. Modules
     and weights that are shared stay shared. Of modules of your own class the steps that `torch.fx` traces of their
-    forward pass are kept, so that the file can be read without the class. The file also holds a few random rows (none
+    forward pass are kept, so that the file can be read without the class. What was done to the rows that the model was
+    trained on, and what its classes are called, is kept for `qbp.predict`. The file also holds a few random rows (none
     of the user's data) with the model's outputs, which loading checks.
 
     Args:
@@ -55,6 +57,8 @@ def save_model(model: nn.Module, path: str | Path) -> None:
     structure, constants = structure_of(model)
     weights, ties = weights_of(model)
     state = {"format": "model", "version": VERSION, "frozen": frozen, "model": structure}
+    if (preprocessing := preprocessing_of(model)) is not None:
+        state["preprocessing"] = preprocessing.to_state()
     state |= {"weights": weights | constants, "ties": ties, "rows": rows_of(model)}
     check_traced(model, Reader("memory", state, Dense(), trust=False).read(), state["rows"])
     save_state(path, state)
@@ -84,6 +88,8 @@ def load_model(path: str | Path, *, backend: Any = None, trust: bool = False) ->
         with seeded(0):  # weights that are drawn first are none of the caller's random numbers
             model = Reader(str(path), state, backend, trust).read()
         check_rows(model, state.get("rows"), str(path))
+        if state.get("preprocessing") is not None:
+            attach(model, Preprocessing.from_state(state["preprocessing"]))
     except QbpError as error:
         if len(str(error)) < 1000:
             raise
