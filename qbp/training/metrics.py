@@ -170,8 +170,9 @@ def measure(
     metrics: Mapping[str, Metric] | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the outputs for all rows, in evaluation mode and without gradients, with loss and `summary`."""
-    outputs = outputs_of(model, x, batch_size)
-    with torch.no_grad():
+    with modes(model), torch.no_grad():
+        outputs = outputs_of(model, x, batch_size)
+        model.eval()  # a loss may ask for the mode
         return outputs, {"loss": loss(outputs, y).mean().item(), **summary(outputs, y), **own(metrics, outputs, y)}
 
 
