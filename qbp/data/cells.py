@@ -192,6 +192,7 @@ def _said(value: Any) -> str:
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
+    """Return the first names, and how many more there are."""
     return ", ".join(name[:60] for name in names[:most]) + (
         f" and {len(names) - most} more" if len(names) > most else ""
     )
