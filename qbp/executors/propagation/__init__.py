@@ -21,7 +21,8 @@ from qbp.executors.native.threads import run_on_threads
 from qbp.executors.propagation.error import measured_error, norms_of
 from qbp.executors.propagation.kernels import values
 from qbp.executors.propagation.kernels.conventions import KEEP_ALL, Cut, Graph
-from qbp.executors.propagation.words import Prepared, Words, prepared, turns_of, words_of
+from qbp.executors.propagation.unrolled import Unrolled, unrolled
+from qbp.executors.propagation.words import Prepared, Words, count_words, prepared, turns_of, words_of
 from qbp.limits import check_memory, physical_memory
 
 __all__ = ["MAX_WORDS", "PauliPropagation"]
@@ -185,6 +186,28 @@ class PauliPropagation:
             turns, at = turns_of(source, shared.astype(np.float64), n_batched), shared.tobytes()
         key = program, n_batched, self._cut, self._max_words, at
         return _cached(key, lambda: words_of(source, n_batched, self._cut, self._max_words, turns))
+
+    def count(self, program: Program, limit: int) -> list[int | None]:
+        """For each output the most Pauli words that it becomes at a time; None where they are more than a limit.
+
+        Args:
+            program: the program.
+            limit: words at which counting stops.
+        """
+        source = self._prepared(program)
+        words = [count_words(source, root, self._cut, limit) for root in range(len(source.measured.roots))]
+        found: list[int | None] = [0] * program.n_outputs
+        for output, root in zip(source.measured.outputs, source.measured.sources, strict=True):
+            so_far, more = found[output], words[root]
+            found[output] = None if so_far is None or more is None else so_far + more
+        return found
+
+    def unrolled(self, program: Program, angles: Angles) -> tuple[Unrolled, Tensor | None]:
+        """Outputs as sums of products of cosines and sines of samples' angles, with the shared ones as they are; and
+        how far they may be off, (B, M), or None."""
+        results, saved = _forward(self._call(program, angles, None), keep=False)
+        results = self._with_error(program, results, saved, 1)
+        return unrolled(saved.call.source, saved.call.words, saved.coefficients), results.truncation
 
     def _prepared(self, program: Program) -> Prepared:
         return prepared(program, self._cut.weight >= 0)

@@ -16,7 +16,7 @@ from qbp.executors.propagation.kernels.walk import walk
 from qbp.executors.propagation.steps import Measured, measured_words, steps_of
 from qbp.executors.propagation.tables import as_words, n_parts, tables_of
 
-__all__ = ["Prepared", "Words", "carry", "prepared", "start_of", "turns_of", "words_of"]
+__all__ = ["Prepared", "Words", "carry", "count_words", "prepared", "start_of", "turns_of", "words_of"]
 
 
 class Prepared(NamedTuple):
@@ -168,6 +168,13 @@ def carry(
 ) -> Carried:
     """Carry words back through some steps; see the kernel."""
     return Carried(*walk(source.tables, first, last, start, weights, *turns, cut, record, absolute, most, seed))
+
+
+def count_words(source: Prepared, root: int, cut: Cut, limit: int) -> int | None:
+    """The most words that a root becomes at a time; None where they are more than `limit`."""
+    ones = np.ones(len(source.angles))
+    found = carry(source, 0, source.steps, *start_of(source, root), (ones, ones), cut, True, limit, record=False)
+    return None if found.stopped >= 0 else found.n_peak
 
 
 def _check(found: Carried, source: Prepared, most: int) -> None:

@@ -1,0 +1,169 @@
+"""What a classical computer has of a circuit, and in what time, beside what a device would take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qbp.circuit.angles import Angles
+from qbp.circuit.program import Expval, Program
+from qbp.circuit.tracing import Circuit
+from qbp.errors import ArgumentError, check_count
+from qbp.executors import execute
+
+__all__ = ["Output", "Simulability", "simulability"]
+
+ROWS = 32
+"""Rows of a call whose time is taken."""
+
+WIDEST_STATE = 20
+"""Qubits of the widest whole state whose time is taken."""
+
+SECONDS = 0.5
+"""For so long calls are repeated; the quickest counts."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an output of a circuit takes.
+
+    Attributes:
+        qubits: that it sees.
+        words: most Pauli words, at a time, that it becomes on its way back to the data; None: more than the limit.
+    """
+
+    qubits: int
+    words: int | None
+
+
+@dataclass(frozen=True)
+class Simulability:
+    """What a circuit takes on this computer and on a device.
+
+    Attributes:
+        n_qubits: N.
+        outputs: what each takes.
+        limit: words up to which they are counted.
+        words, windows, state: measured seconds of a row, forward, by words carried back, by windows and by the whole
+            state; None where that way is none.
+        device: seconds of a row on a device, by IBM's formula for executions; `shots` for each basis.
+    """
+
+    n_qubits: int
+    outputs: tuple[Output, ...]
+    limit: int
+    words: float | None
+    windows: float | None
+    state: float | None
+    device: float
+    shots: int
+
+    def __str__(self) -> str:
+        counted = [output.words for output in self.outputs if output.words is not None]
+        many = len(self.outputs) - len(counted)
+        words = f"at most {max(counted):,} Pauli words" if counted else f"more than {self.limit:,} Pauli words"
+        if many and counted:
+            words += f", {many} of {len(self.outputs)} more than {self.limit:,}"
+        ways = {
+            "by words": self.words,
+            "by windows": self.windows,
+            f"by the whole state of 2^{self.n_qubits} amplitudes": self.state,
+        }
+        told = ", ".join(f"{_time(seconds)} {way}" for way, seconds in ways.items() if seconds is not None)
+        cannot = " or ".join(way for way, seconds in list(ways.items())[::2] if seconds is None)
+        here = f"{told} (not {cannot})" if told and cannot else told or "this computer too much"
+        return (
+            f"Outputs see at most {max(output.qubits for output in self.outputs)} of {self.n_qubits} qubits and become "
+            f"{words}: a row takes {here}, and about {_time(self.device)} on a device with {self.shots:,} shots."
+        )
+
+
+def simulability(circuit: Circuit, weights: Tensor, limit: int = 1_000_000, shots: int = 4096) -> Simulability:
+    """Count and measure what a circuit takes; see `QuantumLayer.simulability`."""
+    check_count("limit", limit)
+    check_count("shots", shots)
+    from qbp.executors.native import Native
+    from qbp.executors.native.windows import Windows, pay_off
+    from qbp.executors.pauli import Pauli
+    from qbp.executors.propagation import PauliPropagation
+
+    class Whole(Native):
+        def engine(self, program: Program) -> Any:
+            return Pauli() if program.is_noisy else self
+
+    program = circuit.program
+    if program.amplitudes:
+        raise ArgumentError("A circuit that starts from amplitudes has no words to count: its outputs see whole states")
+    rows = torch.zeros(ROWS, circuit.n_inputs, dtype=weights.dtype)
+    angles = circuit.angle_map(rows, weights.detach())
+    qubits, words = _seen(program), PauliPropagation(max_words=limit).count(program, limit)
+    narrow = program.n_qubits <= (WIDEST_STATE // 2 if program.is_noisy else WIDEST_STATE)
+    return Simulability(
+        n_qubits=program.n_qubits,
+        outputs=tuple(map(Output, qubits, words)),
+        limit=limit,
+        words=_seconds(PauliPropagation(max_words=10 * limit), program, angles) if None not in words else None,
+        windows=_seconds(Windows(Native()), program, angles) if pay_off(program) else None,
+        state=_seconds(Whole(), program, angles) if narrow else None,
+        device=_on_device(program, shots),
+        shots=shots,
+    )
+
+
+def _seen(program: Program) -> list[int]:
+    """For each output how many qubits it sees."""
+    from qbp.executors.native.windows import windows_of
+
+    if program.is_noisy:
+        found = []
+        for m in program.measurements:
+            size = 1 if isinstance(m, Expval) else 2 ** len(m.wires)
+            found += [len(replace(program, measurements=(m,)).seen_wires())] * size
+        return found
+    seen = [0] * program.n_outputs
+    for shape in windows_of(program, 0).shapes:
+        for output in shape.columns.tolist():
+            seen[output] = max(seen[output], shape.program.n_qubits)
+    return seen
+
+
+def _seconds(executor: Any, program: Program, angles: Angles) -> float | None:
+    """Of a row; None where the executor has no memory for it."""
+
+    def call() -> Any:
+        return execute(executor, program, angles)
+
+    try:
+        call()  # compiles, and fills caches
+    except ArgumentError:
+        return None
+    return _quickest(call) / angles.n_samples
+
+
+def _quickest(call: Callable[[], Any]) -> float:
+    until, best = time.perf_counter() + SECONDS, float("inf")
+    while best == float("inf") or time.perf_counter() < until:
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _on_device(program: Program, shots: int) -> float:
+    from qbp.executors.qiskit_primitive.billing import EXECUTION_SECONDS
+    from qbp.executors.sampled import measurement_groups
+
+    return len(measurement_groups(program)) * shots * EXECUTION_SECONDS
+
+
+def _time(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
