@@ -33,7 +33,7 @@ def physical_memory() -> int:
     return min(limits)
 
 
-def check_memory(what: str, n_bytes: float, n_qubits: int = 0, most: int | None = None) -> None:
+def check_memory(what: str, n_bytes: float, n_qubits: int = 0, most: int | None = None, instead: str = "") -> None:
     """Raise `ArgumentError` if something takes more memory than there is.
 
     Args:
@@ -41,13 +41,14 @@ def check_memory(what: str, n_bytes: float, n_qubits: int = 0, most: int | None 
         n_bytes: what it takes, times ``2^n_qubits``, which may be far beyond any number of bytes.
         n_qubits: see there.
         most: bytes that there are; None for `physical_memory`.
+        instead: what else to do, after a colon or so.
 
     Raises:
         ArgumentError: it does not fit; the message says what it takes and what there is.
     """
     there_are = physical_memory() if most is None else most
     if math.log2(max(n_bytes, 1)) + n_qubits > math.log2(there_are):
-        raise ArgumentError(f"{what} take {_size(n_bytes, n_qubits)}, but there are {_size(there_are)}")
+        raise ArgumentError(f"{what} take {_size(n_bytes, n_qubits)}, but there are {_size(there_are)}{instead}")
 
 
 def check_gates(n_gates: int, what: str) -> None:

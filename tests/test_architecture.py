@@ -40,7 +40,7 @@ FLOOR = {name: i for i, line in enumerate(WINGS) for name in line.split()}
 
 # Where packages that are slow to import, or that not everybody has, may be imported at all; and where at the top.
 CONFINED = {
-    "numba": {"executors/native", "executors/pauli", "executors/propagation"},
+    "numba": {f"executors/{name}" for name in ("native", "pauli", "propagation", "trajectories")},
     "pennylane": {
         "circuit/tracing/pennylane",
         "circuit/tracing/pennylane_gates",
@@ -68,7 +68,7 @@ LAZY_ONLY = (
     "statsmodels",
 )
 LONGEST = 400  # lines, but for kernels
-KERNELS = ("executors/native/kernels/", "executors/pauli/kernels/", "executors/propagation/kernels/")  # may be longer
+KERNELS = tuple(f"{name}/kernels/" for name in sorted(CONFINED["numba"]))  # may be longer
 
 
 @cache
@@ -247,7 +247,7 @@ def test_importing_each_module_loads_nothing_slow():
     names = [
         name.replace("/", ".")
         for name in modules()
-        if not name.startswith(("executors/native", "executors/pauli", "executors/propagation")) and name != "__main__"
+        if not name.startswith(tuple(CONFINED["numba"])) and name != "__main__"
     ]
     code = f"""
 import importlib, sys

@@ -7,8 +7,8 @@ about ``P`` after Clifford gates is one about ``C^dagger P C`` before them, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ import numpy as np
 
 from qbp.circuit.gates import GATES
 from qbp.circuit.pauli import Word, bits
-from qbp.circuit.program import Clifford, Probs, Program
+from qbp.circuit.program import Channel, Clifford, Probs, Program
 
-__all__ = ["Frame", "Measured", "Rotations", "Turn", "in_frame"]
+__all__ = ["Frame", "Measured", "Rotations", "Turn", "in_frame", "walked"]
 
 
 class Frame:
@@ -48,12 +48,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Turn:
-    """A rotation about `word` (of sign +) by ``scale * angles[angle] + offset``; `angle` -1 is a fixed one."""
+    """A rotation about `word` (of sign +) by ``scale * angles[angle] + offset``; `angle` -1 is a fixed one.
+
+    Where errors come in between, `mark` tells apart the rotations whose signs they flip differently, and `event` is a
+    place where noise other than Pauli errors may act (`qbp.executors.trajectories`).
+    """
 
     word: Word
     angle: int
     scale: float
     offset: float
+    mark: int = 0
+    event: bool = False
 
 
 class Rotations(NamedTuple):
@@ -82,6 +88,20 @@ class Measured(NamedTuple):
 
 def in_frame(program: Program) -> tuple[Rotations, Measured]:
     """The rotations and measurements of a program with all Clifford gates conjugated away."""
+    rotations, measured = walked(program)
+    words = [word for _, _, word in measured.terms] + [word for _, words in measured.probs for word in words]
+    return Rotations(rotations.start, _visible(rotations.turns, words)), measured
+
+
+def walked(
+    program: Program, at_channel: Callable[[Channel, Frame, Rotations], None] | None = None
+) -> tuple[Rotations, Measured]:
+    """The same with all rotations, also those that nothing sees.
+
+    Args:
+        program: the program.
+        at_channel: called at each channel with the frame there and the rotations so far, to which it may add.
+    """
     frame = Frame(program.n_qubits)
     start: list[list[Turn]] = [[] for _ in range(program.n_qubits)]
     turns: list[Turn] = []
@@ -91,8 +111,14 @@ def in_frame(program: Program) -> tuple[Rotations, Measured]:
         one_qubit = (word.x | word.z).bit_count() == 1 and not program.amplitudes
         return one_qubit and not any(word.anticommutes(turn.word) for turn in reversed(turns))
 
-    rotations = program.rotations()
+    gates = program
+    if at_channel is not None:
+        gates = replace(program, ops=tuple(op for op in program.ops if not isinstance(op, Channel)))
+    rotations = gates.rotations()
     for op in program.ops:
+        if at_channel is not None and isinstance(op, Channel):
+            at_channel(op, frame, Rotations(start, turns))
+            continue
         parts = len(GATES[op.name].steps) if isinstance(op, Clifford) else 1
         # The parts of a Clifford gate of several wires keep the words simple only together, so none of them starts.
         whole = isinstance(op, Clifford) and len(op.wires) > 1
@@ -111,10 +137,8 @@ def in_frame(program: Program) -> tuple[Rotations, Measured]:
                 frame.turn(before, round(quarters))
             elif word.x | word.z:
                 turns.append(turn)
-
     measured, undo = _measured(program, frame)
-    words = [word for _, _, word in measured.terms] + [word for _, words in measured.probs for word in words]
-    return Rotations(start, _visible(turns + undo, words)), measured
+    return Rotations(start, turns + undo), measured
 
 
 def _measured(program: Program, frame: Frame) -> tuple[Measured, list[Turn]]:

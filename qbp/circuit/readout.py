@@ -48,11 +48,16 @@ def confusion(program: Program, wires: tuple[int, ...]) -> np.ndarray:
     return reduce(np.kron, [errors.get(wire, np.eye(2)) for wire in wires])
 
 
-def confused(program: Program, outputs: np.ndarray) -> np.ndarray:
-    """The outputs (B, M) with their probabilities as they are read; expectation values stay (see `read`)."""
+def confused(program: Program, outputs: np.ndarray, back: bool = False) -> np.ndarray:
+    """The outputs (B, M) with their probabilities as they are read; expectation values stay (see `read`).
+
+    With `back` it takes gradients of these to gradients of the outputs.
+    """
     errors = {wire: np.array([[1 - ones, zeros], [ones, 1 - zeros]]) for wire, ones, zeros in program.readout}
     if not errors:
         return outputs
+    if back:
+        errors = {wire: error.T for wire, error in errors.items()}
     outputs, column = outputs.copy(), 0
     for m in program.measurements:
         if isinstance(m, Probs):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdjointExecutor",
     "Capabilities",
+    "Draws",
     "Executor",
     "Gradients",
     "Results",
@@ -88,6 +89,22 @@ class Results(NamedTuple):
     sources: Tensor | None = None
 
 
+class Draws(NamedTuple):
+    """What a gradient that was sampled is the sum of.
+
+    Attributes:
+        gradients: (L, K) of all angles, batched ones first, of each pattern of errors: it has that share in the sum.
+        rows: (L,) the sample that it was drawn for.
+        counts: (L,) how often it was.
+        n: how many were drawn for each sample.
+    """
+
+    gradients: Tensor
+    rows: Tensor
+    counts: Tensor
+    n: int
+
+
 class Gradients(NamedTuple):
     """The vector-Jacobian product of a circuit: one tensor for each of its arguments, None where it was not asked for.
 
@@ -95,11 +112,13 @@ class Gradients(NamedTuple):
         batched: (B, Kb).
         shared: (Ks,), summed over the batch.
         amplitudes: (B, 2^N), real or complex as the amplitudes are (torch's convention for complex gradients).
+        draws: where they are sampled, what they are the sum of, one for each independent part.
     """
 
     batched: Tensor | None = None
     shared: Tensor | None = None
     amplitudes: Tensor | None = None
+    draws: tuple[Draws, ...] = ()
 
 
 @runtime_checkable
@@ -204,8 +223,9 @@ def backend(
         spec: "auto", which is "native", since that was faster than lightning.qubit at every size measured
             (`benchmarks/choices.py`), and its ways "pauli", for noise, and "windows", for wide and shallow circuits,
             which it takes by itself; "pauli-propagation", which carries the measured words back, or with its
-            options "pauli-propagation:max_weight=6"; "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of
-            that device),
+            options "pauli-propagation:max_weight=6"; "trajectories:64", which samples noise so many times for each
+            sample (16 times without a number); "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of that
+            device),
             "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
             the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
             generator=generator)``); a PennyLane device, or Qiskit's simulator, backend, estimator or sampler, as an
@@ -247,6 +267,8 @@ def backend(
             f"Argument `backend` must be 'qiskit', 'aer', 'fake:NAME' or 'ibm:NAME' where options of theirs are "
             f"given, but is {spec!r}"
         )
+    if spec.partition(":")[0] == "trajectories":
+        return _trajectories(spec, shots, generator)
     if spec in ("auto", "native", "dense", "pauli", "windows") or _is_propagation(spec):
         simulator = _simulator(spec)
         if shots is None:
@@ -290,7 +312,8 @@ def check_trusted(spec: Any, source: str, trust: bool) -> None:
         )
     kind, colon, name = spec.partition(":")
     lightning = not colon and kind.startswith("lightning.") and kind.count(".") == 1
-    if trust or spec in PLAIN or _is_propagation(spec) or spec in PENNYLANE or lightning or (kind == "fake" and colon):
+    ours = spec in PLAIN or _is_propagation(spec) or kind == "trajectories"
+    if trust or ours or spec in PENNYLANE or lightning or (kind == "fake" and colon):
         return
     if kind == "ibm":
         does = "connect to IBM Quantum with your account"
@@ -307,6 +330,19 @@ def check_trusted(spec: Any, source: str, trust: bool) -> None:
 def _is_propagation(name: str) -> bool:
     """Whether a name is that of words carried back, with or without options."""
     return name.partition(":")[0] == "pauli-propagation"
+
+
+def _trajectories(spec: str, shots: int | None, generator: torch.Generator | None) -> Executor:
+    from qbp.executors.trajectories import Trajectories
+
+    _, colon, number = spec.partition(":")
+    if colon and not number.isdecimal():
+        raise ArgumentError(f"Argument `backend` must be 'trajectories' or 'trajectories:64', but is {spec!r}")
+    if shots is not None:
+        raise ArgumentError(
+            f"Argument `shots` must be None on backend {spec!r}, which samples noise and no outcomes, but is {shots}"
+        )
+    return Trajectories(int(number), generator=generator) if colon else Trajectories(generator=generator)
 
 
 def _simulator(name: str) -> Executor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from qbp.circuit.angles import Angles
 from qbp.circuit.noise_model import NoiseModel
 from qbp.circuit.program import Channel, Program, Rotation
-from qbp.executors import Capabilities, Executor, Gradients, Results, backend
+from qbp.executors import Capabilities, Draws, Executor, Gradients, Results, backend, capabilities_of
 from qbp.executors.qiskit_primitive.noise import NoisyCircuit, noisy_circuit
 
 __all__ = ["Extrapolated", "NoisyRuns", "WithNoise"]
@@ -71,10 +71,27 @@ class NoisyRuns:
             total[:, columns] += part
         return total
 
+    def stds(self, parts: Sequence[Tensor | None]) -> Tensor | None:
+        """Standard errors (B, M) from those of the parts, which err independently."""
+        errors = [part for part in parts if part is not None]
+        if not errors or self.is_plain:
+            return errors[0] if errors else None
+        total = errors[0].new_zeros(len(errors[0]), len(self.constants))
+        for (_, columns), part in zip(self.parts, errors, strict=True):
+            total[:, columns] += part**2
+        return total.sqrt()
+
     def gradients(self, batched: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
         """Of the program's angles, from those of the gates."""
         of_batched, of_shared, all_shared, *_ = self._matrices(batched)
         return batched @ of_batched, batched.sum(0) @ of_shared + shared @ all_shared
+
+    def draws(self, draws: Draws) -> Draws:
+        """The same of what gradients are the sum of."""
+        of_batched, of_shared, all_shared, *_ = self._matrices(draws.gradients)
+        batched, shared = draws.gradients.split([len(of_batched), len(all_shared)], 1)
+        each = torch.cat([batched @ of_batched, batched @ of_shared + shared @ all_shared], 1)
+        return draws._replace(gradients=each)
 
 
 def _renumbered(program: Program, order: Sequence[int]) -> Program:
@@ -95,17 +112,21 @@ class WithNoise:
         engine: what runs programs with channels; None for the native engine.
     """
 
-    name = "noise model"
     shots = None
-    capabilities = Capabilities(exact=False, adjoint=True)
 
     def __init__(self, noise: NoiseModel | str, engine: Executor | None = None):
+        self.name = "noise model" if engine is None else engine.name
         self.noise, self.engine, self.times = noise, engine or backend("native"), 1
         self._circuits: OrderedDict[Program, NoisyCircuit] = OrderedDict()
         self._runs: OrderedDict[tuple[Program, int], NoisyRuns] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_circuits": OrderedDict(), "_runs": OrderedDict()}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        errors = capabilities_of(self.engine).standard_errors
+        return Capabilities(exact=False, adjoint=True, standard_errors=errors)
 
     def noisy(self, program: Program) -> NoisyCircuit:
         """The program as it is run."""
@@ -147,7 +168,8 @@ class WithNoise:
         saved = [engine.forward(part, of_gates, amplitudes) for part, _ in runs.parts]
         if not saved:
             return Results(runs.constants.to(angles.batched).repeat(angles.n_samples, 1)), (runs, of_gates, saved)
-        return Results(runs.outputs([results.values for results, _ in saved])), (runs, of_gates, saved)
+        values, stds = zip(*(results[:2] for results, _ in saved), strict=True)
+        return Results(runs.outputs(values), runs.stds(stds)), (runs, of_gates, saved)
 
     def vjp(
         self,
@@ -161,13 +183,14 @@ class WithNoise:
         """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
         runs, of_gates, parts = saved
         batched, shared = torch.zeros_like(of_gates.batched), torch.zeros_like(of_gates.shared)
-        of_amplitudes = None
+        of_amplitudes, draws = None, list[Draws]()
         engine: Any = self.engine
         for (part, columns), (_, kept) in zip(runs.parts, parts, strict=True):
             wanted = (True, True, needs[2])
             of_part = grad if runs.is_plain else grad[:, columns].contiguous()
             back = engine.vjp(part, of_gates, amplitudes, kept, of_part, wanted)
             batched, shared = batched + back.batched, shared + back.shared
+            draws += map(runs.draws, back.draws)
             if back.amplitudes is not None:
                 of_amplitudes = back.amplitudes if of_amplitudes is None else of_amplitudes + back.amplitudes
         g_batched, g_shared = runs.gradients(batched, shared)
@@ -175,6 +198,7 @@ class WithNoise:
             g_batched if needs[0] else None,
             g_shared.reshape(angles.shared.shape) if needs[1] else None,
             of_amplitudes if needs[2] else None,
+            tuple(draws),
         )
 
 
@@ -200,11 +224,11 @@ class Extrapolated:
     """
 
     shots = None
-    capabilities = Capabilities(exact=False, adjoint=True)
 
     def __init__(self, executor: WithNoise, factors: tuple[int, ...], name: str):
         self.name, self.noise, self.factors = name, executor.noise, factors
         self.runs = [executor.amplified(factor) for factor in factors]
+        self.capabilities = executor.capabilities
         self.weights = [float(np.prod([j / (j - k) for j in factors if j != k])) for k in factors]  # Lagrange's, at 0
 
     def has_adjoint(self, program: Program) -> bool:
@@ -219,7 +243,9 @@ class Extrapolated:
         """Outputs (B, M), and what `vjp` wants to find again."""
         each = [run.forward(program, angles, amplitudes) for run in self.runs]
         parts = (w * results.values for w, (results, _) in zip(self.weights, each, strict=True))
-        return Results(torch.stack([*parts]).sum(0)), [saved for _, saved in each]
+        squares = [(w * r.stds) ** 2 for w, (r, _) in zip(self.weights, each, strict=True) if r.stds is not None]
+        stds = torch.stack(squares).sum(0).sqrt() if squares else None
+        return Results(torch.stack([*parts]).sum(0), stds), [saved for _, saved in each]
 
     def vjp(
         self,
@@ -235,5 +261,6 @@ class Extrapolated:
             run.vjp(program, angles, amplitudes, kept, w * grad, needs)
             for run, w, kept in zip(self.runs, self.weights, saved, strict=True)
         ]
-        sums = (None if parts[0] is None else torch.stack([*parts]).sum(0) for parts in zip(*each, strict=True))
-        return Gradients(*sums)
+        columns = zip(*(back[:3] for back in each), strict=True)
+        batched, shared, amps = (None if parts[0] is None else torch.stack([*parts]).sum(0) for parts in columns)
+        return Gradients(batched, shared, amps)

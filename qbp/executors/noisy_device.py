@@ -8,13 +8,14 @@ from torch import Tensor
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Program
-from qbp.executors import Capabilities, Gradients, Results
+from qbp.errors import ArgumentError
+from qbp.executors import Capabilities, Executor, Gradients, Results
 from qbp.executors.noisy import WithNoise
 from qbp.executors.qiskit_primitive import QiskitPrimitive, fake_devices
 from qbp.executors.qiskit_primitive.noise import NoisyCircuit
 from qbp.jobs.jobs import run_unrecorded
 
-__all__ = ["NoisyDevice"]
+__all__ = ["NoisyDevice", "OnDevice"]
 
 
 class NoisyDevice(QiskitPrimitive):
@@ -44,7 +45,7 @@ class NoisyDevice(QiskitPrimitive):
     def engine(self) -> WithNoise:
         """What runs exact circuits."""
         if self._engine is None:
-            self._engine = _OnDevice(self)
+            self._engine = OnDevice(self)
         return self._engine
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,12 +81,21 @@ class NoisyDevice(QiskitPrimitive):
         return self.engine.vjp(program, angles, None, saved, grad, needs)
 
 
-class _OnDevice(WithNoise):
-    def __init__(self, device: NoisyDevice):
-        super().__init__(device.name)
+class OnDevice(WithNoise):
+    """Executor of circuits with the noise of a fake backend, of any width that its engine runs.
+
+    Args:
+        device: what transpiles them.
+        engine: what runs programs with channels; None for the native engine.
+    """
+
+    def __init__(self, device: NoisyDevice, engine: Executor | None = None):
+        super().__init__(device.name, engine)
         self.device = device
 
     def noisy(self, program: Program) -> NoisyCircuit:
         """The program as the device runs it."""
+        if program.amplitudes:
+            raise ArgumentError("Argument `noise` must not be a device's for circuits from amplitudes as trajectories")
         circuit: NoisyCircuit = self.device.primitive.noisy(self.device.compiled(program))
         return circuit

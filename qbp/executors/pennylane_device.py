@@ -195,7 +195,8 @@ class PennyLaneDevice:
                     outputs, wanted, grad.to(outputs), retain_graph=True, allow_unused=True, materialize_grads=True
                 )
         rest = (g.to(angles.batched) for g in gradients)
-        return Gradients(*(next(rest) if need else None for need in needs[:2]))
+        batched, shared = (next(rest) if need else None for need in needs[:2])
+        return Gradients(batched, shared)
 
 
 def _seed(device: str, seed: int | None) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class Expectation(torch.autograd.Function):
             wanted = (need_batched, need_shared, need_amplitudes)
             angles = Angles(batched, shared)
             g = task.executor.vjp(task.program, angles, amplitudes, ctx.state, grad, wanted)  # type: ignore[attr-defined]
+            task.errors.gradient = g.draws or None
         elif again:
             if task.rule is not None:
                 raise GradientError(f"diff_method={task.diff_method!r} remembers steps: it has no second derivatives")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qbp.circuit.angles import AngleMap
-from qbp.executors import Results
+from qbp.executors import Draws, Results
 from qbp.gradients.evaluations import Evaluations
 
 __all__ = ["ErrorBars", "GradientErrors"]
@@ -37,14 +37,14 @@ class ErrorBars:
 
     Attributes:
         stds, truncation, sources: those of the last results (`qbp.executors.Results`).
-        gradient: what those of the last gradient come from.
+        gradient: what those of the last gradient come from: evaluations, or what was drawn.
         source: where the angles came from: the map, inputs (B, I) and weights (P,).
     """
 
     stds: Tensor | None = None
     truncation: Tensor | None = None
     sources: Tensor | None = None
-    gradient: GradientErrors | None = None
+    gradient: GradientErrors | tuple[Draws, ...] | None = None
     source: tuple[AngleMap, Tensor, Tensor] | None = None
 
     def __reduce__(self) -> Any:
@@ -63,6 +63,8 @@ class ErrorBars:
         """
         if self.gradient is None or self.source is None:
             return None
+        if isinstance(self.gradient, tuple):
+            return _of_draws(self.gradient, _slopes(*self.source)) if part == "stds" else None
         plan, results, grad = self.gradient.plan, self.gradient.results, self.gradient.grad.detach().double()
         errors = [getattr(found, part) for found in results]
         if any(error is None for error in errors):
@@ -93,6 +95,18 @@ def _slopes(angle_map: AngleMap, x: Tensor, weights: Tensor) -> Tensor:
 
     found: Tensor = torch.autograd.functional.jacobian(angles, weights.double())
     return found
+
+
+def _of_draws(draws: Sequence[Draws], slopes: Tensor) -> Tensor:
+    """Standard errors (P,) of a gradient that is a sum over independent draws of each sample."""
+    variance = slopes.new_zeros(slopes.shape[2])
+    for part in draws:
+        for row in range(len(slopes)):
+            own = (part.rows == row) & (part.counts > 0)
+            each = part.gradients[own.to(part.gradients.device)].cpu().double() @ slopes[row].cpu()  # (L, P)
+            squares = (each.square() / part.counts[own, None]).sum(0)
+            variance += (part.n * squares - each.sum(0).square()).clamp_min(0).to(variance) / (part.n - 1)
+    return variance.sqrt()
 
 
 def _executions(results: Sequence[Results]) -> list[Tensor]:

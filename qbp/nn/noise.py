@@ -31,18 +31,29 @@ def executor_with_noise(noise: Any, backend: Any, shots: int | None, generator: 
 
     Args:
         noise: "fake:NAME" or a backend of Qiskit's, for a device's own; a `NoiseModel`, or Aer's.
-        backend: what the layer was asked to run on; "auto", "native" or "pauli".
+        backend: what the layer was asked to run on; "auto", "native", "pauli", or trajectories.
         shots, generator: as of the layer.
 
     Raises:
         ArgumentError: if it is no noise, or does not go together with the backend.
     """
-    if backend not in ("auto", "native", "pauli"):
+    engine = None
+    if str(getattr(backend, "name", backend)).partition(":")[0] == "trajectories":
+        engine = make_backend(backend, shots=shots, generator=generator)
+    elif backend not in ("auto", "native", "pauli"):
         raise ArgumentError(
-            f"Argument `backend` must be 'auto', 'native' or 'pauli' where `noise` is given, but is {backend!r}"
+            "Argument `backend` must be 'auto', 'native', 'pauli' or 'trajectories' where `noise` is given, but is "
+            f"{backend!r}"
         )
     if (isinstance(noise, str) and noise.startswith("fake:")) or is_object(noise):
-        return make_backend(noise, shots=shots, generator=generator)
+        device = make_backend(noise, shots=shots, generator=generator)
+        if engine is None:
+            return device
+        from qbp.executors.noisy_device import NoisyDevice, OnDevice
+
+        if not isinstance(device, NoisyDevice):
+            raise ArgumentError(f"Argument `noise` must be of a fake backend for trajectories, but is {noise!r}")
+        return OnDevice(device, engine)
     if type(noise).__module__.startswith("qiskit_aer."):
         from qbp.executors.qiskit_primitive.noise import noise_of_aer
 
@@ -55,7 +66,7 @@ def executor_with_noise(noise: Any, backend: Any, shots: int | None, generator: 
     from qbp.executors.noisy import WithNoise
     from qbp.executors.sampled import Sampled
 
-    executor = WithNoise(noise)
+    executor = WithNoise(noise, engine)
     return executor if shots is None else Sampled(executor, shots, generator)
 
 

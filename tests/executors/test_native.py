@@ -603,7 +603,7 @@ def test_planted_faults_are_noticed(monkeypatch):
     program = layers(3, 2)
     angles = random_angles(np.random.default_rng(0), program, 2, n_batched=3)
     assert_equals_dense(program, angles)
-    monkeypatch.setattr(plan, "_sign", lambda word: 1 if word.phase != 1 else -1)
+    monkeypatch.setattr(plan, "sign_of", lambda word: 1 if word.phase != 1 else -1)
     monkeypatch.setattr(native, "_PLANS", type(native._PLANS)())
     monkeypatch.setattr(native, "_SIZES", {})
     with pytest.raises(AssertionError):

@@ -7,10 +7,13 @@ import threading
 import numpy as np
 import torch
 
-__all__ = ["MAX_BUFFER", "buffer", "empty"]
+__all__ = ["MAX_BUFFER", "buffer", "empty", "given_back", "lent"]
 
 MAX_BUFFER = 2**27
 """Bytes of a buffer that a thread keeps."""
+
+
+_LENT: dict[np.dtype, np.ndarray] = {}  # dict.pop is atomic
 
 
 class _Local(threading.local):
@@ -38,3 +41,16 @@ def buffer(n: int, dtype: np.dtype) -> np.ndarray:
     if new.nbytes <= MAX_BUFFER:
         _LOCAL.buffers[dtype] = new
     return new
+
+
+def lent(n: int, dtype: np.dtype) -> np.ndarray:
+    """An array to be given back: new pages of memory can take longer than what is done with them."""
+    old = _LENT.pop(dtype, None)
+    return old[:n] if old is not None and len(old) >= n else empty(n, dtype)
+
+
+def given_back(array: np.ndarray) -> None:
+    """Keep what was `lent` for the next one; very large arrays are not kept."""
+    whole = array if array.base is None or not isinstance(array.base, np.ndarray) else array.base
+    if whole.nbytes <= MAX_BUFFER:
+        _LENT[array.dtype] = whole

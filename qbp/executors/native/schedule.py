@@ -21,6 +21,7 @@ from qbp.circuit.frame import Turn
 from qbp.circuit.pauli import Word
 from qbp.executors.native.kernels.conventions import (
     DIAGONAL,
+    EVENT,
     FLIPS,
     IMAGINARY,
     PHASE,
@@ -102,7 +103,7 @@ def _levels(turns: list[Turn]) -> list[list[Pass]]:
         while len(levels) <= level:
             levels.append([])
         for known in reversed(levels[level]):
-            if known.word == turn.word:
+            if known.word == turn.word and known.turns[0].mark == turn.mark:
                 known.turns.append(turn)
                 break
             if known.word.anticommutes(turn.word):
@@ -146,9 +147,13 @@ def _shared(one: Pass, n_batched: int) -> bool:
 
 def _items(turns: list[Turn], n_batched: int, bits: int) -> Iterator[Item]:
     undivided = 0  # passes since the last item that can make up for the cosines
-    for number, level in enumerate(_levels(turns)):
+    for number, passes in enumerate(_levels(turns)):
+        level = [one for one in passes if not one.turns[0].event]
         if number % 2:
-            for one in level:
+            for one in passes:
+                if one.turns[0].event:
+                    yield Item(EVENT, [one])
+                    continue
                 kind = REAL if (one.word.x & one.word.z).bit_count() & 1 else IMAGINARY
                 yield Item(kind if one.word.x >> bits else WITHIN + kind, [one])
                 undivided += _shared(one, n_batched)
@@ -166,6 +171,7 @@ def _items(turns: list[Turn], n_batched: int, bits: int) -> Iterator[Item]:
                 yield Item(SWEEP if swept else DIAGONAL, shared)
             for one in differ + (shared if len(shared) == 1 else []):
                 yield Item(PHASE, [one])
+            yield from (Item(EVENT, [one]) for one in passes if one.turns[0].event)
 
 
 def _paired(items: list[Item], n_batched: int, bits: int) -> list[Item]:
@@ -216,8 +222,9 @@ def blocks(turns: list[Turn], n_batched: int, n_qubits: int, bits: int) -> list[
     dimension = min(SPAN, n_qubits - bits)
     found = [Block()]
     for item in _items(turns, n_batched, bits):
-        x = item.passes[0].word.x >> bits if item.passes else 0
-        if len(found[-1].span) == dimension and _reduced(x, found[-1].span):
+        x = item.passes[0].word.x >> bits if item.passes and item.kind != EVENT else 0
+        apart = any(EVENT in (item.kind, last.kind) for last in found[-1].items[-1:])
+        if apart or (len(found[-1].span) == dimension and _reduced(x, found[-1].span)):
             found.append(Block())
         _extend(found[-1].span, x)
         found[-1].items.append(item)

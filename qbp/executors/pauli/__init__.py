@@ -32,6 +32,9 @@ WAYS = ("auto", "samples", "words")
 SAVE_LIMIT = 2**30
 """Bytes of states that are kept for the way back; beyond, they are computed again."""
 
+SAMPLED = ". That is exact noise; backend='trajectories' samples it, in the memory of as many samples without noise"
+"""What errors add where exact noise does not fit."""
+
 THREADS_FROM = 100_000
 """Registers that a call moves from which on several threads are worth it (0.2 ms)."""
 
@@ -124,7 +127,7 @@ class Pauli:
             return _vjp(saved[0], grad, needs)
         parts = zip(taken_apart(program), saved, strict=True)
         each = [_vjp(some, grad[:, list(outputs)], needs) for (_, outputs), some in parts]
-        batched, shared, _ = zip(*each, strict=True)
+        batched, shared, *_ = zip(*each, strict=True)
         return Gradients(sum(batched) if needs[0] else None, sum(shared) if needs[1] else None)
 
 
@@ -187,7 +190,7 @@ def _size(way: str, program: Program, batched: np.ndarray, shared: np.ndarray) -
     held = (n_states if keeps else 1) * (1 + n_kept)
     most = physical_memory()
     what = f"{plan.n_qubits} qubits with noise and a batch of {n_samples} in {dtype}"
-    check_memory(what, (3 + held) * each, most=most)
+    check_memory(what, (3 + held) * each, most=most, instead=SAMPLED)
     n_threads = max(1, min(torch.get_num_threads(), (most - held * each) // (3 * each)))
     moved = n_chunks * (2 * plan.n_products * plan.n_outputs if by_words else size * (4 + plan.n_passes))
     n_threads = n_threads if moved >= THREADS_FROM else 1
@@ -314,7 +317,8 @@ def _plan(program: Program, n_batched: int, dtype: np.dtype, by_words: bool) -> 
         if plan is None:
             narrow = program.narrowed()
             n_bytes = 4 * dtype.itemsize * LANES[dtype]
-            check_memory(f"{narrow.n_qubits} qubits with noise", n_bytes, 2 * narrow.n_qubits)
+            what = f"{narrow.n_qubits} qubits with noise"
+            check_memory(what, n_bytes, 2 * narrow.n_qubits, instead=SAMPLED)
             plan = _PLANS[key] = compile_program(narrow, n_batched, dtype, by_words=by_words)
             if len(_PLANS) > _MAX_PLANS:
                 _PLANS.popitem(last=False)

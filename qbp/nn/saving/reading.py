@@ -128,7 +128,11 @@ class Reader:
             rule = STATEFUL[rule["rule"]](**rule["options"])
         else:
             check_choice("diff_method", rule, DIFF_METHODS)
-        noise = None if data.get("noise") is None else noise_from_data(data["noise"])
+        noise = data.get("noise")
+        if isinstance(noise, str):
+            check_trusted(noise, f"The model in {self.path}", self.trust)
+        elif noise is not None:
+            noise = noise_from_data(noise)
         return QuantumLayer(circuit, backend=where, noise=noise, diff_method=rule, shots=shots)
 
     def weight(self, name: str) -> Tensor:

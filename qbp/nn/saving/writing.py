@@ -102,8 +102,11 @@ class _Writer:
                 )
             shots = capabilities_of(module.executor).shots
             about = {"backend": module.backend, "diff_method": _rule(module, name), "shots": shots}
-            if isinstance(noise_of(module.executor), NoiseModel):
-                about |= {"backend": "auto", "noise": noise_to_data(noise_of(module.executor))}
+            noise, sampled = noise_of(module.executor), module.backend.partition(":")[0] == "trajectories"
+            if isinstance(noise, NoiseModel):
+                about |= {"noise": noise_to_data(noise)} | ({} if sampled else {"backend": "auto"})
+            elif noise is not None and sampled:
+                about |= {"noise": noise}
             return {"kind": "QuantumLayer", "circuit": stored.to_data(module.circuit), **about}
         if _is_known(module) and kind in MODULES:
             values = {key: getattr(module, key) for key in MODULES[kind][1]}

@@ -55,7 +55,7 @@ from qbp.executors.native.kernels.simd import (
     store_complex,
 )
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "common_of", "forward", "half_angles", "load_amplitudes", "measure", "split", "unmeasure"]
 
 BITS = 0  # of an amplitude's index, that tell lanes apart
 
@@ -64,7 +64,7 @@ BITS = 0  # of an amplitude's index, that tell lanes apart
 
 
 @jit
-def _half_angles(tables, batched, row, rows, table, T):
+def half_angles(tables, batched, row, rows, table, T):
     """cos and sin of every argument in every lane, T[a, 2, W]; of the words of sweeps the turns."""
     arguments, terms, scales = tables.arguments, tables.terms, tables.scales
     W, turns = n_lanes(T), as_turns(T)
@@ -111,7 +111,7 @@ def _angle_gradients(tables, table, n_batched, row, rows, E, g_batched, g_shared
 
 
 @jit
-def _load_amplitudes(S, stride, amplitudes, row, rows):
+def load_amplitudes(S, stride, amplitudes, row, rows):
     """Rows (B, 2^N, 1 or 2) of real or complex amplitudes into lanes."""
     W = n_lanes(S)
     for i in range(amplitudes.shape[1]):
@@ -131,7 +131,7 @@ def _signed(number, mask):
 
 
 @jit
-def _measure(S, stride, n_qubits, n_span, tables, common, P, Y):
+def measure(S, stride, n_qubits, n_span, tables, common, P, Y):
     """Expectation values and probabilities of psi, Y[m, W]."""
     W, flip, norm = n_lanes(S), common.flip, common.norms[0]
     places, diagonal, others, probs = tables.places, tables.diagonal, tables.others, tables.probs
@@ -181,7 +181,7 @@ def _measure(S, stride, n_qubits, n_span, tables, common, P, Y):
 
 
 @jit
-def _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y):
+def unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y):
     """psi into S, and ``lambda = sum_m g_m O_m psi`` with the gradients g in Y[m, W]."""
     W, flip = n_lanes(S), common.flip
     places, diagonal, others, probs = tables.places, tables.diagonal, tables.others, tables.probs
@@ -251,12 +251,12 @@ def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched
         work: flat, `2 n_span + M + 4 N + 2 A` times W numbers.
     """
     tables = unpacked(arrays)
-    common = _common(tables, n_qubits, numbers, flip)
+    common = common_of(tables, n_qubits, numbers, flip)
     table, n_blocks = common.table, len(tables.blocks)
     prepare(tables, batched.shape[1], shared, common)
     W = n_lanes(states)
     size, n_out = (1 << n_qubits) * W, out.shape[1]
-    P, R, Y, M, T, _ = _split(work, W, n_span, n_out, 4 * n_qubits, 2 * len(table))
+    P, R, Y, M, T, _ = split(work, W, n_span, n_out, 4 * n_qubits, 2 * len(table))
     before = flush_denormals()
     while True:
         chunk = fetch_add(next_chunk)
@@ -265,15 +265,15 @@ def forward(next_chunk, n_qubits, n_span, arrays, numbers, flip, shared, batched
         if rows <= 0:
             break
         S = states[chunk * 2 * size : (chunk + 1) * 2 * size] if keep else states
-        _half_angles(tables, batched, row, rows, table, T)
+        half_angles(tables, batched, row, rows, table, T)
         if len(amplitudes):
-            _load_amplitudes(S, 2 * W, amplitudes, row, rows)
+            load_amplitudes(S, 2 * W, amplitudes, row, rows)
         else:
             matrices(tables, T, M)
             product(S, 2 * W, 0, n_qubits, M)
         for b in range(n_blocks):
             run_block(BITS, b, 0, (1 << n_qubits) // n_span, S, 2 * W, tables, n_span, common, T, R)
-        _measure(S, 2 * W, n_qubits, n_span, tables, common, P, Y)
+        measure(S, 2 * W, n_qubits, n_span, tables, common, P, Y)
         for w in range(rows):
             for m in range(n_out):
                 out[row + w, m] = Y[m * W + w]
@@ -309,11 +309,11 @@ def backward(
         g_amps: (B, 2^N, 1 or 2), written if it has rows.
     """
     tables = unpacked(arrays)
-    common = _common(tables, n_qubits, numbers, flip)
+    common = common_of(tables, n_qubits, numbers, flip)
     table, norms, n_blocks, n_start = common.table, common.norms, len(tables.blocks), len(tables.start)
     W = n_lanes(states)
     size, n_out, n_args = (1 << n_qubits) * W, grad.shape[1], len(table)
-    P, R, Y, M, T, rest = _split(work, W, n_span, n_out, 4 * n_qubits, 2 * n_args)
+    P, R, Y, M, T, rest = split(work, W, n_span, n_out, 4 * n_qubits, 2 * n_args)
     E, S = rest[: n_args * W], rest[n_args * W :]
     before = flush_denormals()
     while True:
@@ -322,14 +322,14 @@ def backward(
         rows = min(W, len(batched) - row)
         if rows <= 0:
             break
-        _half_angles(tables, batched, row, rows, table, T)
+        half_angles(tables, batched, row, rows, table, T)
         for i in range(len(E)):
             E[i] = 0
         for m in range(n_out):
             for w in range(W):
                 Y[m * W + w] = grad[row + w, m] if w < rows else 0
         psi = states[chunk * 2 * size : (chunk + 1) * 2 * size]
-        _unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y)
+        unmeasure(S, psi, n_qubits, n_span, tables, common, P, Y)
         for b in range(n_blocks - 1, -1, -1):
             undo_block(BITS, b, 0, (1 << n_qubits) // n_span, S, tables, n_span, common, T, R, P, E)
         for i in range(g_amps.shape[1] if len(g_amps) else 0):
@@ -350,7 +350,7 @@ def backward(
 
 
 @inline
-def _common(tables, n_qubits, numbers, flip):
+def common_of(tables, n_qubits, numbers, flip):
     """What `prepare` writes, in one array of numbers and flip."""
     n_args, n_items, size = len(tables.arguments), len(tables.items), 1 << n_qubits
     a = 2 + 3 * n_args
@@ -360,7 +360,7 @@ def _common(tables, n_qubits, numbers, flip):
 
 
 @inline
-def _split(work, W, n_span, b, c, d):
+def split(work, W, n_span, b, c, d):
     """Parts of a buffer, of so many registers each, the first two of `n_span`, and the rest."""
     a = 2 * n_span
     b, c, d = a + b, a + b + c, a + b + c + d

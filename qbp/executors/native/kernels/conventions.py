@@ -28,6 +28,7 @@ from qbp.executors.native.kernels.jit import inline
 # diagonal words at once with a table of phases (DIAGONAL) or computed (SWEEP).
 REAL, IMAGINARY, PHASE, DIAGONAL, SWEEP, WITHIN = range(6)  # WITHIN + REAL or IMAGINARY: pairs within a register
 TWO = 7  # + first kind + 2 * second kind: two passes at once
+EVENT = -1  # what noise may do to the state, a block of its own (`qbp.executors.trajectories`)
 
 # Columns of `Tables.arguments`: its terms; whether samples differ; the axis, of one of the start; z-mask of lanes
 FIRST_TERM, LAST_TERM, DIFFERS, AXIS, LANES_Z = range(5)
