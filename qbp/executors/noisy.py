@@ -129,7 +129,7 @@ class WithNoise:
         return Capabilities(exact=False, adjoint=True, standard_errors=errors)
 
     def noisy(self, program: Program) -> NoisyCircuit:
-        """The program as it is run."""
+        """The program with its noise."""
         assert isinstance(self.noise, NoiseModel)
         return noisy_circuit(program, self.noise)
 
@@ -143,15 +143,19 @@ class WithNoise:
         """Whether it has the adjoint rule for a program."""
         return True
 
+    def circuit(self, program: Program) -> NoisyCircuit:
+        """The program as it is run; the last ones are kept."""
+        if program not in self._circuits:
+            self._circuits[program] = _repeated(self.noisy(program), self.times)
+            while len(self._circuits) > _MOST:
+                self._circuits.popitem(last=False)
+        return self._circuits[program]
+
     def runs(self, program: Program, n_batched: int) -> NoisyRuns:
         """Of the program; the last ones are kept."""
         key = (program, n_batched)
         if key not in self._runs:
-            if program not in self._circuits:
-                self._circuits[program] = _repeated(self.noisy(program), self.times)
-                while len(self._circuits) > _MOST:
-                    self._circuits.popitem(last=False)
-            self._runs[key] = NoisyRuns(self._circuits[program], n_batched)
+            self._runs[key] = NoisyRuns(self.circuit(program), n_batched)
             while len(self._runs) > _MOST:
                 self._runs.popitem(last=False)
         return self._runs[key]

@@ -22,8 +22,8 @@ class NoisyDevice(QiskitPrimitive):
     """Executor with the noise of a fake backend.
 
     Without shots, and without a ledger, outputs are exact: of the transpiled circuit with all of the device's noise,
-    readout errors too, and with adjoint gradients. With shots, with a ledger, from amplitudes and on many qubits it is
-    what `QiskitPrimitive` is.
+    readout errors too, and with adjoint gradients. With shots, with a ledger, from amplitudes, and where outputs see
+    many qubits, it is what `QiskitPrimitive` is.
     """
 
     _engine: WithNoise | None = None
@@ -52,10 +52,12 @@ class NoisyDevice(QiskitPrimitive):
         return super().__getstate__() | {"_engine": None}
 
     def has_adjoint(self, program: Program) -> bool:
-        """Whether outputs are exact, and come from here rather than from Aer."""
-        return (
-            self._is_exact and not program.amplitudes and len(self.compiled(program).active) <= fake_devices.MOST_QUBITS
-        )
+        """Whether outputs are exact, and come from here rather than from Aer: of at most `MOST_QUBITS`, or where each
+        sees no more."""
+        if not self._is_exact or program.amplitudes:
+            return False
+        most = fake_devices.MOST_QUBITS
+        return len(self.compiled(program).active) <= most or self.engine.circuit(program).n_seen <= most
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), and their standard errors where they are sampled."""

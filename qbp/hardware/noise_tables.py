@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from qbp.data import Dataset
 from qbp.errors import ArgumentError
+from qbp.executors import has_adjoint
 from qbp.hardware.transfer import on_backend, spent
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
@@ -25,8 +26,9 @@ from qbp.training.metrics import evaluate
 
 __all__ = ["NoiseRow", "NoiseTable", "error_bars", "noise_table"]
 
-EXACT_QUBITS = 10
-"""Most qubits of a circuit that is simulated with noise and without sampling."""
+
+DENSITY_QUBITS = 10
+"""Most qubits of a circuit whose density matrix is simulated, where it is not run by the engine for noise."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def noise_table(
         device: on_backend(model, device),
         f"{device}, {shots} shots": on_backend(model, device, shots=shots),
     }
-    if max(layer.circuit.n_qubits for layer in _layers(model)) > EXACT_QUBITS:
+    if not all(_is_exact(layer) for layer in _layers(models[device])):
         del models[device]
     rows: list[NoiseRow] = []
     exact: Tensor | None = None
@@ -170,6 +172,12 @@ def error_bars(
         evaluate(model, data, batch_size=batch_size)
     with seeded(seed, model):
         return _replayed(model, records, data, batch_size, repeats)
+
+
+def _is_exact(layer: QuantumLayer) -> bool:
+    """Whether a layer on a fake device needs no shots, or not for long."""
+    executor: Any = layer.executor
+    return layer.circuit.n_qubits <= DENSITY_QUBITS or has_adjoint(executor, layer.circuit.program)
 
 
 Record = list[tuple[Tensor, Tensor | None, Tensor | None]]

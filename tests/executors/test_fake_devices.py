@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pennylane as qml
 import pytest
 import torch
 
 import qbp
 from qbp import QuantumLayer
 from qbp.circuit.program import Expval, Probs
+from qbp.errors import ArgumentError
 from qbp.executors.qiskit_primitive import QiskitPrimitive, fake_devices
 from qbp.executors.qiskit_primitive.fake_devices import fake_device
 from qbp.executors.qiskit_primitive.local import Aer
@@ -84,3 +86,27 @@ def test_many_qubits_are_aers(monkeypatch):
     monkeypatch.setattr(fake_devices, "Pauli", lambda: pytest.fail("it ran"))
     for ours, theirs in zip(expected, device.outcomes(compiled, values), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-9)
+
+
+def test_outputs_that_see_few_of_many_qubits(monkeypatch):
+    monkeypatch.setattr(fake_devices, "MOST_QUBITS", 4)
+
+    def circuit(inputs, w):
+        for k in range(7):
+            qml.RX(inputs[k], wires=k)
+            qml.RY(w[k], wires=k)
+        for on in ([0, 1], [5, 6], [3, 5]):
+            qml.CNOT(on)
+        return [qml.expval(qml.Z(k)) for k in range(7)]
+
+    ours, theirs = (
+        QuantumLayer(circuit, {"w": (7,)}, n_inputs=7, seed=0, backend=where).double()
+        for where in ("fake:jakarta", QiskitPrimitive(Aer(fake_device("jakarta").backend)))
+    )
+    assert ours.diff_method == "adjoint"
+    x = torch.randn(2, 7, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-9, rtol=0)
+    monkeypatch.setattr(fake_devices, "MAX_DENSITY_QUBITS", 5)
+    wide = QuantumLayer("strongly_entangling", n_qubits=7, n_layers=2, backend="fake:jakarta")
+    with pytest.raises(ArgumentError, match="7 noisy qubits of 'fake:jakarta', whose outputs see up to 7"):
+        wide(x.float())

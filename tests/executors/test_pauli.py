@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +17,7 @@ import torch
 
 import qbp
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Channel, Clifford, Expval, Probs, Program, Rotation
+from qbp.circuit.program import Channel, Clifford, Expval, Op, Probs, Program, Rotation
 from qbp.errors import ArgumentError
 from qbp.executors import backend, execute
 from qbp.executors.dense import Dense
@@ -340,6 +342,68 @@ def test_wide_circuits_are_taken_apart(monkeypatch: pytest.MonkeyPatch):
         assert torch.equal(results.values, executor(program, angles).values)
         found.append((results.values, *executor.vjp(program, angles, None, saved, grad)[:2]))
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
+def wide_case(seed: int) -> Program:
+    """7 or 8 wires, gates and noise anywhere, words of every kind measured."""
+    rng, ops, k = random.Random(seed), list[Op](), 0
+    n = rng.choice((7, 8))
+    two = channel_of(qml.QubitChannel(random_kraus(np.random.default_rng(seed), 4), wires=(0, 1)))
+    damping = channel_of(qml.AmplitudeDamping(0.2, wires=0))
+    apart = np.kron(channel_of(qml.DepolarizingChannel(0.1, wires=0)).matrix(), damping.matrix())
+    for _ in range(rng.choice((6, 10, 20))):
+        on = tuple(rng.sample(range(n), 2))
+        kind = rng.choice(("turn", "turns", "one", "pair", "pair", "damping", "apart", "two"))
+        if kind == "turn":
+            ops.append(Rotation(rng.choice("XYZ"), on[:1], k := k + 1))
+        elif kind == "turns":
+            ops.append(Rotation(rng.choice(("ZZ", "XY", "ZX")), on, k := k + 1))
+        elif kind == "one":
+            ops.append(Clifford(rng.choice(("Hadamard", "S", "SX", "PauliX")), on[:1]))
+        elif kind == "pair":
+            ops.append(Clifford(rng.choice(("CNOT", "CZ", "SWAP", "ISWAP", "CY")), on))
+        elif kind == "damping":
+            ops.append(replace(damping, wires=on[:1]))
+        else:
+            ops.append(replace(two, wires=on) if kind == "two" else Channel.of_matrix("apart", on, apart))
+    words = [Expval.word(rng.choice("XYZ"), w) for w in range(n)]
+    several = Expval(((0.5, "ZZ", (0, 1)), (0.2, "", ()), (-0.3, "X", (2,)), (0.7, "YZX", (1, 4, 5))))
+    readout = ((0, 0.1, 0.2), (3, 0.05, 0.0), (5, 0.0, 0.3))
+    return Program(n, tuple(ops), (*words, several, Probs((3, 1))), k + 1, readout=readout)
+
+
+@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 150), marks=pytest.mark.slow)])
+def test_parts_add_up_to_the_whole(seeds: range, monkeypatch: pytest.MonkeyPatch):
+    """What words do not see, or see a part of only, is left out, and nothing changes."""
+    n_apart = 0
+    for seed in seeds:
+        program = wide_case(seed)
+        generator, half = torch.Generator().manual_seed(seed), program.n_angles // 2
+        values = torch.randn(2, program.n_angles, generator=generator, dtype=torch.float64)
+        angles = Angles(values[:, :half], values[0, half:])
+        grad, found = torch.randn(2, program.n_outputs, generator=generator).double(), []
+        n_apart += len(taken_apart(program)) > 1
+        for whole in (False, True):
+            with monkeypatch.context() as patch:
+                if whole:
+                    patch.setattr("qbp.executors.pauli.taken_apart", lambda p: ((p, tuple(range(p.n_outputs))),))
+                results, saved = Pauli().forward(program, angles)
+                found.append((results.values, *Pauli().vjp(program, angles, None, saved, grad)[:2]))
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+    assert n_apart > len(seeds) / 4
+
+
+def test_a_word_sees_less_than_its_wires():
+    """A Z on the control of a CNOT sees neither target nor noise there; two wires' noise acts on one."""
+    both = channel_of(qml.DepolarizingChannel(0.1, wires=0)).matrix()
+    ops: list[Op] = [Rotation("Y", (w,), w) for w in range(9)]
+    for w in range(1, 9):
+        ops += [Clifford("CNOT", (0, w)), Channel.of_matrix("two", (0, w), np.kron(both, both))]
+    program = Program(9, tuple(ops), (Expval.word("Z", 0),), 9)
+    ((part, _),) = taken_apart(program)
+    assert part.n_qubits == 1 and part.counts() == {"RY": 1, "two": 8} and len(program.seen_wires()) == 9
+    angles = Angles.of(torch.full((1, 9), 0.4, dtype=torch.float64))
+    assert Pauli()(program, angles).values.item() == pytest.approx((1 - 0.4 / 3) ** 8 * math.cos(0.4))
 
 
 def test_a_hundred_qubits_with_noise():

@@ -105,9 +105,9 @@ class Pauli:
         saved = [some for _, some in found]
         if len(parts) == 1:
             return found[0][0], saved
-        values = angles.batched.new_empty(angles.n_samples, program.n_outputs)
+        values = angles.batched.new_zeros(angles.n_samples, program.n_outputs)
         for (_, outputs), (results, _) in zip(parts, found, strict=True):
-            values[:, list(outputs)] = results.values
+            values[:, list(outputs)] += results.values
         return Results(values), saved
 
     def vjp(

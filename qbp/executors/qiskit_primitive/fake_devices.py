@@ -20,8 +20,9 @@ from qbp.errors import ArgumentError
 from qbp.executors.noisy import NoisyRuns
 from qbp.executors.pauli import Pauli
 from qbp.executors.qiskit_primitive.isa import Compiled
-from qbp.executors.qiskit_primitive.local import Aer, require
+from qbp.executors.qiskit_primitive.local import MAX_DENSITY_QUBITS, Aer, require
 from qbp.executors.qiskit_primitive.noise import NoisyCircuit, device_noise, noisy_device_circuit
+from qbp.jobs.jobs import Results, Work
 
 __all__ = ["MOST_QUBITS", "FakeDevice", "couplings_of", "fake_device", "twin_of"]
 
@@ -47,6 +48,18 @@ class FakeDevice(Aer):
         if active not in self._models:
             self._models[active] = device_noise(self.backend.target, active)
         return noisy_device_circuit(compiled, self._models[active], active, joint=joint)
+
+    def run(self, work: Work) -> Results:
+        """The outputs."""
+        compiled = work.payload.compiled
+        n_active = len(compiled.active)
+        if work.payload.shots is None and self.noise and n_active > MAX_DENSITY_QUBITS:
+            raise ArgumentError(
+                f"Argument `shots` must be given for a circuit on {n_active} noisy qubits of {self.name!r}, whose "
+                f"outputs see up to {self.noisy(compiled).n_seen}: without sampling the limit is {MAX_DENSITY_QUBITS} "
+                f"qubits, or outputs that see at most {MOST_QUBITS}"
+            )
+        return super().run(work)
 
     def outcomes(self, compiled: Compiled, values: np.ndarray) -> list[np.ndarray]:
         """For each group the probabilities of what is read, (S, 2^wires)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from qbp.circuit.program import Expval, Op, Probs, Program, gate_ops
 from qbp.circuit.tracing.qiskit_channels import channel_of_error
 from qbp.circuit.tracing.qiskit_gates import row_of
 from qbp.errors import ArgumentError, CircuitError
+from qbp.executors.pauli.apart import seen_at_most
 from qbp.executors.qiskit_primitive.circuit import append, circuit_of, constants, used_angles
 from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.sampled import Group, measurement_groups
@@ -37,6 +39,11 @@ class NoisyCircuit:
     scale: np.ndarray
     offset: np.ndarray
     constants: np.ndarray
+
+    @cached_property
+    def n_seen(self) -> int:
+        """The most wires that an output sees."""
+        return max((seen_at_most(part) for part, _ in self.parts), default=0)
 
 
 def noisy_device_circuit(
