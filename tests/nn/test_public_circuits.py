@@ -744,6 +744,71 @@ def _(inputs, w):
     return qml.expval(Z(1)), qml.expval(Z(2))
 
 
+@case("postselected outcome", {"w": 2}, 1, 3, native=False)
+def _(inputs, w):
+    qml.RY(inputs[0], wires=0)
+    qml.RX(w[0], wires=1)
+    qml.CNOT([0, 1])
+    qml.measure(0, postselect=1)
+    qml.RY(w[1], wires=1)
+    return qml.expval(Z(1))
+
+
+@case("reset, reused and fed back", {"w": 2}, 2, 3)
+def _(inputs, w):
+    qml.RY(inputs[0], wires=0)
+    qml.CNOT([0, 1])
+    qml.cond(qml.measure(0, reset=True), qml.RX, qml.RZ)(w[0], 1)
+    qml.RY(inputs[1], wires=0)
+    qml.CRX(w[1], wires=[0, 1])
+    return qml.expval(Z(1))
+
+
+@case("coefficients that are trained", {"w": (1, 2), "c": 2}, 2, 2, native=False)
+def _(inputs, w, c):
+    qml.AngleEmbedding(inputs, wires=range(2))
+    qml.BasicEntanglerLayers(w, wires=range(2))
+    return qml.expval(qml.dot([c[0], c[1]], [Z(0), qml.X(1)]))
+
+
+@case("damped by a feature", {"w": 2}, 2, 1, device="default.mixed", native=False)
+def _(inputs, w):
+    qml.RY(inputs[0], wires=0)
+    qml.RX(w[0], wires=0)
+    qml.AmplitudeDamping(torch.sigmoid(inputs[1]), wires=0)
+    return qml.expval(Z(0))
+
+
+@case("a tree and a chain of one block", {"tree": (3, 2), "chain": (3, 2)})
+def _(inputs, tree, chain):
+    def block(weights, wires):
+        qml.RY(weights[0], wires=wires[0])
+        qml.RX(weights[1], wires=wires[1])
+        qml.CNOT(wires)
+
+    qml.AngleEmbedding(inputs, wires=range(N))
+    qml.TTN(range(N), 2, block, 2, tree)
+    qml.MPS(range(N), 2, block, 2, chain)
+    return qml.probs(wires=3)
+
+
+@case("templates under control", {"w": (1, 2)}, 2, 3)
+def _(inputs, w):
+    qml.Hadamard(2)
+    qml.ctrl(qml.AngleEmbedding, control=2)(inputs, wires=range(2))
+    qml.ctrl(qml.BasicEntanglerLayers, control=2)(w, wires=range(2))
+    qml.Hadamard(2)
+    return qml.expval(Z(2))
+
+
+@case("rows of a view with chunks of the weights", {"w": (3, 2, 3)}, 6, 2)
+def _(inputs, w):
+    for row, part in zip(inputs.view(3, 2), torch.chunk(w, 3), strict=True):
+        qml.AngleEmbedding(row, wires=range(2))
+        qml.StronglyEntanglingLayers(part, wires=range(2), imprimitive=qml.CZ)
+    return z_all(2)
+
+
 def values_of(shapes):
     generator = torch.Generator().manual_seed(7)
     sizes = {n: (s,) if isinstance(s, int) and s > 1 else () if s == 1 else s for n, s in shapes.items()}

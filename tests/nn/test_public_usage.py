@@ -12,9 +12,10 @@ import numpy as np
 import pennylane as qml
 import pytest
 import torch
-from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import Parameter, ParameterVector
+from qiskit import AncillaRegister, QuantumCircuit, QuantumRegister, transpile
+from qiskit.circuit import Gate, Parameter, ParameterVector
 from qiskit.circuit.library import (
+    XGate,
     efficient_su2,
     n_local,
     pauli_feature_map,
@@ -573,6 +574,29 @@ def weights_in_front():
     return made, inputs, weights
 
 
+class Own(Gate):
+    """A gate with nothing but a definition."""
+
+    def __init__(self, first, second):
+        super().__init__("own", 2, [first, second])
+
+    def _define(self):
+        self.definition = QuantumCircuit(2)
+        self.definition.rx(self.params[0], 0)
+        self.definition.cz(0, 1)
+        self.definition.ry(self.params[1], 1)
+
+
+def own_gates():
+    first, second, ancilla = QuantumRegister(1, "a"), QuantumRegister(1, "b"), AncillaRegister(1, "c")
+    made = QuantumCircuit(first, second, ancilla)
+    made.append(Own(x[0], w[0]), [1, 0])
+    made.append(Own(w[1], x[1]).inverse(), [first[0], ancilla[0]])
+    made.append(Own(x[2], w[0]).control(1, ctrl_state=0), [ancilla[0], second[0], first[0]])
+    made.append(XGate().power(0.3), [1])
+    return made, list(x), list(w[:2])
+
+
 QISKIT = {
     "ZZFeatureMap and RealAmplitudes": lambda: composed(zz_feature_map(2), real_amplitudes(2, reps=1)),
     "four features, full entanglement": lambda: composed(
@@ -595,6 +619,7 @@ QISKIT = {
     "transpiled": transpiled,
     "weights in front of the data": weights_in_front,
     "bound in part": bound_in_part,
+    "gates of one's own, registers": own_gates,
 }
 
 

@@ -18,7 +18,7 @@ from qbp.circuit.program import Channel, Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
 from qbp.circuit.tracing.pennylane_channels import before_channel, readout_of
 from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, matrix_sentence, record_operation, sentence
-from qbp.circuit.tracing.pennylane_tapes import plain_function, tape_of
+from qbp.circuit.tracing.pennylane_tapes import called, plain_function, tape_of
 from qbp.errors import ArgumentError, CircuitError, QbpError, UnsteadyError
 
 __all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
@@ -114,7 +114,7 @@ def _tape_of_numbers(
     for inputs in (torch.full((n_inputs,), max(1, n_inputs) ** -0.5), torch.eye(1, n_inputs)[0]):
         weights = {name: torch.zeros(shape) for name, shape in weight_shapes.items()}
         try:
-            return tape_of(function, inputs[None] if batched else inputs, weights, input_arg).as_called
+            return called(function, inputs[None] if batched else inputs, weights, input_arg).tape
         except Exception as error:  # whatever the user's code raises
             first = first or error
     assert first is not None
@@ -196,7 +196,7 @@ def trace_pennylane(
         recorder: Recorder, inputs: Tensor, weights: dict[str, Tensor]
     ) -> tuple[int, tuple[Measurement, ...], bool]:
         nonlocal has_bits
-        tape, returned, is_bare, added, _, ends = tape_of(
+        tape, returned, is_bare, added, ends = tape_of(
             function, inputs[None] if batched else inputs, weights, input_arg
         )
         labels = declared or (list(range(n_qubits)) if n_qubits else _labels(tape))

@@ -13,7 +13,9 @@ from qbp.circuit.lock import LOCK
 from qbp.errors import CircuitError
 
 __all__ = [
+    "Called",
     "Taped",
+    "called",
     "is_qnode",
     "is_transformed",
     "noisy_function",
@@ -27,23 +29,39 @@ DEVICE_API = "pennylane.devices.device_api"
 MEASURED_IN_THE_MIDDLE = ("MidMeasure", "MidMeasureMP", "Conditional")
 
 
-class Taped(NamedTuple):
+class Called(NamedTuple):
     """What a call queued.
+
+    Attributes:
+        queued: PennyLane's tape.
+        tape: what a QNode's transforms make of it; two calls give the same.
+        returned: the measurements that the function returned; after transforms those of the tape.
+        is_scalar: whether the function returned one bare measurement.
+        ends: for each measurement the noise that only it sees, as a noise model of measurements makes it.
+    """
+
+    queued: Any
+    tape: Any
+    returned: list[Any]
+    is_scalar: bool
+    ends: tuple[tuple[Any, ...], ...]
+
+
+class Taped(NamedTuple):
+    """What a call queued, with what it measures in the middle put off to the end.
 
     Attributes:
         tape: PennyLane's tape.
         measured: its measurements, in order.
-        is_scalar: whether the function returned one bare measurement.
+        is_scalar: as of `Called`.
         added: wires that took over what was measured in the middle.
-        as_called: the tape before that, of which two calls are alike.
-        ends: for each measurement the noise that only it sees, as a noise model of measurements makes it.
+        ends: as of `Called`.
     """
 
     tape: Any
     measured: list[Any]
     is_scalar: bool
     added: tuple[Any, ...]
-    as_called: Any
     ends: tuple[tuple[Any, ...], ...] = ()
 
 
@@ -93,7 +111,7 @@ def noisy_function(function: Any, noise: Any) -> Any:
     return qml.add_noise(function, noise)
 
 
-def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Taped:
+def called(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Called:
     """Call a function, or a QNode with its transforms.
 
     Raises:
@@ -119,18 +137,30 @@ def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, 
                 config = device.setup_execution_config(qml.devices.ExecutionConfig(), tape)
                 tape = _through(tape, qnode.device.preprocess_transforms(config))
             returned = list(tape.measurements)
-        as_called = tape
-        if any(ends) and any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in tape.operations):
-            raise CircuitError(_SEVERAL)
-        if any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in tape.operations):
+    return Called(queued, tape, returned, not isinstance(result, (list, tuple)), ends)
+
+
+def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Taped:
+    """The tape of a call, as of `called`, without measurements in the middle.
+
+    Raises:
+        CircuitError: as of `called`, and where such measurements cannot be put off.
+    """
+    import pennylane as qml
+
+    queued, tape, returned, is_scalar, ends = called(function, inputs, weights, input_arg)
+    if any(ends) and any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in tape.operations):
+        raise CircuitError(_SEVERAL)
+    if any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in tape.operations):
+        with LOCK:
             tape = _through(tape, qml.transforms.core.CompilePipeline(_deferred()))
-            returned = list(tape.measurements)
+        returned = list(tape.measurements)
     added: tuple[Any, ...] = ()
     if any(type(op).__name__ in MEASURED_IN_THE_MIDDLE for op in queued.operations):
         added = tuple(w for w in tape.wires if w not in queued.wires)
         if any(not m.wires for m in returned):
             raise CircuitError("A circuit that measures in the middle must name the wires that it measures at the end")
-    return Taped(tape, returned, not isinstance(result, (list, tuple)), added, as_called, ends)
+    return Taped(tape, returned, is_scalar, added, ends)
 
 
 def _deferred() -> Any:
