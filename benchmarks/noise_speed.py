@@ -5,6 +5,7 @@
 Depolarizing (p = 0.01) and amplitude damping (gamma = 0.02) on each wire of each gate. A step is the forward pass and
 the gradients of inputs and weights. Outputs and gradients are compared with PennyLane's before anything is timed
 (with fewer rows where its density matrices would not fit); all take turns, and ratios are medians over turns.
+Trajectories, 16 for each row, have depolarizing alone, or damping too; four qubits of them are compared with exact noise.
 """
 
 from __future__ import annotations
@@ -36,14 +37,18 @@ WORKLOADS = {
     "4q-again-64": (4, 8, 64, True, 64),
 }
 
+# Of trajectories: qubits, layers, batch, damping.
+SAMPLED = {"12q-trajectories": (12, 6, 32, 0.0), "12q-trajectories-damping": (12, 6, 32, GAMMA)}
 
-def circuit(n_qubits: int, n_layers: int, again: bool, noise: bool) -> Callable[..., object]:
+
+def circuit(n_qubits: int, n_layers: int, again: bool, noise: bool, gamma: float = GAMMA) -> Callable[..., object]:
     """Angle embedding and strongly entangling layers; with the embedding in each of them if the data come again."""
 
     def disturbed(*wires: int) -> None:
         for w in wires if noise else ():
             qml.DepolarizingChannel(P, wires=w)
-            qml.AmplitudeDamping(GAMMA, wires=w)
+            if gamma:
+                qml.AmplitudeDamping(gamma, wires=w)
 
     def function(inputs, weights):
         for layer in range(n_layers):
@@ -126,6 +131,43 @@ def measure(name: str, rounds: int) -> dict[str, object]:
     return result
 
 
+def measure_sampled(name: str, rounds: int) -> dict[str, object]:
+    """One workload of trajectories: milliseconds, and ratios within each turn."""
+    n_qubits, n_layers, batch, gamma = SAMPLED[name]
+    torch.manual_seed(0)
+
+    def layer(n: int, noise: bool, backend: str = "auto") -> qbp.QuantumLayer:
+        shape = {"weights": (n_layers, n, 3)}
+        return qbp.QuantumLayer(circuit(n, n_layers, False, noise, gamma), shape, n_inputs=n, seed=0, backend=backend)
+
+    exact, some, x = layer(4, True), layer(4, True, "trajectories:4000"), torch.randn(4, 4)
+    z = ((some(x) - exact(x)) / some.last_stds).detach()
+    if float(z.abs().max()) > 5:
+        raise SystemExit(f"{name}: trajectories are {float(z.abs().max()):.2g} standard errors from exact noise")
+    with_noise, without = layer(n_qubits, True, "trajectories:16"), layer(n_qubits, False)
+    x, grad = torch.randn(batch, n_qubits, requires_grad=True), torch.randn(batch, n_qubits)
+    times: dict[str, list[float]] = {"noisy": [], "noiseless": []}
+    for _ in range(rounds + 1):
+        for peer, model in (("noisy", with_noise), ("noiseless", without)):
+            found = []
+            for _ in range(3 if peer == "noisy" else 30):
+                before = time.perf_counter()
+                step(model, x, model.weights, grad)
+                found.append(time.perf_counter() - before)
+            times[peer].append(1e3 * median(found))
+    noisy, noiseless = times["noisy"][1:], times["noiseless"][1:]  # the first round compiles
+    return {
+        "qubits": n_qubits,
+        "layers": n_layers,
+        "batch": batch,
+        "way": "trajectories",
+        "error": float(z.abs().max()),
+        "noisy_ms": median(noisy),
+        "noiseless_ms": median(noiseless),
+        "noiseless_steps": median(a / b for a, b in zip(noisy, noiseless, strict=True)),
+    }
+
+
 def plot(results: dict[str, dict]) -> None:
     """A picture of the result beside it."""
     import matplotlib.pyplot as plt
@@ -152,14 +194,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plot", action="store_true")
-    parser.add_argument("--only", nargs="*", default=list(WORKLOADS))
+    parser.add_argument("--only", nargs="*", default=[*WORKLOADS, *SAMPLED])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     before = json.loads(RESULT.read_text())["workloads"] if RESULT.exists() else {}
     results = dict(before)
     load = os.getloadavg()[0]
     for name in args.only:
-        results[name] = measure(name, args.rounds)
+        results[name] = (measure_sampled if name in SAMPLED else measure)(name, args.rounds)
         print(name, json.dumps(results[name]), flush=True)
     load = max(load, os.getloadavg()[0])
     machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": args.threads}
