@@ -5,7 +5,8 @@
 Depolarizing (p = 0.01) and amplitude damping (gamma = 0.02) on each wire of each gate. A step is the forward pass and
 the gradients of inputs and weights. Outputs and gradients are compared with PennyLane's before anything is timed
 (with fewer rows where its density matrices would not fit); all take turns, and ratios are medians over turns.
-Trajectories, 16 for each row, have depolarizing alone, or damping too; four qubits of them are compared with exact noise.
+Trajectories, 16 for each row, have depolarizing alone, or damping too; four qubits of them are compared with exact
+noise.
 """
 
 from __future__ import annotations

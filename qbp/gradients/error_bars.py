@@ -13,7 +13,7 @@ from qbp.circuit.angles import AngleMap
 from qbp.executors import Draws, Results
 from qbp.gradients.evaluations import Evaluations
 
-__all__ = ["ErrorBars", "GradientErrors"]
+__all__ = ["ErrorBars", "GradientErrors", "of_draws"]
 
 
 @dataclass
@@ -64,7 +64,7 @@ class ErrorBars:
         if self.gradient is None or self.source is None:
             return None
         if isinstance(self.gradient, tuple):
-            return _of_draws(self.gradient, _slopes(*self.source)) if part == "stds" else None
+            return of_draws(self.gradient, _slopes(*self.source)) if part == "stds" else None
         plan, results, grad = self.gradient.plan, self.gradient.results, self.gradient.grad.detach().double()
         errors = [getattr(found, part) for found in results]
         if any(error is None for error in errors):
@@ -97,7 +97,7 @@ def _slopes(angle_map: AngleMap, x: Tensor, weights: Tensor) -> Tensor:
     return found
 
 
-def _of_draws(draws: Sequence[Draws], slopes: Tensor) -> Tensor:
+def of_draws(draws: Sequence[Draws], slopes: Tensor) -> Tensor:
     """Standard errors (P,) of a gradient that is a sum over independent draws of each sample."""
     variance = slopes.new_zeros(slopes.shape[2])
     for part in draws:

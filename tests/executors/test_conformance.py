@@ -46,6 +46,13 @@ def test_pennylane_devices(name: str):
     check_executor(OutputsOnly(backend(name)), n_programs=20, batch_sizes=(3,), equal_rows=False)
 
 
+def test_trajectories_without_noise():
+    """Where nothing is random, they are exact; what is random is held to its error bars in their own tests."""
+    executor = backend("trajectories")
+    executor.capabilities = replace(executor.capabilities, exact=True, channels=False)
+    check_executor(executor, n_programs=12, batch_sizes=(3, 17))
+
+
 def test_noise_on_default_mixed():
     """Channels by their Kraus operators, readout errors: PennyLane is a reference of its own for noise."""
     executor = OutputsOnly(backend("default.mixed"))

@@ -17,8 +17,9 @@ from qbp.executors import backend
 from qbp.executors.pauli import Pauli
 from qbp.executors.trajectories import Trajectories
 from qbp.executors.trajectories.unravelling import simplified, unravelled
-from qbp.testing.noise import random_channel
-from qbp.testing.programs import random_amplitudes
+from qbp.gradients.error_bars import of_draws
+from qbp.testing.noise import random_channel, with_noise
+from qbp.testing.programs import random_amplitudes, random_program
 
 PAULI = {"I": np.eye(2), "X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
 
@@ -154,6 +155,58 @@ def test_means_and_variances(kind: str):
 def test_means_and_variances_of_200_seeds(kind: str, reuploads: bool):
     program = circuit(KINDS[kind], n_blocks=3, reuploads=reuploads)
     check(program, angles_of(program, 3, 12 if reuploads else 4), n_repeats=200, n=100)
+
+
+def weak(program: Program, strength: float) -> Program:
+    """The program with its channels mixed with doing nothing."""
+    ops = tuple(
+        Channel.of_matrix(op.name, op.wires, strength * op.matrix() + (1 - strength) * np.eye(4 ** len(op.wires)))
+        if isinstance(op, Channel) and "reset" not in op.name
+        else op
+        for op in program.ops
+    )
+    return replace(program, ops=ops)
+
+
+@pytest.mark.parametrize("n_programs", [8, pytest.param(80, marks=pytest.mark.slow)])
+def test_random_programs(n_programs: int):
+    """All kinds of noise, resets among them, words and probabilities, readout errors, amplitudes: within error bars."""
+    rng, z_scores, n_run = np.random.default_rng(5), [], 0
+    for k in range(n_programs):
+        program = weak(with_noise(rng, random_program(rng, n_qubits=(1, 4))), float(rng.choice([0.03, 0.1, 0.2])))
+        n_batched = int(rng.integers(0, program.n_angles + 1))
+        shapes = (3, n_batched), (program.n_angles - n_batched,)
+        angles = Angles(*(torch.tensor(rng.normal(size=shape)) for shape in shapes))
+        amplitudes = None
+        if k % 4 == 0:
+            program = replace(program, amplitudes=True)
+            amplitudes = torch.as_tensor(random_amplitudes(rng, program, 3))
+        grad = torch.tensor(rng.normal(size=(3, program.n_outputs)))
+        executor = Trajectories(1500, seed=k)
+        try:
+            results, saved = executor.forward(program, angles, amplitudes)
+        except ArgumentError:  # errs too much
+            continue
+        if saved.call.noisy.errors.weight > 2:  # a few rare lanes of large weights: z is not normal
+            continue
+        n_run += 1
+        draws = executor.vjp(program, angles, amplitudes, saved, grad)
+        exact, saved = Pauli().forward(program, angles, amplitudes)
+        back = Pauli().vjp(program, angles, amplitudes, saved, grad)
+        z_scores += scores(results.values - exact.values, results.stds)
+        stds = of_draws(draws.draws, torch.eye(program.n_angles).double().expand(3, -1, -1))
+        error = torch.cat([(draws.batched - back.batched).sum(0), draws.shared - back.shared])
+        z_scores += scores(error, stds)
+    z = np.array(z_scores)
+    assert n_run > n_programs / 2 and len(z) > 3 * n_programs
+    assert np.abs(z).max() < 6 and 0.5 < np.mean(z**2) < 1.6, np.sort(np.abs(z))[-5:]
+
+
+def scores(errors: torch.Tensor, stds: torch.Tensor) -> list[float]:
+    """Errors in standard errors, of those that are not exact; the others must be."""
+    moving = stds > 1e-7
+    assert errors[~moving].abs().max() < 1e-6 if (~moving).any() else True
+    return (errors[moving] / stds[moving]).tolist()
 
 
 @pytest.mark.parametrize("name", ["depolarizing", "damping", "reset", "rotation", "general"])
