@@ -136,8 +136,8 @@ def check(program: Program, angles: Angles, n_repeats: int, n: int) -> None:
         assert np.abs(some.mean(0) - want)[~moving].max(initial=0) < 1e-9
         z_scores += ((some.mean(0) - want)[moving] / error[moving]).tolist()
     z = np.array(z_scores)
-    assert np.abs(z).max() < 5, z
-    assert np.mean(z**2) < 1.9, z
+    assert np.abs(z).max(initial=0) < 5, z
+    assert not len(z) or np.mean(z**2) < 1.9, z
     said, seen = (stds**2).mean(0), values.var(0, ddof=1)
     moving = seen > 1e-12
     assert not moving.any() or np.allclose((said[moving] / seen[moving]).mean(), 1, atol=0.25)
@@ -168,7 +168,7 @@ def weak(program: Program, strength: float) -> Program:
     return replace(program, ops=ops)
 
 
-@pytest.mark.parametrize("n_programs", [8, pytest.param(80, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_programs", [5, pytest.param(80, marks=pytest.mark.slow)])
 def test_random_programs(n_programs: int):
     """All kinds of noise, resets among them, words and probabilities, readout errors, amplitudes: within error bars."""
     rng, z_scores, n_run = np.random.default_rng(5), [], 0
@@ -316,6 +316,15 @@ def test_without_noise_it_is_exact():
     assert torch.allclose(results.values, Pauli()(program, angles).values, atol=1e-12) and not results.stds.any()
 
 
+def test_probabilities_add_up_and_norms_cost_nothing():
+    """With damping trajectories differ in their norms, whose mean is known."""
+    program = circuit({"damping": 0.02})
+    angles = angles_of(program)
+    results, saved = Trajectories(16, seed=0).forward(program, angles)
+    assert saved.reference is not None and saved.norms.std() > 0.01
+    assert torch.allclose(results.values[:, 3:].sum(1), torch.ones(2).double(), atol=1e-12)
+
+
 def test_weak_noise_costs_few_lanes_and_errs_little():
     """No error at all is one lane of its probability; a single bit flip is one lane for all who have it."""
     program = Program(2, (Rotation("X", (0,), 0), channel("depolarizing", (0,), 0.01)), (Expval.word("Z", 0),), 1)
@@ -327,7 +336,7 @@ def test_weak_noise_costs_few_lanes_and_errs_little():
 
 
 def test_what_would_err_too_much_is_refused():
-    ops = tuple(random_channel(np.random.default_rng(k), (0, 1)) for k in range(80))
+    ops = tuple(random_channel(np.random.default_rng(k), (0, 1)) for k in range(24))
     program = Program(2, ops, (Expval.word("X", 0), Expval.word("Y", 1)), 0)
     with pytest.raises(ArgumentError, match=r"standard errors would be .* times.*as Pauli errors alone"):
         Trajectories(16, seed=0)(program, Angles(torch.zeros(1, 0), torch.zeros(0)))

@@ -95,12 +95,21 @@ class Trajectories:
         lanes = draw(call.noisy.errors, len(call.batched), self.n_trajectories, seed, call.dtype)
         _check_memory(call, lanes)
         job = _Job(call, lanes)
-        outputs = call.outputs(job.forward(keep), lanes.flips)
-        values = _by_rows(lanes, lanes.shares[:, None] * outputs, len(call.batched))
-        each = np.where(lanes.counts > 0, lanes.weights, 0.0)[:, None] * outputs
-        means = _by_rows(lanes, lanes.counts[:, None] * each, len(values)) / lanes.n
-        squares = _by_rows(lanes, lanes.counts[:, None] * each**2, len(values)) / lanes.n
+        measured = job.forward(keep)
+        outputs = call.outputs(measured, lanes.flips)
+        each = lanes.weights[:, None] * outputs
+        job.control(measured, outputs)
+        if job.reference is not None:  # what is left where a lane's norm is its only difference is 0
+            each -= (lanes.weights * job.norms)[:, None] * job.reference[lanes.rows]
+        drawn = lanes.counts[:, None] * each  # 0 of those without errors
+        n_rows = len(call.batched)
+        means = _by_rows(lanes, drawn, n_rows) / lanes.n
+        squares = _by_rows(lanes, drawn * each, n_rows) / lanes.n
         stds = np.sqrt(np.maximum(squares - means**2, 0) / (lanes.n - 1))
+        if job.reference is not None:
+            values = means + job.reference
+        else:
+            values = _by_rows(lanes, lanes.shares[:, None] * outputs, n_rows)
         constants = call.noisy.outputs.constants
         values += constants * (call.parts**2).sum((1, 2))[:, None] if call.parts.size else constants
         results = Results(call.tensor(values.astype(call.dtype)), call.tensor(stds.astype(call.dtype)))
@@ -121,7 +130,16 @@ class Trajectories:
         if array.shape != shape:
             check_shape("grad", array.shape, shape)
         of_lanes = array[lanes.rows] * lanes.shares[:, None]
-        each, g_amps = saved.backward(call.outputs_back(of_lanes, lanes.flips), needs[2])
+        if saved.reference is not None:
+            of_lanes[lanes.counts == 0] = array
+        of_words = call.outputs_back(of_lanes, lanes.flips)
+        if saved.reference is not None:
+            seen = (array * saved.reference).sum(1)[lanes.rows]
+            of_words[:, call.noisy.outputs.n_words - 1] = np.where(lanes.counts > 0, -lanes.shares * seen, 0)
+        each, g_amps = saved.backward(of_words, needs[2])
+        if saved.reference is not None:
+            drawn = lanes.counts > 0
+            each[drawn] -= (lanes.shares * saved.norms)[drawn, None] * each[~drawn][lanes.rows[drawn]]
         g_batched, g_shared = each[:, : call.batched.shape[1]], each[:, call.batched.shape[1] :]
         draws = Draws(call.tensor(each), torch.from_numpy(lanes.rows), torch.from_numpy(lanes.counts), lanes.n)
 
@@ -180,7 +198,7 @@ class _Call(Arguments):
             begins = np.flatnonzero(np.diff(how.columns, prepend=-1))
             values[:, how.columns[begins]] = np.add.reduceat(terms, begins, axis=1)
         for first, size, outcomes in self._outcomes(flips):
-            at = n_words + first[1]
+            at = how.n_words + first[1]
             values[:, first[0] : first[0] + size] = np.take_along_axis(measured[:, at : at + size], outcomes, 1)
         return confused(self.program, values) if how.probs else values
 
@@ -194,14 +212,14 @@ class _Call(Arguments):
             signs = _signs(flips, n_marks, n_marks + n_words)
             result[:, :n_words] = signs * how.coefficients * grad[:, how.columns]
         for first, size, outcomes in self._outcomes(flips):
-            at = n_words + first[1]
+            at = how.n_words + first[1]
             result[:, at : at + size] = np.take_along_axis(grad[:, first[0] : first[0] + size], outcomes, 1)
         return result
 
     def _outcomes(self, flips: np.ndarray) -> list[tuple[tuple[int, int], int, np.ndarray]]:
         """Of probabilities: their first column in the outputs and among those measured, how many they are, and which
         outcome (L, size) each of them was measured as."""
-        rows, bit, at = [], self.noisy.n_marks + len(self.noisy.outputs.columns), 0
+        rows, bit, at = [], self.noisy.n_marks + self.noisy.outputs.n_words, 0
         for column, n_wires in self.noisy.outputs.probs:
             flipped = _signs(flips, bit, bit + n_wires) < 0
             mask = flipped @ (1 << np.arange(n_wires)[::-1])
@@ -234,8 +252,17 @@ class _Job:
         self.width, self.n_chunks = width, -(-len(lanes.rows) // width)
         self.chunk = 2 * width << plan.n_qubits
         self.kept: tuple[Any, ...] | None = None
+        self.reference: np.ndarray | None = None
+        self.norms = np.ones(0)
         most = physical_memory()
         self.n_threads = max(1, min(torch.get_num_threads(), most // (4 * self.chunk * call.dtype.itemsize)))
+
+    def control(self, measured: np.ndarray, outputs: np.ndarray) -> None:
+        """Where trajectories differ in their norms, whose mean is known: the norms (L,), and the outputs without errors
+        (B, M), so many of which are taken from each trajectory."""
+        how, alone = self.call.noisy.outputs, self.lanes.counts == 0
+        if how.n_words > len(how.columns) and alone.any():
+            self.norms, self.reference = measured[:, how.n_words - 1].astype(float), outputs[alone]
 
     def forward(self, keep: bool) -> np.ndarray:
         """What is measured in each lane (L, words and probabilities)."""

@@ -70,12 +70,14 @@ class Outputs:
         columns: (T,) the output that each word is part of, ascending.
         coefficients: (T,).
         constants: (M,) what identities add.
+        n_words: T, and 1 more where the norm is measured, too, after the words.
         probs: for each measurement of probabilities its first output, and how many wires it has.
     """
 
     columns: np.ndarray
     coefficients: np.ndarray
     constants: np.ndarray
+    n_words: int
     probs: tuple[tuple[int, int], ...]
 
 
@@ -160,17 +162,27 @@ def _apart(program: Program) -> tuple[Program, Outputs]:
             else:
                 constants[column] += coefficient
         column += 1
-    words = tuple(Expval(((1.0, *word),)) for _, word, _ in rows)
+    ops = tuple(
+        chain(*(simplified(op) if isinstance(op, Channel) else (op,) for op in program.ops)),
+    )
+    words = [Expval(((1.0, *word),)) for _, word, _ in rows]
+    identity = Expval(((1.0, "", ()),))
+    if not program.amplitudes and any(isinstance(op, Channel) and _changes_norms(op) for op in ops):
+        words.append(identity)
     outputs = Outputs(
         np.array([column for column, _, _ in rows], np.int64),
         np.array([coefficient for _, _, coefficient in rows]),
         constants,
+        len(words),
         tuple((column, len(m.wires)) for column, m in probs),
     )
-    identity = Expval(((0.0, "", ()),))  # where there is nothing else to be measured
-    measurements: tuple[Measurement, ...] = (*words, *(m for _, m in probs)) or (identity,)
-    ops = (simplified(op) if isinstance(op, Channel) else (op,) for op in program.ops)
-    return replace(program, ops=tuple(chain(*ops)), measurements=measurements, readout=()), outputs
+    measurements: tuple[Measurement, ...] = (*words, *(m for _, m in probs)) or (identity,)  # something has to be
+    return replace(program, ops=ops, measurements=measurements, readout=()), outputs
+
+
+def _changes_norms(channel: Channel) -> bool:
+    """Whether trajectories of a channel differ in their weighted norms."""
+    return any(term.event or term.weight < 0 for term in unravelled(channel.transfer, len(channel.wires)))
 
 
 def _compiled(
