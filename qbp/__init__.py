@@ -12,7 +12,7 @@ Example:
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qbp import _moved, data
 from qbp._version import __version__
@@ -40,6 +40,9 @@ from qbp.training.fitting import evaluate, fit
 from qbp.training.learning_rate import lr_range_test
 from qbp.training.options import Training
 
+if TYPE_CHECKING:
+    from qbp.estimators import QuantumClassifier, QuantumRegressor
+
 __all__ = [
     "Budget",
     "Circuit",
@@ -50,7 +53,9 @@ __all__ = [
     "NoiseModel",
     "Options",
     "QbpError",
+    "QuantumClassifier",
     "QuantumLayer",
+    "QuantumRegressor",
     "Training",
     "__version__",
     "backend",
@@ -92,6 +97,7 @@ WINGS = (
     "nn",
     "testing",
     "training",
+    "estimators",
     "hardware",
     "analysis",
     "comparison",
@@ -104,9 +110,11 @@ WINGS = (
 
 
 def __getattr__(name: str) -> Any:
-    """A wing is imported when it is first asked for."""
+    """A wing is imported when it is first asked for; so are the estimators, which import scikit-learn."""
     if name in WINGS:
         return import_module(f"qbp.{name}")
+    if name in ("QuantumClassifier", "QuantumRegressor"):
+        return getattr(import_module("qbp.estimators"), name)
     raise AttributeError(f"module 'qbp' has no attribute {name!r}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -94,6 +94,7 @@ def hybrid(
     circuit: Any = "strongly_entangling",
     n_qubits: int = 4,
     n_layers: int = 2,
+    weight_shapes: Mapping[str, Any] | None = None,
     coupling_map: Any = None,
     backend: Any = "auto",
     noise: Any = None,
@@ -110,6 +111,7 @@ def hybrid(
         circuit: a family of `qbp.circuit.ansatz`, a `.qasm` file, or another source for `QuantumLayer`.
         n_qubits: qubits of a family (a source that has its own qubits keeps them).
         n_layers: layers of a family.
+        weight_shapes: of a function or a QNode, as in `QuantumLayer`.
         coupling_map: as in `QuantumLayer`, for a family.
         backend: as in `QuantumLayer`.
         noise: as in `QuantumLayer`.
@@ -135,6 +137,7 @@ def hybrid(
     with seeded(seed):
         layer = QuantumLayer(
             circuit,
+            weight_shapes,
             n_qubits=n_qubits if family else None,
             n_layers=n_layers if family else None,
             coupling_map=coupling_map,
