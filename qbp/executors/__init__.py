@@ -189,7 +189,7 @@ def check_noise(executor: Any, program: Program) -> None:
         what = next((op.name for op in program.ops if isinstance(op, Channel)), "readout errors")
         raise ArgumentError(
             f"Argument `backend` must run noise for this circuit, which has {what}, but {executor.name!r} does not: "
-            "'auto', 'native', 'pauli', 'pauli-propagation' and 'default.mixed' do"
+            "'auto', 'native', 'pauli', 'trajectories', 'pauli-propagation' and 'default.mixed' do"
         )
 
 

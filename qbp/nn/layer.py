@@ -63,7 +63,8 @@ class QuantumLayer(PlacedModule, WithoutQuantum):
             "spsa", "finite-diff", or "backprop" (dense backend); to train on a device with fewer circuits or shots a
             rule of `qbp.gradients.stateful`, or the name of one. What is used can be read back.
         noise: of the device: "fake:manila" (the circuit is transpiled to it, and all of its noise applied), a
-            `qbp.NoiseModel`, or a noise model of Qiskit Aer or PennyLane; outputs and gradients are exact.
+            `qbp.NoiseModel`, or a noise model of Qiskit Aer or PennyLane; outputs and gradients are exact, or with
+            `backend` "trajectories:64" (any number) sampled so many times for each row: for more than about 10 qubits.
         shots: how often each circuit is sampled, for each group of observables that are measured together; None: exact.
         seed: seed of the initial weights and of whatever the layer samples; None for torch's global random state.
         observables: what to measure instead of the source's own; see `qbp.trace`. Default: Z on every wire.
@@ -167,7 +168,8 @@ class QuantumLayer(PlacedModule, WithoutQuantum):
 
     @property
     def backend(self) -> str:
-        """Name of what runs the circuit: of the native engine's ways "pauli", with noise, and "windows"."""
+        """Name of what runs the circuit: of the native engine's ways "pauli", with noise, and "windows"; also
+        "trajectories:64", with `noise` or with that of the circuit."""
         if self._executor is None:
             return self._own.name  # type: ignore[union-attr]
         return name_of(self._executor, next(reversed(self._circuits.values())).program)

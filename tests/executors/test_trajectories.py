@@ -316,6 +316,14 @@ def test_without_noise_it_is_exact():
     assert torch.allclose(results.values, Pauli()(program, angles).values, atol=1e-12) and not results.stds.any()
 
 
+def test_channels_in_a_row_are_one():
+    program = circuit({"depolarizing": 0.02, "damping": 0.02}, n_blocks=1)
+    executor = Trajectories(16, seed=0)
+    _, saved = executor.forward(program, angles_of(program))
+    n_gates = sum(len(op.wires) for op in program.ops if isinstance(op, Channel)) // 2  # 2 channels for each wire
+    assert len(saved.call.noisy.errors.rates) <= n_gates and saved.call.noisy.errors.weight < 1.0001
+
+
 def test_probabilities_add_up_and_norms_cost_nothing():
     """With damping trajectories differ in their norms, whose mean is known."""
     program = circuit({"damping": 0.02})
@@ -336,7 +344,8 @@ def test_weak_noise_costs_few_lanes_and_errs_little():
 
 
 def test_what_would_err_too_much_is_refused():
-    ops = tuple(random_channel(np.random.default_rng(k), (0, 1)) for k in range(24))
+    turn = Rotation("XY", (0, 1), None, offset=0.7)
+    ops = tuple(op for k in range(24) for op in (random_channel(np.random.default_rng(k), (0, 1)), turn))
     program = Program(2, ops, (Expval.word("X", 0), Expval.word("Y", 1)), 0)
     with pytest.raises(ArgumentError, match=r"standard errors would be .* times.*as Pauli errors alone"):
         Trajectories(16, seed=0)(program, Angles(torch.zeros(1, 0), torch.zeros(0)))

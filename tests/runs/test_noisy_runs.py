@@ -11,6 +11,7 @@ import qbp
 from qbp.cli import main
 from qbp.errors import ConfigError
 from qbp.runs import config as configs
+from qbp.runs.run import restore
 
 pytest.importorskip("qiskit_aer")
 
@@ -43,6 +44,20 @@ def test_runs_under_noise(tmp_path: Path, capsys):
     small = qbp.load_model(next((tmp_path / "runs/stages").glob("*-distill/*.safetensors")))
     layers = [module for module in small.modules() if isinstance(module, qbp.QuantumLayer)]
     assert [layer.noise for layer in layers] == ["fake:manila"]
+
+
+def test_runs_under_sampled_noise(tmp_path: Path):
+    """By a config's keys alone: equal seeds train to equal bits, and what was trained is loaded as it ran."""
+    sampled = NOISY.replace("n_qubits: 2,", 'n_qubits: 2, backend: "trajectories:8",')
+    weights = []
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(sampled)
+        qbp_ok("train", tmp_path / f"{name}.yaml", "-q", "--runs-dir", tmp_path / "runs")
+        _, model, _ = restore(tmp_path / "runs" / name)
+        layer = next(m for m in model.modules() if isinstance(m, qbp.QuantumLayer))
+        assert layer.backend == "trajectories:8" and layer.noise == "fake:manila"
+        weights.append(layer.weights.detach())
+    assert torch.equal(*weights) and configs.load(tmp_path / "a.yaml").model.backend == "trajectories:8"
 
 
 def test_models_stay_noisy():

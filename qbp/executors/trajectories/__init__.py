@@ -5,6 +5,7 @@ Each sample runs several times, each time with random errors, all at once in the
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,12 @@ def _by_rows(lanes: Lanes, values: np.ndarray, n_rows: int) -> np.ndarray:
     return total
 
 
+@lru_cache(maxsize=64)
+def _narrowed(program: Program) -> Program:
+    """Without the wires that nothing sees."""
+    return program.narrowed()
+
+
 class _Call(Arguments):
     """A call, and its program compiled."""
 
@@ -175,7 +182,7 @@ class _Call(Arguments):
         super().__init__(program, angles, amplitudes)
         check_angles(program, self.batched, self.shared)
         self.program = program
-        narrow = program.narrowed()
+        narrow = _narrowed(program)
         what = f"{narrow.n_qubits} qubits with noise as trajectories in {self.dtype}"
         check_memory(what, 6 * self.dtype.itemsize * LANES[self.dtype], narrow.n_qubits)
         self.noisy: Noisy = noisy(narrow, self.batched.shape[1])

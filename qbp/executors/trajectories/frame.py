@@ -6,6 +6,7 @@ the sign of measured words that anticommute with it; on its way it changes the s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -15,7 +16,7 @@ import numpy as np
 
 from qbp.circuit.frame import Frame, Measured, Rotations, Turn, walked
 from qbp.circuit.pauli import Word
-from qbp.circuit.program import Channel, Expval, Measurement, Probs, Program
+from qbp.circuit.program import Channel, Expval, Measurement, Op, Probs, Program
 from qbp.circuit.readout import read
 from qbp.executors.native.kernels.conventions import ARGUMENT_1, EVENT, FIRST, KIND, LAST
 from qbp.executors.native.plan import Plan, compile_frame, sign_of
@@ -162,9 +163,7 @@ def _apart(program: Program) -> tuple[Program, Outputs]:
             else:
                 constants[column] += coefficient
         column += 1
-    ops = tuple(
-        chain(*(simplified(op) if isinstance(op, Channel) else (op,) for op in program.ops)),
-    )
+    ops = tuple(chain(*(simplified(op) if isinstance(op, Channel) else (op,) for op in _joined(program.ops))))
     words = [Expval(((1.0, *word),)) for _, word, _ in rows]
     identity = Expval(((1.0, "", ()),))
     if not program.amplitudes and any(isinstance(op, Channel) and _changes_norms(op) for op in ops):
@@ -178,6 +177,22 @@ def _apart(program: Program) -> tuple[Program, Outputs]:
     )
     measurements: tuple[Measurement, ...] = (*words, *(m for _, m in probs)) or (identity,)  # something has to be
     return replace(program, ops=ops, measurements=measurements, readout=()), outputs
+
+
+def _joined(ops: Iterable[Op]) -> list[Op]:
+    """The ops with channels that follow each other on the same wires made one, whose weights are smaller."""
+    joined: list[Op] = []
+    last: dict[int, int] = {}  # position of the last op of each wire
+    for op in ops:
+        at = {last.get(wire, -1) for wire in op.wires}
+        before = joined[min(at)] if len(at) == 1 and min(at) >= 0 else None
+        if isinstance(op, Channel) and isinstance(before, Channel) and before.wires == op.wires:
+            both = Channel.of_matrix(op.name, op.wires, op.matrix() @ before.matrix())
+            joined[min(at)] = both
+        else:
+            last.update(dict.fromkeys(op.wires, len(joined)))
+            joined.append(op)
+    return joined
 
 
 def _changes_norms(channel: Channel) -> bool:
