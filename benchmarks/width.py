@@ -1,11 +1,12 @@
-"""Wide, shallow circuits: a training step by windows beside one of 12 qubits on the whole state.
+"""Wide, shallow circuits: a training step by windows and by words beside one of 12 qubits on the whole state.
 
     python benchmarks/width.py
 
 A step is a forward pass and the gradients of inputs and weights. All workloads take turns; reported are medians over
 the rounds, and as a ratio to 12 qubits, 6 strongly entangling layers, batch 128 (W4 of speed.py) the median of the
 rounds' ratios with its bootstrap interval (95 %). Where the whole state fits, it is checked against windows first.
-Then the border: chains on which both ways are timed, for the rule of `qbp.executors.native.windows.pay_off`.
+Then the border: chains on which both ways are timed, for the rule of `qbp.executors.native.windows.pay_off`; and what
+words take besides steps: how long a graph is built, and what error a cut has.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import qbp
 from qbp.circuit.angles import Angles
 from qbp.executors.native import Native
 from qbp.executors.native.windows import Windows, pay_off
+from qbp.executors.propagation import PauliPropagation
 
 # The couplings of IBM's heavy-hex devices with 127 qubits: seven rows, and bridges between them.
 ROWS = ((0, 13), (18, 32), (37, 51), (56, 70), (75, 89), (94, 108), (113, 126))
@@ -103,13 +105,70 @@ def workloads() -> dict[str, Callable[[], None]]:
         ("127 qubits, heavy-hex, 3 layers, batch 32", 127, 3, heavy_hex(), 32),
     ):
         steps[name] = step_of(layer(n, n_layers, edges), n, batch)
+        by_words = layer(n, n_layers, edges)
+        by_words.set_backend("pauli-propagation")
+        steps[f"{name}, by words"] = step_of(by_words, n, batch)
+    steps["1,000 qubits, tree of neighbours, batch 32, words of at most 4 letters"] = step_of(tree(1000), 1000, 32)
+    steps[f"50 qubits, chain, 6 layers, batch 32, {CUT}"] = step_of(cut(), 50, 32)
     narrow = layer(20, 4, chain(20))
     check(narrow)
     steps["20 qubits, chain, 4 layers, batch 32"] = step_of(narrow, 20, 32)
+    by_words = layer(20, 4, chain(20))
+    by_words.set_backend("pauli-propagation")
+    steps["20 qubits, chain, 4 layers, batch 32, by words"] = step_of(by_words, 20, 32)
     whole = layer(20, 4, chain(20))
     whole.set_backend(Whole())
     steps["20 qubits, chain, 4 layers, batch 32, whole state"] = step_of(whole, 20, 32)
     return steps
+
+
+def tree(n_qubits: int) -> qbp.QuantumLayer:
+    """Data in RY; then pairs of neighbours, of which one goes on, until one is left: a quantum convolutional network
+    without the convolutions between pairs (arXiv 1810.03787)."""
+    n_pairs = n_qubits - 1
+
+    def circuit(inputs, weights):
+        qml.AngleEmbedding(inputs, wires=range(n_qubits), rotation="Y")
+        left, k = list(range(n_qubits)), 0
+        while len(left) > 1:
+            for a, b in zip(left[::2], left[1::2], strict=False):
+                qml.RY(weights[k, 0], wires=a)
+                qml.RY(weights[k, 1], wires=b)
+                qml.CNOT([b, a])
+                k += 1
+            left = left[::2]
+        return qml.expval(qml.Z(0))
+
+    backend = "pauli-propagation:max_weight=4"  # all 1,000 qubits reach the output, in more words than can be counted
+    return qbp.QuantumLayer(circuit, {"weights": (n_pairs, 2)}, n_inputs=n_qubits, seed=0, backend=backend)
+
+
+CUT = "min_coefficient=1e-4"
+"""Of 50 qubits and 6 layers with weights of 0.3, as near to where training begins (arXiv 2203.09376)."""
+
+
+def cut() -> qbp.QuantumLayer:
+    quantum = layer(50, 6, chain(50))
+    with torch.no_grad():
+        quantum.weights.copy_(0.3 * torch.randn(quantum.weights.shape, generator=torch.Generator().manual_seed(0)))
+    quantum.set_backend(f"pauli-propagation:{CUT},max_words=20000000")
+    return quantum
+
+
+def words() -> dict[str, float]:
+    """How long the graph of 127 qubits and 3 layers is built, and the error of the cut: told, and true in 4 rows."""
+    program = layer(127, 3, heavy_hex()).circuit.program
+    PauliPropagation().words(layer(3, 1, chain(3)).circuit.program, 3)  # compiles
+    start = time.perf_counter()
+    n_words = PauliPropagation().words(program, 127).n_words
+    found: dict[str, float] = {"built_s": time.perf_counter() - start, "words": n_words}
+    quantum, x = cut(), torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        outputs = quantum(x)
+        found["error_told"] = float(quantum.last_truncation.max())
+        quantum.set_backend("windows")
+        found["error"] = float((outputs - quantum(x)).abs().max())
+    return found
 
 
 def border(seconds: float) -> list[dict[str, float | bool]]:
@@ -164,9 +223,10 @@ def main() -> None:
         rows.append({"name": name, "ms": median(times), "ratio": median(ratios), "low": low, "high": high})
         print("{name}: {ms:.2f} ms, {ratio:.2f} ({low:.2f} to {high:.2f})".format(**rows[-1]))
     machine = {"processor": _processor(), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-    args.out.write_text(
-        json.dumps({"machine": machine, "rows": rows, "border": border(args.seconds / 4)}, indent=1) + "\n"
-    )
+    result = {"machine": machine, "rows": rows, "words": words(), "border": border(args.seconds / 4)}
+    print("127 qubits, 3 layers: graph of {words:,} words in {built_s:.2f} s".format(**result["words"]))
+    print("50 qubits, 6 layers, cut: {error:.1e} off, told {error_told:.1e}".format(**result["words"]))
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class WithoutQuantum:
             >>> import qbp
             >>> found = qbp.QuantumLayer("basic_entangler", n_qubits=4, n_layers=1).simulability()
             >>> [output.qubits for output in found.outputs], found.words is not None
-            ([4, 2, 3, 4], True)
+            ([3, 2, 3, 4], True)
         """
         return simulability(self.circuit, self._flat_as_they_are(), limit, shots)
 

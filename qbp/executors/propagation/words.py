@@ -145,7 +145,7 @@ def words_of(
         left -= len(found.graph.first)
         n_peak += found.n_peak
         front.append(found)
-    rows, which = _different([found.words for found in front], source.parts)
+    rows, which = _different([found.words for found in front])
     sizes = np.zeros(len(rows))
     np.maximum.at(sizes, which, np.abs(np.concatenate([found.coefficients for found in front])))
     back = carry(source, 0, split, rows, sizes, turns, cut, True, left)
@@ -188,12 +188,15 @@ def _check(found: Carried, source: Prepared, most: int) -> None:
         )
 
 
-def _different(parts: Sequence[np.ndarray], n_parts: int) -> tuple[np.ndarray, np.ndarray]:
+def _different(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The different rows of arrays, and which of them each row is."""
-    rows = np.ascontiguousarray(np.concatenate(parts))
-    keys = rows.view([("", np.int64)] * (2 * n_parts)).reshape(-1)
-    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    return rows[first], which.reshape(-1)
+    rows = np.concatenate(parts)
+    order = np.lexsort(rows.T)
+    rows = rows[order]
+    new = np.append(True, (rows[1:] != rows[:-1]).any(1))[: len(rows)]
+    which = np.empty(len(rows), np.int64)
+    which[order] = np.cumsum(new) - 1
+    return rows[new], which
 
 
 def _finished(source: Prepared, front: Sequence[Carried], which: np.ndarray, back: Carried, n_peak: int) -> Words:

@@ -125,36 +125,56 @@ def _product(word, entry, phase, result, P):
 
 
 @jit
-def _settle(words, nodes, values, sines, n, table, mask, everything, A, CA, record, absolute, P):
+def _settle(words, nodes, values, sines, n, table, mask, A, CA, record, absolute, P):
     """Words whose qubits of a mask nothing moves any more, nor sees: those with an X there are 0, a Z there is 1.
 
-    Words that become the same are one; those that are absent go. Returns how many there are.
+    Words that become the same are one. Returns how many went, and how many have another place in the table; at their
+    old one nothing looks for them any more.
     """
-    everything[:] = 0
-    table[:] = -1
-    word, m = np.zeros(2 * P, np.int64), 0
+    word, n_gone, n_moved = np.zeros(2 * P, np.int64), 0, 0
     for i in range(n):
-        lives = nodes[i] != ABSENT
+        flips, signs = np.int64(0), np.int64(0)
         for p in range(P):
-            lives &= words[i, p] & mask[p] == 0
-            word[p], word[P + p] = words[i, p], words[i, P + p] & ~mask[p]
-        if not lives:
+            flips |= words[i, p] & mask[p]
+            signs |= words[i, P + p] & mask[p]
+        if nodes[i] == ABSENT or flips | signs == 0:
             continue
+        n_gone += 1
+        if flips != 0:
+            nodes[i] = ABSENT
+            continue
+        for p in range(P):
+            word[p], word[P + p] = words[i, p], words[i, P + p] & ~mask[p]
         at = _find(words, table, word, P)
         j = table[at]
         if j < 0:
-            table[at] = m
-            words[m] = word
-            everything |= word
+            table[at] = i
+            words[i] = word
+            n_gone -= 1
+            n_moved += 1
+        elif nodes[j] == ABSENT:
+            nodes[j], values[j], sines[j] = nodes[i], values[i], sines[i]
+            nodes[i] = ABSENT
+            n_gone -= 1
+        else:
+            low, high = min(nodes[i], nodes[j]), max(nodes[i], nodes[j])
+            if record:
+                A[low], CA[low] = high, 1.0
+            nodes[i], nodes[j] = ABSENT, high
+            values[j] += abs(values[i]) if absolute else values[i]
+            sines[j] = min(sines[i], sines[j])
+    return n_gone, n_moved
+
+
+@jit
+def _compact(words, nodes, values, sines, n):
+    """Let those that are absent go; returns how many are left."""
+    m = 0
+    for i in range(n):
+        if nodes[i] != ABSENT:
+            words[m] = words[i]
             nodes[m], values[m], sines[m] = nodes[i], values[i], sines[i]
             m += 1
-            continue
-        low, high = min(nodes[i], nodes[j]), max(nodes[i], nodes[j])
-        if record:
-            A[low], CA[low] = high, 1.0
-        nodes[j] = high
-        values[j] += abs(values[i]) if absolute else values[i]
-        sines[j] = min(sines[i], sines[j])
     return m
 
 
@@ -192,11 +212,12 @@ def walk(tables, first, last, start, weights, cos, sin, cut, record, absolute, m
     CA, CB = np.zeros(room), np.zeros(room)
     everything = np.zeros(2 * P, np.int64)  # letters of any word that is there
     for i in range(n):
-        everything |= words[i]
+        for p in range(2 * P):
+            everything[p] |= words[i, p]
     word = np.zeros(2 * P, np.int64)
     touched, rows, changed = np.zeros(16, np.int64), np.zeros(16, np.int64), np.zeros(16, np.int64)
     old_nodes, old_sines, old_values = np.zeros(16, np.int64), np.zeros(16, np.int64), np.zeros(16)
-    n_absent = 0
+    n_absent, n_filled = 0, n  # words that are not there, and filled places of the table
 
     for s in range(last, first - 1, -1):
         n_touched, n_changed = 0, 0
@@ -230,7 +251,11 @@ def walk(tables, first, last, start, weights, cos, sin, cut, record, absolute, m
                 )
                 while size < 2 * len(words):
                     size *= 2
-                table = _filled(words, n, size, P)
+                n_filled = size  # anew
+            if 2 * (n_filled + n_entries) > size:
+                while size < 4 * (n + n_entries):
+                    size *= 2
+                table, n_filled = _filled(words, n, size, P), n
             if record:
                 room = n_nodes + 2 * n_entries
                 A, B, K = _longer(A, room), _longer(B, room), _longer(K, room)
@@ -262,8 +287,10 @@ def walk(tables, first, last, start, weights, cos, sin, cut, record, absolute, m
                             j, table[at] = n, n
                             words[n] = word
                             nodes[n], values[n] = ABSENT, 0.0
-                            everything |= word
+                            for p in range(2 * P):
+                                everything[p] |= word[p]
                             n += 1
+                            n_filled += 1
                             n_absent += 1
                     of_sine = tables.sines[e]
                     if nodes[j] == ABSENT:
@@ -315,18 +342,28 @@ def walk(tables, first, last, start, weights, cos, sin, cut, record, absolute, m
         settling = False
         for p in range(P):
             settling |= (everything[p] | everything[P + p]) & tables.settled[s, p] != 0
-        if settling or (n_absent > 64 and 2 * n_absent > n):
-            n = _settle(
-                *(words, nodes, values, sines, n, table, tables.settled[s], everything, A, CA, record, absolute, P)
+        if settling:
+            if 2 * (n_filled + n) > size:
+                while size < 4 * n:
+                    size *= 2
+                table, n_filled = _filled(words, n, size, P), n
+            n_gone, n_moved = _settle(
+                *(words, nodes, values, sines, n, table, tables.settled[s], A, CA, record, absolute, P)
             )
-            n_absent = 0
+            n_absent += n_gone
+            n_filled += n_moved
+            for p in range(P):
+                everything[p] &= ~tables.settled[s, p]
+                everything[P + p] &= ~tables.settled[s, p]
+        if n_absent > 64 and 2 * n_absent > n:
+            n, n_absent = _compact(words, nodes, values, sines, n), 0
+            table, n_filled = _filled(words, n, size, P), n
+            everything[:] = 0
+            for i in range(n):
+                for p in range(2 * P):
+                    everything[p] |= words[i, p]
 
-    m = 0
-    for i in range(n):
-        if nodes[i] != ABSENT:
-            words[m] = words[i]
-            nodes[m], values[m] = nodes[i], values[i]
-            m += 1
+    m = _compact(words, nodes, values, sines, n)
     A, B, K = _longer(A, n_nodes), _longer(B, n_nodes), _longer(K, n_nodes)
     CA, CB = _longer(CA, n_nodes), _longer(CB, n_nodes)
     graph = Graph(A[:n_nodes], B[:n_nodes], CA[:n_nodes], CB[:n_nodes], K[:n_nodes])
