@@ -97,7 +97,7 @@ class Trajectories:
         _check_memory(call, lanes)
         job = _Job(call, lanes)
         measured = job.forward(keep)
-        outputs = call.outputs(measured, lanes.flips)
+        outputs = call.outputs(measured, lanes.signs)
         each = lanes.weights[:, None] * outputs
         job.control(measured, outputs)
         if job.reference is not None:  # what is left where a lane's norm is its only difference is 0
@@ -133,7 +133,7 @@ class Trajectories:
         of_lanes = array[lanes.rows] * lanes.shares[:, None]
         if saved.reference is not None:
             of_lanes[lanes.counts == 0] = array
-        of_words = call.outputs_back(of_lanes, lanes.flips)
+        of_words = call.outputs_back(of_lanes, lanes.signs)
         if saved.reference is not None:
             seen = (array * saved.reference).sum(1)[lanes.rows]
             of_words[:, call.noisy.outputs.n_words - 1] = np.where(lanes.counts > 0, -lanes.shares * seen, 0)
@@ -194,51 +194,44 @@ class _Call(Arguments):
                 f"as Pauli errors alone it would be wrong by up to {min(2.0, self.noisy.errors.twirled):.2g}"
             )
 
-    def outputs(self, measured: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    def outputs(self, measured: np.ndarray, signs: np.ndarray) -> np.ndarray:
         """Outputs (L, M) of what was measured (L, words and probabilities), without constants."""
         how = self.noisy.outputs
         n_words, n_marks = len(how.columns), self.noisy.n_marks
         values = np.zeros((len(measured), len(how.constants)))
         if n_words:
-            signs = _signs(flips, n_marks, n_marks + n_words)
-            terms = signs * how.coefficients * measured[:, :n_words]
+            terms = signs[:, n_marks : n_marks + n_words] * how.coefficients * measured[:, :n_words]
             begins = np.flatnonzero(np.diff(how.columns, prepend=-1))
             values[:, how.columns[begins]] = np.add.reduceat(terms, begins, axis=1)
-        for first, size, outcomes in self._outcomes(flips):
+        for first, size, outcomes in self._outcomes(signs):
             at = how.n_words + first[1]
             values[:, first[0] : first[0] + size] = np.take_along_axis(measured[:, at : at + size], outcomes, 1)
         return confused(self.program, values) if how.probs else values
 
-    def outputs_back(self, grad: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    def outputs_back(self, grad: np.ndarray, signs: np.ndarray) -> np.ndarray:
         """From gradients of outputs (L, M) to those of what was measured."""
         how = self.noisy.outputs
         n_words, n_marks = len(how.columns), self.noisy.n_marks
         grad = confused(self.program, grad, back=True) if how.probs else grad
         result = np.zeros((len(grad), self.noisy.plan.n_outputs), self.dtype)
         if n_words:
-            signs = _signs(flips, n_marks, n_marks + n_words)
-            result[:, :n_words] = signs * how.coefficients * grad[:, how.columns]
-        for first, size, outcomes in self._outcomes(flips):
+            of_words = signs[:, n_marks : n_marks + n_words]
+            result[:, :n_words] = of_words * how.coefficients * grad[:, how.columns]
+        for first, size, outcomes in self._outcomes(signs):
             at = how.n_words + first[1]
             result[:, at : at + size] = np.take_along_axis(grad[:, first[0] : first[0] + size], outcomes, 1)
         return result
 
-    def _outcomes(self, flips: np.ndarray) -> list[tuple[tuple[int, int], int, np.ndarray]]:
+    def _outcomes(self, signs: np.ndarray) -> list[tuple[tuple[int, int], int, np.ndarray]]:
         """Of probabilities: their first column in the outputs and among those measured, how many they are, and which
         outcome (L, size) each of them was measured as."""
         rows, bit, at = [], self.noisy.n_marks + self.noisy.outputs.n_words, 0
         for column, n_wires in self.noisy.outputs.probs:
-            flipped = _signs(flips, bit, bit + n_wires) < 0
+            flipped = signs[:, bit : bit + n_wires] < 0
             mask = flipped @ (1 << np.arange(n_wires)[::-1])
             rows.append(((column, at), 1 << n_wires, np.arange(1 << n_wires) ^ mask[:, None]))
             bit, at = bit + n_wires, at + (1 << n_wires)
         return rows
-
-
-def _signs(flips: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Some of the packed signs (L, n bytes) as +-1."""
-    bits = np.unpackbits(flips[:, first // 8 : -(-last // 8)], axis=1)[:, first % 8 : first % 8 + last - first]
-    return 1 - 2 * bits.astype(np.int8)
 
 
 def _check_memory(call: _Call, lanes: Lanes) -> None:
@@ -302,10 +295,9 @@ class _Job:
     def _arguments(self, lanes: Lanes) -> tuple[np.ndarray, ...]:
         """Batched angles, amplitudes and signs of lanes."""
         call = self.call
-        bits = _signs(lanes.flips, 0, call.noisy.n_marks)
-        signs = np.ascontiguousarray(bits[:, call.noisy.plan.marks]) if call.noisy.n_marks else np.empty((len(bits), 0))
+        signs = np.ascontiguousarray(lanes.signs[:, call.noisy.plan.marks])
         amplitudes = call.parts[lanes.rows] if call.parts.size else call.parts
-        return call.batched[lanes.rows], amplitudes, signs.astype(np.int8)
+        return call.batched[lanes.rows], amplitudes, signs
 
     def _forward(self, lanes: Lanes, out: np.ndarray, keep: bool) -> tuple[Any, ...]:
         call = self.call

@@ -31,7 +31,7 @@ class Lanes:
         counts: (L,) how many of the sample's random trajectories it is; 0 for the one without errors that is none.
         weights: (L,) of each of them.
         n: how many random trajectories a sample has.
-        flips: (L, n bytes) the signs that are changed, packed.
+        signs: (L, S) +-1: of arguments, measured words and outcomes' bits (`Errors.flips`).
         events_at: (chunks + 1,) where the events of each register of lanes begin.
         event_rows: (events, 3) of the kernels: block, lane of its register, and where the state before it is kept.
         event_numbers: (events, 3) c, d, s.
@@ -42,7 +42,7 @@ class Lanes:
     counts: np.ndarray
     weights: np.ndarray
     n: int
-    flips: np.ndarray
+    signs: np.ndarray
     events_at: np.ndarray
     event_rows: np.ndarray
     event_numbers: np.ndarray
@@ -65,7 +65,7 @@ class Lanes:
             self.counts[some],
             self.weights[some],
             self.n,
-            self.flips[some],
+            self.signs[some],
             self.events_at[first : last + 1] - begin,
             rows,
             self.event_numbers[begin:end],
@@ -128,7 +128,8 @@ def draw(errors: Errors, n_rows: int, n: int, seed: int, dtype: np.dtype) -> Lan
         weights = np.concatenate([weights, np.full(n_rows, errors.nothing)])
         flips = np.concatenate([flips, np.zeros((n_rows, flips.shape[1]), np.uint8)])
     placed = _placed_events(errors, places[which[mine]], events, LANES[dtype], len(rows))
-    return Lanes(rows, counts, weights, n, flips, *placed)
+    signs = 1 - 2 * np.unpackbits(flips, axis=1).astype(np.int8)
+    return Lanes(rows, counts, weights, n, signs, *placed)
 
 
 def _arrivals(random: np.random.Generator, total: float, n_lanes: int, some: bool) -> tuple[np.ndarray, np.ndarray]:
