@@ -7,6 +7,9 @@ the gradients of inputs and weights. Outputs and gradients are compared with Pen
 (with fewer rows where its density matrices would not fit); all take turns, and ratios are medians over turns.
 Trajectories, 16 for each row, have depolarizing alone, or damping too; four qubits of them are compared with exact
 noise.
+
+Then models with all of a device's noise: beside the same through Aer, with density matrices and the parameter-shift
+rule, and beside the model without noise.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ import torch
 
 import qbp
 from qbp.executors.pauli import Pauli
+from qbp.executors.qiskit_primitive import QiskitPrimitive
+from qbp.executors.qiskit_primitive.fake_devices import fake_device
+from qbp.executors.qiskit_primitive.local import Aer
 
 RESULT = Path(__file__).parent / "results" / "noise_speed.json"
 P, GAMMA = 0.01, 0.02
@@ -40,6 +46,9 @@ WORKLOADS = {
 
 # Of trajectories: qubits, layers, batch, damping.
 SAMPLED = {"12q-trajectories": (12, 6, 32, 0.0), "12q-trajectories-damping": (12, 6, 32, GAMMA)}
+
+# Device, features before a linear layer in front (0: none), batch, whether Aer takes part.
+DEVICES = {"iris-yorktown": ("yorktown", 0, 16, True), "hybrid-torino": ("torino", 16, 32, False)}
 
 
 def circuit(n_qubits: int, n_layers: int, again: bool, noise: bool, gamma: float = GAMMA) -> Callable[..., object]:
@@ -100,20 +109,8 @@ def measure(name: str, rounds: int) -> dict[str, object]:
         "noisy": lambda: step(with_noise, x, with_noise.weights, grad),
         "noiseless": lambda: step(without, x, without.weights, grad),
     }
-    times: dict[str, list[float]] = {peer: [] for peer in (*peers, "default_mixed")}
-    for _ in range(rounds):
-        for peer, run in peers.items():
-            run()
-            found, start = [], time.perf_counter()
-            while len(found) < 200 and time.perf_counter() - start < 1.0:
-                before = time.perf_counter()
-                run()
-                found.append(time.perf_counter() - before)
-            times[peer].append(1e3 * median(found))
-        if rows and len(times["default_mixed"]) < 3:
-            before = time.perf_counter()
-            step(mixed, x[:rows], with_noise.weights, grad[:rows])
-            times["default_mixed"].append(1e3 * (time.perf_counter() - before))
+    slow = {"default_mixed": lambda: step(mixed, x[:rows], with_noise.weights, grad[:rows])} if rows else {}
+    times = in_turns(peers, slow, rounds)
     program = with_noise.circuit.program
     result: dict[str, object] = {
         "qubits": n_qubits,
@@ -169,15 +166,71 @@ def measure_sampled(name: str, rounds: int) -> dict[str, object]:
     }
 
 
+def in_turns(
+    peers: dict[str, Callable[[], object]], slow: dict[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Milliseconds of each in each round; of slow ones once in each of three rounds."""
+    times: dict[str, list[float]] = {peer: [] for peer in (*peers, *slow)}
+    for k in range(rounds):
+        for peer, run in peers.items():
+            run()
+            found, start = [], time.perf_counter()
+            while len(found) < 200 and time.perf_counter() - start < 1.0:
+                before = time.perf_counter()
+                run()
+                found.append(time.perf_counter() - before)
+            times[peer].append(1e3 * median(found))
+        for peer, run in slow.items() if k < 3 else ():
+            before = time.perf_counter()
+            run()
+            times[peer].append(1e3 * (time.perf_counter() - before))
+    return times
+
+
+def measure_device(name: str, rounds: int) -> dict[str, object]:
+    """A model of four qubits on a device: forward pass, loss, and the gradients of all weights."""
+    device, n_features, batch, with_aer = DEVICES[name]
+    aer = QiskitPrimitive(Aer(fake_device(device).backend))
+    backends = {"noisy": f"fake:{device}", "noiseless": "auto", **({"aer": aer} if with_aer else {})}
+    torch.manual_seed(0)
+    x, y = torch.randn(batch, n_features or 4), torch.randint(3, (batch,))
+
+    def model(where: object) -> torch.nn.Module:
+        torch.manual_seed(0)
+        front = [torch.nn.Linear(n_features, 4), torch.nn.Tanh()] if n_features else []
+        layer = qbp.QuantumLayer("strongly_entangling", n_qubits=4, n_layers=2, backend=where, seed=0)
+        return torch.nn.Sequential(*front, layer, torch.nn.Linear(4, 3))
+
+    def run_of(model: torch.nn.Module) -> Callable[[], tuple[torch.Tensor, ...]]:
+        parameters = list(model.parameters())
+        return lambda: torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), y), parameters)
+
+    runs = {peer: run_of(model(where)) for peer, where in backends.items()}
+    result: dict[str, object] = {"device": device, "qubits": 4, "layers": 2, "batch": batch}
+    if with_aer:
+        pairs = zip(runs["noisy"](), runs["aer"](), strict=True)
+        result["error"] = max(float((a - b).abs().max()) for a, b in pairs)
+        if result["error"] > 1e-5:
+            raise SystemExit(f"{name}: gradients differ from Aer's by {result['error']:.2g}")
+    slow = {"aer": runs.pop("aer")} if with_aer else {}
+    times = in_turns(runs, slow, rounds)
+    result |= {f"{peer}_ms": median(found) for peer, found in times.items()}
+    result["noiseless_steps"] = median(a / b for a, b in zip(times["noisy"], times["noiseless"], strict=True))
+    if with_aer:
+        result["times_aer"] = median(a / b for a, b in zip(times["aer"], times["noisy"], strict=False))
+    return result
+
+
 def plot(results: dict[str, dict]) -> None:
     """A picture of the result beside it."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 3))
     names = list(results)
-    kinds = (("noiseless_ms", "no noise"), ("noisy_ms", "noise, exactly"), ("default_mixed_ms", "default.mixed"))
+    kinds = (("noiseless_ms", "no noise"), ("noisy_ms", "noise, exactly"))
+    kinds = (*kinds, ("default_mixed_ms", "default.mixed"), ("aer_ms", "Aer, parameter-shift"))
     for k, (key, label) in enumerate(kinds):
-        at = [i + 0.27 * (k - 1) for i, name in enumerate(names) if key in results[name]]
+        at = [i + 0.27 * (min(k, 2) - 1) for i, name in enumerate(names) if key in results[name]]
         rows = [results[name] for name in names if key in results[name]]
         share = [row["batch"] / row["default_mixed_rows"] if key == "default_mixed_ms" else 1 for row in rows]
         axes.bar(at, [row[key] * by for row, by in zip(rows, share, strict=True)], width=0.25, label=label)
@@ -195,14 +248,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plot", action="store_true")
-    parser.add_argument("--only", nargs="*", default=[*WORKLOADS, *SAMPLED])
+    every = [*WORKLOADS, *SAMPLED, *DEVICES]
+    parser.add_argument("--only", nargs="*", choices=every, default=every)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     before = json.loads(RESULT.read_text())["workloads"] if RESULT.exists() else {}
     results = dict(before)
     load = os.getloadavg()[0]
     for name in args.only:
-        results[name] = (measure_sampled if name in SAMPLED else measure)(name, args.rounds)
+        how = measure_sampled if name in SAMPLED else measure_device if name in DEVICES else measure
+        results[name] = how(name, args.rounds)
         print(name, json.dumps(results[name]), flush=True)
     load = max(load, os.getloadavg()[0])
     machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": args.threads}
