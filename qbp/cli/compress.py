@@ -83,10 +83,13 @@ def prune(
         circuits(drawn, run / "pruned.png")
     device = {"device_two_qubit": f"2-qubit on {backend}"} if backend is not None else {}
     counts = {"parameters": "weights", "live": "live", "rotations": "rotations", "two_qubit": "2-qubit", **device}
-    counts |= {"circuits": "circuits a step", "ideal": "accuracy" if test.n_classes else "r2"}
+    score = "accuracy" if test.n_classes else "r2"
+    counts |= {"circuits": "circuits a step", "ideal": score}
+    if "with_noise" in found["full"]:
+        counts |= {"ideal": f"{score}, no noise", "with_noise": f"{score}, its noise"}
     rows = table(f"{run}: {by}", "model", *counts.values())
     for name, row in found.items():
-        rows.add_row(name, *(f"{row[key]:.4f}" if key == "ideal" else str(row[key]) for key in counts))
+        rows.add_row(name, *(f"{row[key]:.4f}" if key in ("ideal", "with_noise") else str(row[key]) for key in counts))
     out().print(rows)
     out().print(f"Saved in {run / 'pruned.safetensors'}", markup=False)
 

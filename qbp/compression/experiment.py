@@ -86,7 +86,7 @@ def quality_of(
         model: the model.
         test: held-out data.
         shots: how many times each circuit is sampled, but for the first measurement; None leaves the second out.
-        backend: the device, as in "fake:quito"; None leaves the third out.
+        backend: the device, as in "fake:quito"; None for the model's own noise, or leaves the third out.
         rows: how many rows of the data run on the device.
 
     Returns:
@@ -97,13 +97,16 @@ def quality_of(
         result = evaluate(of, data)
         return float(result[main_metric(result)])
 
-    is_quantum = any(isinstance(module, QuantumLayer) for module in model.modules())
+    layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
+    is_quantum = bool(layers)
     row: Row = {"ideal": quality(on_backend(model, "native") if is_quantum else model, test)}
     if is_quantum and shots is not None:
         row["with_shots"] = quality(on_backend(model, "native", shots=shots), test)
     if is_quantum and backend is not None:
         noisy = on_backend(model, backend, shots=shots)
         row["with_noise"] = quality(noisy, test.subset(range(min(rows, len(test)))))
+    elif any(layer.noise is not None for layer in layers):
+        row["with_noise"] = quality(model, test)
     return row
 
 

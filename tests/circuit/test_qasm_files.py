@@ -162,7 +162,7 @@ REFUSED = {
     "measured and used": (HEAD_2 + "h q;\nmeasure q[0] -> c[0];\nx q[1];\nx q[0];", "line 8, `x q[0];`: .*qubit 0"),
     "condition": (HEAD_2 + "h q;\nif(c==1) x q[0];", "line 6, `if\\(c==1\\) x q[0];`: .*'if_else'"),
     "opaque": (HEAD_2 + "opaque magic a;\nmagic q[1];", "line 6, `magic q[1];`: .*'magic'"),
-    "condition in 3": (HEAD_3 + "c[0] = measure q[0];\nif (c[0] == true) { x q[1]; }", "'if_else'"),
+    "condition in 3": (HEAD_3 + "c[0] = measure q[0];\nif (c[1] == true) { x q[1]; }", "'if_else'"),
     "loop in 3": (HEAD_3 + "while (true) { x q[0]; }", "line 4, column 1: found `bit`.*line 5, column 8: conditions"),
     "unknown gate in 3": (HEAD_3 + "foo q[1];", "line 5, column 1: gate 'foo' is not defined"),
     "syntax of 3": (HEAD_3 + "h q[1;", "line 5, column 6"),
@@ -170,6 +170,14 @@ REFUSED = {
     "junk": ("%PDF-1.4 \x00\x01", "line 1, column 1"),
     "another version": ("OPENQASM 5.0;\nqubit q", "found `5.0`"),
 }
+
+
+def test_conditions_on_measured_bits(tmp_path):
+    text = "ry(0.7) q[0];\nc[0] = measure q[0];\nif (c[0] == true) { x q[1]; }"
+    cos = torch.tensor(0.7).double().cos()
+    torch.testing.assert_close(
+        constant(written(tmp_path, HEAD_3 + text)), torch.stack([cos, cos, torch.ones_like(cos)])
+    )
 
 
 @pytest.mark.parametrize("name", REFUSED)

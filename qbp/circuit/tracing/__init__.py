@@ -62,8 +62,8 @@ def trace(
         The circuit.
 
     Raises:
-        CircuitError: if the circuit cannot be expressed: it depends on data, measures in the middle, holds a channel
-            or a gate without decomposition. The message names the culprit.
+        CircuitError: if the circuit cannot be expressed: it depends on data, measures in the middle and goes on with
+            what it measured, or holds a gate without decomposition. The message names the culprit.
         ArgumentError: if an argument does not fit the source.
     """
     if coupling_map is not None and not (isinstance(source, str) and source in COUPLED):
@@ -89,12 +89,21 @@ def trace(
             )
         if observables is not None:
             measured = tuple(m for o in _as_list(observables) for m in _observable(o, circuit.n_qubits))
+            measured = tuple(_incoherent(m, circuit.classical) for m in measured)
             circuit = replace(circuit, program=replace(circuit.program, measurements=measured), is_scalar=False)
         return circuit
 
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _incoherent(m: Measurement, wires: tuple[int, ...]) -> Measurement:
+    """A measurement without the words that have X or Y on wires which are classical bits: 0 on average."""
+    if isinstance(m, Probs):
+        return m
+    kept = [t for t in m.terms if not any(w in wires and p != "Z" for p, w in zip(t[1], t[2], strict=True))]
+    return Expval(tuple(kept) or ((0.0, "", ()),))
 
 
 def _observable(observable: Any, n_qubits: int) -> list[Measurement]:

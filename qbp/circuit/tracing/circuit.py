@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Circuit:
         is_scalar: whether its function returned one bare expectation value, so that a sample's output has no axis.
         normalized: whether the amplitudes it starts from must come normalised.
         bits: the inputs that must be 0 or 1, since they are embedded as basis states.
+        classical: wires that were measured and asked for their outcome: on them X and Y have no expectation value.
     """
 
     program: Program
@@ -37,6 +38,7 @@ class Circuit:
     is_scalar: bool = False
     normalized: bool = False
     bits: tuple[int, ...] = ()
+    classical: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def n_inputs(self) -> int:
@@ -72,6 +74,7 @@ class Recorder:
         self.normalized = False
         self.has_bits = False  # whether basis states are made of traced tensors
         self.readout: tuple[tuple[int, float, float], ...] = ()
+        self.classical: set[int] = set()
 
     def gate(self, gate: Gate | str, wires: Sequence[int], params: Sequence[Any] = (), inverse: bool = False) -> None:
         """A gate of the table, or a rotation about a Pauli word (a string)."""
@@ -153,7 +156,8 @@ def build(
         amplitudes=recorder.amplitudes is not None,
         readout=recorder.readout,
     )
-    return Circuit(program, angle_map, dict(weight_shapes), is_scalar, recorder.normalized)
+    classical = tuple(sorted(recorder.classical))
+    return Circuit(program, angle_map, dict(weight_shapes), is_scalar, recorder.normalized, classical=classical)
 
 
 def z_on_every_wire(n_qubits: int) -> tuple[Measurement, ...]:

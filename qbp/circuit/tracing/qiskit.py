@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 from torch import Tensor
@@ -12,10 +13,17 @@ from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word, z
 from qbp.circuit.tracing.exponentials import Term, record_exponential
 from qbp.circuit.tracing.qiskit_angles import QiskitAngles
 from qbp.circuit.tracing.qiskit_channels import channel_of
+from qbp.circuit.tracing.qiskit_conditions import bits_of, holds
 from qbp.circuit.tracing.qiskit_gates import definition_of, row_of
 from qbp.errors import ArgumentError, CircuitError
 
 __all__ = ["InstructionError", "is_qiskit", "operators", "trace_qiskit"]
+
+_MAX_BITS = 6
+"""Bits that a condition may ask for: there is a gate for each of their values for which it holds."""
+
+_Values = dict[Any, int]
+"""Wires and the outcomes that they must have had."""
 
 _MAX_STEPS = 500_000
 _MAX_DEPTH = 100
@@ -99,30 +107,87 @@ class _Walk:
         self.steps = self.depth = 0
         self.touched: set[int] = set()
         self.measured: set[int] = set()
+        self.results: dict[Any, int] = {}  # which wire's outcome a classical bit has
 
     def whole(self, circuit: Any) -> None:
         """Record a circuit on wires of the same numbers."""
         for index, instruction in enumerate(circuit.data):
             try:
-                self.instruction(circuit, instruction, range(circuit.num_qubits))
+                self.instruction(circuit, instruction, range(circuit.num_qubits), circuit.clbits)
             except CircuitError as error:
                 raise InstructionError(str(error), index) from error
 
-    def circuit(self, circuit: Any, wires: Sequence[int]) -> None:
+    def circuit(self, circuit: Any, wires: Sequence[int], bits: Sequence[Any] = ()) -> None:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise CircuitError(f"The circuit's gates are defined by one another more than {_MAX_DEPTH} floors deep")
         for instruction in circuit.data:
-            self.instruction(circuit, instruction, wires)
+            self.instruction(circuit, instruction, wires, bits)
         self.depth -= 1
 
-    def instruction(self, circuit: Any, instruction: Any, wires: Sequence[int]) -> None:
+    def instruction(self, circuit: Any, instruction: Any, wires: Sequence[int], bits: Sequence[Any]) -> None:
         self.steps += 1
         if self.steps > _MAX_STEPS:
             raise CircuitError(f"The circuit has more than {_MAX_STEPS} gates")
-        self.operation(instruction.operation, tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits))
+        on = tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits)
+        known = dict(zip(circuit.clbits, bits, strict=False))
+        if instruction.operation.name == "if_else":
+            self.conditional(instruction, on, known, {})
+        else:
+            self.operation(instruction.operation, on, tuple(known.get(bit, bit) for bit in instruction.clbits))
 
-    def operation(self, operation: Any, wires: tuple[int, ...]) -> None:
+    def conditional(self, instruction: Any, wires: tuple[int, ...], known: dict[Any, Any], controls: _Values) -> None:
+        """What an `IfElseOp` does, as gates that the measured wires control: as good as long as these are left alone.
+
+        Args:
+            instruction: with it.
+            wires: that it acts on.
+            known: the circuit's classical bits as those of the whole circuit.
+            controls: wires that already control it, and their values.
+        """
+        operation = instruction.operation
+        asked = bits_of(operation.condition)
+        sources = {bit: self.results.get(known.get(bit, bit)) for bit in asked}
+        if len(asked) > _MAX_BITS or None in sources.values():
+            raise CircuitError(
+                f"Qiskit's 'if_else' must ask for up to {_MAX_BITS} bits of qubits that were measured before, and left "
+                "alone since"
+            )
+        for outcome in product((0, 1), repeat=len(asked)):
+            values, together = dict(zip(asked, outcome, strict=True)), dict(controls)
+            if any(together.setdefault(sources[bit], value) != value for bit, value in values.items()):
+                continue  # two bits of one wire, or what has been asked for before
+            branch = 0 if holds(operation.condition, values) else 1
+            for body in operation.blocks[branch : branch + 1]:
+                outer = (known.get(bit, bit) for bit in instruction.clbits)
+                inside = dict(zip(body.clbits, outer, strict=True))
+                for one in body.data:
+                    on = tuple(wires[body.find_bit(q).index] for q in one.qubits)
+                    self.controlled(one, on, inside, together)
+
+    def controlled(self, instruction: Any, wires: tuple[int, ...], known: dict[Any, Any], controls: _Values) -> None:
+        """A gate where wires that were measured had these outcomes."""
+        from qiskit.circuit import Gate
+
+        operation = instruction.operation
+        if getattr(operation, "_directive", False) or operation.name in ("delay", "global_phase"):
+            return
+        if operation.name == "if_else":
+            self.conditional(instruction, wires, known, controls)
+            return
+        if not isinstance(operation, Gate):
+            raise CircuitError(f"Qiskit's 'if_else' must hold gates alone, but holds {operation.name!r}")
+        if not self.measured.isdisjoint(wires):
+            raise CircuitError(f"The circuit measures qubit {min(self.measured & {*wires})} and then goes on to use it")
+        state = sum(value << k for k, value in enumerate(controls.values()))
+        self.recorder.classical.update(controls)
+        self.measured -= controls.keys()
+        try:
+            self.operation(operation.control(len(controls), ctrl_state=state), (*controls, *wires))
+        finally:
+            self.measured |= controls.keys()
+
+    def operation(self, operation: Any, wires: tuple[int, ...], bits: tuple[Any, ...] = ()) -> None:
         from qiskit.circuit import BoxOp, Delay, ForLoopOp, Measure, Reset
         from qiskit.circuit.library import GlobalPhaseGate, HamiltonianGate
         from qiskit.quantum_info import SparsePauliOp
@@ -131,7 +196,12 @@ class _Walk:
             return  # barriers, what simulators save, ...
         if isinstance(operation, Measure):  # left out at the end
             self.measured.update(wires)
+            self.results.update(zip(bits, wires, strict=False))
             return
+        if isinstance(operation, Reset):
+            self.measured -= {*wires}
+            self.recorder.classical -= {*wires}
+            self.results = {bit: wire for bit, wire in self.results.items() if wire not in wires}
         if not self.measured.isdisjoint(wires):
             raise CircuitError(f"The circuit measures qubit {min(self.measured & {*wires})} and then goes on to use it")
         if isinstance(operation, Reset) and self.touched.isdisjoint(wires):
@@ -140,7 +210,7 @@ class _Walk:
             if isinstance(operation, ForLoopOp) and len(operation.params[0]) * len(operation.params[2]) > _MAX_STEPS:
                 raise CircuitError(f"The circuit has more than {_MAX_STEPS} gates")
             for body in _bodies(operation):
-                self.circuit(body, wires)
+                self.circuit(body, wires, bits)
             return
         channel = channel_of(operation, wires)
         row = row_of(operation)
@@ -160,7 +230,7 @@ class _Walk:
             terms = _evolution_terms(SparsePauliOp.from_operator(matrix), wires)
             record_exponential(self.recorder, terms, self.angle(time), name="Qiskit's HamiltonianGate")
         else:
-            self.circuit(definition_of(operation), wires)
+            self.circuit(definition_of(operation), wires, bits)
 
 
 def _is_exact_evolution(operation: Any) -> bool:
