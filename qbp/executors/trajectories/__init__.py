@@ -277,25 +277,27 @@ class _Job:
         """Gradients of all angles of each lane (L, K), and of its amplitudes."""
         call, lanes = self.call, self.lanes
         n_lanes = len(lanes.rows)
-        gradients = np.empty((n_lanes, call.noisy.plan.program.n_angles), call.dtype)
+        gradients = np.empty((call.noisy.plan.program.n_angles, n_lanes), call.dtype)
         g_amps = np.empty((n_lanes, *call.parts.shape[1:]), call.dtype) if of_amplitudes else NO_AMPLITUDES[call.dtype]
         if self.kept is not None:
             self._backward(lanes, grad, gradients, g_amps, self.kept)
             self.kept = None  # whoever goes back a second time runs forward a second time
-            return gradients, g_amps
+            return np.ascontiguousarray(gradients.T), g_amps
         per_chunk = (1 + lanes.n_kept / max(1, self.n_chunks)) * self.chunk * call.dtype.itemsize
         step = max(1, int(SAVE_LIMIT // per_chunk))
         for first in range(0, self.n_chunks, step):
             last = min(first + step, self.n_chunks)
             some, part = slice(first * self.width, last * self.width), lanes.part(first, last, self.width)
             kept = self._forward(part, np.empty((len(part.rows), grad.shape[1]), call.dtype), True)
-            self._backward(part, grad[some], gradients[some], g_amps[some], kept)
-        return gradients, g_amps
+            of_part = np.empty((len(gradients), len(part.rows)), call.dtype)
+            self._backward(part, grad[some], of_part, g_amps[some], kept)
+            gradients[:, some] = of_part
+        return np.ascontiguousarray(gradients.T), g_amps
 
     def _arguments(self, lanes: Lanes) -> tuple[np.ndarray, ...]:
         """Batched angles, amplitudes and signs of lanes."""
         call = self.call
-        signs = np.ascontiguousarray(lanes.signs[:, call.noisy.plan.marks])
+        signs = np.ascontiguousarray(lanes.signs.T[call.noisy.plan.marks])
         amplitudes = call.parts[lanes.rows] if call.parts.size else call.parts
         return call.batched[lanes.rows], amplitudes, signs
 

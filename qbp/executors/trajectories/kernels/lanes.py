@@ -66,7 +66,7 @@ BLOCK, LANE, KEPT = range(3)
 
 @jit
 def _signed_half_angles(tables, tabled, batched, signs, row, rows, table, T):
-    """cos and sin of every argument in every lane, T[a, 2, W], with the signs (L, A) of the lanes.
+    """cos and sin of every argument in every lane, T[a, 2, W], with the signs (A, L) of the lanes.
 
     Phases that all samples share are tables (`tabled` items) where no lane has another sign in them; else the item
     becomes a sweep, whose words have turns.
@@ -77,17 +77,17 @@ def _signed_half_angles(tables, tabled, batched, signs, row, rows, table, T):
         at = a * 2 * W
         if arguments[a, AXIS] == IN_SWEEP:
             for w in range(rows):
-                turns[at + w] *= signs[row + w, a]
+                turns[at + w] *= signs[a, row + w]
         else:
             for w in range(rows):
-                T[at + W + w] *= signs[row + w, a]
+                T[at + W + w] *= signs[a, row + w]
     for q in range(len(items)):
         if not tabled[q]:
             continue
         items[q, KIND] = DIAGONAL
         for v in range(items[q, FIRST_WORD], items[q, LAST_WORD]):
             for w in range(row, row + rows):
-                if signs[w, words[v, WORD_ARGUMENT]] < 0:
+                if signs[words[v, WORD_ARGUMENT], w] < 0:
                     items[q, KIND] = SWEEP
         if items[q, KIND] == SWEEP:
             for v in range(items[q, FIRST_WORD], items[q, LAST_WORD]):
@@ -95,7 +95,7 @@ def _signed_half_angles(tables, tabled, batched, signs, row, rows, table, T):
                 half = math.atan2(float(table[a, SIN]), float(table[a, COS]))
                 turn = turns_in(-half if table[a, FACTOR] < 0 else half, T)
                 for w in range(W):
-                    turns[a * 2 * W + w] = turn * signs[row + w, a] if w < rows else turn
+                    turns[a * 2 * W + w] = turn * signs[a, row + w] if w < rows else turn
 
 
 @inline
@@ -107,16 +107,16 @@ def _own(arrays):
 
 @jit
 def _lane_gradients(tables, table, signs, row, rows, E, gradients):
-    """From the gradient of every argument, E[a, W], to those of all angles of every lane (L, K)."""
+    """From the gradient of every argument, E[a, W], to those of all angles of every lane (K, L)."""
     arguments, terms, scales, W = tables.arguments, tables.terms, tables.scales, n_lanes(E)
-    for w in range(row, row + rows):
-        for k in range(gradients.shape[1]):
-            gradients[w, k] = 0
+    for k in range(len(gradients)):
+        for w in range(row, row + rows):
+            gradients[k, w] = 0
     for a in range(len(arguments)):
         for t in range(arguments[a, FIRST_TERM], arguments[a, LAST_TERM]):
             scale = table[a, FACTOR] * E.dtype.type(2 * scales[t])
             for w in range(rows):
-                gradients[row + w, terms[t]] += scale * signs[row + w, a] * E[a * W + w]
+                gradients[terms[t], row + w] += scale * signs[a, row + w] * E[a * W + w]
 
 
 @inline
@@ -161,7 +161,7 @@ def _numbers(first, last, a, sign, rows, numbers, signs, row, way, V):
     store(V, 2 * W, splat(V.dtype.type(0)))
     for e in range(first, last):
         w = rows[e, LANE]
-        both = sign * signs[row + w, a]
+        both = sign * signs[a, row + w]
         c, d, s = numbers[e, 0], both * numbers[e, 1], both * numbers[e, 2]
         if way == 1:
             n = c * c - d * d + s * s
@@ -231,7 +231,7 @@ def forward(
     Args:
         next_chunk, n_qubits, n_span, arrays, numbers, flip, shared: as of `batch.forward`.
         batched, amplitudes: of each lane (L, Kb) and (L, 2^N, 1 or 2), the latter with no rows for a product start.
-        signs: (L, A), +-1 for every argument.
+        signs: (A, L), +-1 for every argument.
         events_at: (chunks + 1,), where the events of each chunk begin.
         event_rows: (events, 3), in order of time within each chunk: block, lane, and where the state before it is kept.
         event_numbers: (events, 3), c, d and s.
@@ -309,7 +309,7 @@ def backward(
 
     Args:
         grad: (L, M).
-        gradients: (L, K), written: of all angles, of each lane.
+        gradients: (K, L), written: of all angles, of each lane.
         g_amps: (L, 2^N, 1 or 2), written if it has rows.
         work: flat, `2 n_span + M + 4 N + 3 A + 3 + 4 * 2^N` times W numbers.
     """
