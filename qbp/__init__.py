@@ -33,6 +33,7 @@ from qbp.jobs.cost import Budget, Cost
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import hybrid, mlp
 from qbp.nn.saving import load_model, save_model
+from qbp.nn.summaries import summary
 from qbp.runs.prediction import predict
 from qbp.testing import gradcheck
 from qbp.training.checkpoint import History, load_checkpoint
@@ -82,6 +83,7 @@ __all__ = [
     "prune",
     "quantum_fisher",
     "save_model",
+    "summary",
     "trace",
 ]
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from qbp.cli import about, compare, compress, jobs, report, train
-from qbp.cli.console import err
+from qbp._version import __version__
+from qbp.cli import about, compare, compress, jobs, report, start, train
+from qbp.cli.console import err, out
 from qbp.errors import QbpError
 
 __all__ = ["app", "main"]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        out().print(f"qbp {__version__}", markup=False, highlight=False)
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="qbp",
@@ -20,13 +29,26 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and end.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Variational quantum circuits as differentiable layers inside PyTorch models."""
+
+
 for _command in (
+    start.init,
     train.train,
     train.evaluate,
     train.predict,
     train.noise,
     train.lr,
     compare.compare,
+    start.summary,
     report.report,
     report.diagnose,
     compress.run,

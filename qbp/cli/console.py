@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from qbp.runs.config import Config
@@ -36,11 +38,50 @@ def load_config(config: str, overrides: Sequence[str], trust: bool = False) -> C
     return load(config, overrides, trust=trust)
 
 
+WORDS = ("title", "kind", "what")
+"""Columns of words."""
+
+
+class Rows(Table):
+    """A table that becomes a list, a block of lines for each row, where it would be squeezed."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._least() <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        if self.title:
+            yield Text.from_markup(str(self.title), style="italic")
+        names = [str(column.header) for column in self.columns]
+        for row in zip(*(map(str, column.cells) for column in self.columns), strict=True):
+            yield Text(row[0], style="bold")
+            yield from (Text(f"  {name}: {cell}".rstrip(" :")) for name, cell in zip(names[1:], row[1:], strict=True))
+
+    def _least(self) -> int:
+        """The width in which no number and no word is broken."""
+        widths = [self._width(column) for column in self.columns]
+        return sum(widths) + 3 * len(widths) + 1
+
+    @staticmethod
+    def _width(column: Column) -> int:
+        cells = [str(cell) for cell in column.cells]
+        whole = max(map(cell_len, cells), default=0)
+        if whole <= SHORT:
+            column.no_wrap = True
+        else:
+            words = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+            whole = whole if column.no_wrap else max(SHORT, words)
+        return max(whole, *map(cell_len, str(column.header).split()), 1)
+
+
+SHORT = 14
+"""Cells no longer than that stay on one line."""
+
+
 def table(title: str | None, *columns: str) -> Table:
     """An empty table; its first column keeps its words on one line."""
-    made = Table(title=escape(title) if title else None, title_justify="left", show_header=any(columns))
+    made = Rows(title=escape(title) if title else None, title_justify="left", show_header=any(columns))
     for k, column in enumerate(columns):
-        words = k == 0 or column == "title"
+        words = k == 0 or column in WORDS
         made.add_column(column, justify="left" if words else "right", no_wrap=k == 0)
     return made
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qbp.errors import ConfigError
+from qbp.errors import ConfigError, did_you_mean
 from qbp.runs.config import Config, Hybrid, is_file, load
 from qbp.storage.folder import RunFolder
 
@@ -89,5 +89,6 @@ def read_config(path: Path, trust: bool = False) -> Config:
         ConfigError: there is no such run.
     """
     if not (path / CONFIG).is_file():
-        raise ConfigError(f"{path} is no run of `qbp train`: it has no {CONFIG}")
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*") if (other / CONFIG).exists()])
+        raise ConfigError(f"{path} is no run of `qbp train`: it has no {CONFIG}{near}")
     return load(path / CONFIG, trust=trust)

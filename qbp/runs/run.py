@@ -14,7 +14,7 @@ from qbp import data
 from qbp.analysis.diagnosis import Finding, stalled
 from qbp.analysis.diagnosis import diagnose as diagnose_model
 from qbp.data import Dataset, Preprocessing
-from qbp.errors import ConfigError
+from qbp.errors import ConfigError, did_you_mean
 from qbp.nn import models
 from qbp.nn.copying import copied
 from qbp.nn.saving import load_model
@@ -225,7 +225,8 @@ def opened(source: Path, trust: bool = False) -> tuple[nn.Module, int]:
     if source.is_file():
         return load_model(source, trust=trust), torch.get_num_threads()
     if not source.exists():
-        raise ConfigError(f"There is no {source}: give the directory of a run, or a model file")
+        near = did_you_mean(source.name, [other.name for other in source.parent.glob("*")])
+        raise ConfigError(f"There is no {source}: give the directory of a run, or a model file{near}")
     config = read_config(source, trust)
     if not (source / CHECKPOINT).exists() and (files := sorted(source.glob("*/*.safetensors"))):
         raise ConfigError(f"{source} is a run of several models: give the file of one, as {files[-1]}")
