@@ -66,7 +66,7 @@ class OwnQNode:
                 run = self._run_rows
             if not torch.is_grad_enabled():  # PennyLane would prepare the gradients of whatever might want one
                 stacked = run(flat.detach(), *_named({name: weight.detach() for name, weight in weights.items()}))
-            elif self._is_torch():
+            elif self.is_torch():
                 stacked = run(flat, *_named(weights))
             else:
                 stacked = _Locked.apply(run, self._run_rows, self._note, _named(weights)[0], flat, *weights.values())
@@ -77,7 +77,7 @@ class OwnQNode:
         """That PennyLane has no gradient of the inputs of a batch."""
         self._rows_only_differentiate.add(n_inputs)
 
-    def _is_torch(self) -> bool:
+    def is_torch(self) -> bool:
         """Whether the QNode is torch from end to end."""
         qnode = qnode_behind(self.qnode)
         kinds = {kind.__name__ for kind in type(qnode.device).__mro__}
@@ -92,13 +92,18 @@ class OwnQNode:
         n_rows = 1 if n_inputs != 2 else 2  # twice that is another number than that of inputs
         rows = torch.randn(n_rows, n_inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         rows = torch.nn.functional.normalize(torch.cat([rows, -rows]), dim=1)  # for amplitudes; both signs for branches
-        numbers = _named({name: weight.detach().to(rows) for name, weight in weights.items()})
         exact = OwnQNode(FunctionSource(self.qnode, None, {}), self.input_arg)
         if qnode.shots.total_shots:
             if self.qnode is not qnode:
                 return False
             exact.source.function = without_shots(qnode)
-        alone = exact._run_rows(rows, *numbers)
+        try:
+            numbers = _named({name: weight.detach().to(rows) for name, weight in weights.items()})
+            alone = exact._run_rows(rows, *numbers)
+        except RuntimeError:  # of a function that computes with tensors of its own in another dtype
+            rows = rows.to(next(iter(weights.values()), rows.float()).dtype)
+            numbers = _named({name: weight.detach() for name, weight in weights.items()})
+            alone = exact._run_rows(rows, *numbers)
         try:
             together = exact._run_batch(rows, *numbers)
         except Exception:  # whatever the user's code raises, when it is not meant for batches

@@ -13,7 +13,7 @@ import torch
 from qbp.circuit.lock import LOCK
 from qbp.circuit.tracing import Circuit
 from qbp.circuit.tracing.pennylane_tapes import parts_of_transforms
-from qbp.circuit.tracing.watch import Watch
+from qbp.circuit.tracing.watch import TRAINED, Watch
 from qbp.errors import ArgumentError, CircuitError, UnsteadyError
 from qbp.executors import Executor, capabilities_of
 from qbp.executors import backend as make_backend
@@ -111,9 +111,15 @@ class PlacedModule(TorchLayerNames):
             )
         if qnode_behind(self._source.function) is None:
             self._source = replace(self._source, function=as_qnode(self._source.function))
+        own = OwnQNode(self._source, self._input_arg)
+        if TRAINED in reason and not own.is_torch():
+            raise ArgumentError(
+                f"{reason}: only a QNode on default.qubit or default.mixed, by backpropagation and without shots, "
+                "gives it gradients. Make it an argument of the function, with a shape in `weight_shapes`"
+            )
         if reason:
             warnings.warn(f"{reason}. So it runs by itself, more slowly", stacklevel=5)
-        self._own = OwnQNode(self._source, self._input_arg)
+        self._own = own
         self._circuits, self._watches, self._variants, self._executor = {}, {}, {}, None
         self._diff_method = self._own.diff_method
 

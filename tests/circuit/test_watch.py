@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
+import os
 import random
+import threading
+import time
 import warnings
+import weakref
+from collections import deque
+from contextvars import ContextVar
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pennylane as qml
 import pytest
 import torch
@@ -14,7 +24,7 @@ from torch import nn
 
 from qbp import QuantumLayer, trace
 from qbp.circuit.tracing.watch import Watch
-from qbp.errors import CircuitError
+from qbp.errors import ArgumentError, CircuitError
 
 TURN = 0.3
 
@@ -66,9 +76,18 @@ def cases():
     settings, slots, model, array = Settings(), Slots(), Model(), np.array([0.1, 0.2])
     cell, flags = 0.2, {1}
 
+    numbers, queue, data = np.array([0.1]), deque([0.1, 0.9]), bytearray(b"\x01")
+    reference, table = weakref.ref(settings), {"a": 0.1}
+    shared, space, parsed = torch.from_numpy(numbers), SimpleNamespace(angle=0.1), argparse.Namespace(angle=0.1)
+
     def close():
         nonlocal cell
         cell += 0.4
+
+    def memory(angle=0.1):
+        return memory.factor * angle
+
+    memory.factor = 1
 
     return {
         "closure": (lambda: qml.RX(cell, 0), close),
@@ -89,12 +108,36 @@ def cases():
         "parameter": (lambda: qml.RX(model.frozen, 0), lambda: load(model, "frozen", 1.3)),
         "training": (lambda: qml.RX(0.2, 0) if model.training else None, lambda: model.eval()),
         "inner module": (lambda: qml.RX(0.2, 0) if model.inner.training else None, lambda: model.inner.eval()),
+        "the data of a buffer": (lambda: qml.RX(model.shift, 0), lambda: model.shift.data.add_(0.7)),
+        "memory of NumPy's": (lambda: qml.RX(shared[0], 0), lambda: numbers.fill(0.8)),
+        "what hides nothing yet": (lambda: helper(Bare), lambda: setattr(Bare, "depth", 3)),
+        "deque": (lambda: qml.RX(queue[0], 0), lambda: queue.rotate(1)),
+        "bytes": (lambda: qml.RX(data[0] / 10, 0), lambda: data.__setitem__(0, 9)),
+        "namespace": (lambda: qml.RX(space.angle, 0), lambda: setattr(space, "angle", 0.9)),
+        "arguments of a command": (lambda: qml.RX(parsed.angle, 0), lambda: setattr(parsed, "angle", 0.9)),
+        "environment": (lambda: qml.RX(float(os.environ["QBP_TEST_ANGLE"]), 0), change_environment),
+        "getenv": (lambda: qml.RX(float(os.getenv("QBP_TEST_ANGLE", "0")), 0), change_environment),
+        "name in globals()": (lambda: qml.RX(globals()["TURN"], 0), change_global),
+        "weak reference": (lambda: helper(reference()), lambda: setattr(settings, "depth", 7)),
+        "attribute of a function": (lambda: qml.RX(memory(), 0), lambda: setattr(memory, "factor", 5)),
+        "defaults": (lambda: qml.RX(memory(), 0), lambda: setattr(memory, "__defaults__", (0.9,))),
+        "method of a dictionary": ((lambda get: lambda: qml.RX(get("a"), 0))(table.get), lambda: table.update(a=0.9)),
         "partial": (functools.partial(helper, settings), lambda: setattr(settings, "depth", 4)),
     }
 
 
+class Bare:
+    depth = 1
+
+
+def change_environment():
+    os.environ["QBP_TEST_ANGLE"] = "0.9"
+
+
 @pytest.fixture(autouse=True)
 def unchanged(monkeypatch):
+    monkeypatch.setenv("QBP_TEST_ANGLE", "0.1")
+    monkeypatch.setattr(Bare, "depth", 1)
     monkeypatch.setitem(globals(), "TURN", 0.3)
     monkeypatch.setattr(Settings, "depth", 1)
 
@@ -174,6 +217,57 @@ def test_a_function_that_is_another_at_each_call_runs_by_itself(name):
     assert len({float(layer(x)[0].detach()) for _ in range(5)}) > 1
     with pytest.raises(CircuitError):
         layer_and_qnode(lambda: qml.RX(draw(), 0), backend="native")
+
+
+UNSEEN = {
+    "a file": lambda: float(open(FILE).read()),  # noqa: SIM115
+    "a path": lambda: float(FILE.read_text()),
+    "a context": ContextVar("angle", default=0.1).get,
+    "a clock by another name": (lambda now: lambda: now() // 1e7)(time.time),
+    "a clock": lambda: time.time() // 1e7,
+    "evaluated text": lambda: eval("TURN"),  # as some write it
+    "a thread's own": (lambda own: lambda: own.__dict__.setdefault("angle", 0.1))(threading.local()),
+    "a table of another library": (lambda table: lambda: float(table["angle"][0]))(pandas.DataFrame({"angle": [0.1]})),
+}
+FILE = Path(__file__).parent / "no such file"
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_cannot_be_watched_runs_by_itself(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "FILE", tmp_path / "angle")
+    FILE.write_text("0.1")
+    read = UNSEEN[name]
+    with pytest.warns(UserWarning, match="runs by itself"):
+        layer, qnode = layer_and_qnode(lambda: qml.RX(read(), 0))
+    x = torch.ones(2, 1)
+    torch.testing.assert_close(layer(x), qnode(x, layer.w).to(x))
+
+
+class Trained(nn.Module):
+    """Its circuit reads a layer and a parameter of its own besides its weights."""
+
+    def __init__(self, device="default.qubit"):
+        super().__init__()
+        self.inside, self.scale = nn.Linear(1, 1), nn.Parameter(torch.tensor(0.7))
+        self.layer = QuantumLayer(qml.QNode(self.circuit, qml.device(device, wires=1)), {"w": 1}, seed=0)
+
+    def circuit(self, inputs, w):
+        qml.RX(self.inside(inputs)[..., 0] * self.scale + w, wires=0)
+        return qml.expval(qml.Z(0))
+
+
+def test_what_is_trained_outside_is_trained():
+    with pytest.warns(UserWarning, match="from outside that is trained"):
+        model = Trained()
+    x = torch.tensor([[0.3], [-0.8]])
+    outputs = model.layer(x)
+    want = torch.cos((model.inside(x)[:, 0]) * model.scale + model.layer.w)
+    torch.testing.assert_close(outputs, want)
+    parts = [*model.inside.parameters(), model.scale, model.layer.w]
+    expected = torch.autograd.grad(want.sum(), parts)
+    torch.testing.assert_close(torch.autograd.grad(outputs.sum(), parts), expected)
+    with pytest.raises(ArgumentError, match="Make it an argument of the function"):
+        Trained("lightning.qubit")
 
 
 def test_a_plain_function_that_draws_becomes_a_qnode():

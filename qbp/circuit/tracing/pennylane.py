@@ -132,12 +132,16 @@ def _check_steady(
     before, tapes = random_states(), []
     for _ in range(2):
         tape = _tape_of_numbers(function, n_inputs, weight_shapes, batched, input_arg)
-        gates = [(type(op), _same(op), repr([np.asarray(d).tolist() for d in op.data])) for op in tape.operations]
+        gates = [(type(op), _same(op), repr([_number(d) for d in op.data])) for op in tape.operations]
         tapes.append((gates, [(type(m), str(m.obs), _same(m)) for m in tape.measurements]))
     if random_states() != before:
         raise UnsteadyError("The circuit's function draws random numbers: a trace would keep those of one call")
     if tapes[0] != tapes[1]:
         raise UnsteadyError("The circuit's function is another each time that it is called")
+
+
+def _number(datum: Any) -> Any:
+    return (datum.detach().numpy() if isinstance(datum, Tensor) else np.asarray(datum)).tolist()
 
 
 def _same(thing: Any) -> Any:
