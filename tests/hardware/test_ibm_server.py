@@ -520,7 +520,7 @@ def test_command_line(tmp_path):
         control("/reset", b"")
         assert control("/stats")["requests"]["total"] == 0
         control("/shutdown", b"")
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert (tmp_path / "log.jsonl").read_text().count("\n") >= 6
     finally:
         if process.poll() is None:
