@@ -16,7 +16,6 @@ from qbp.circuit.program import Expval, Op, Probs, Program, gate_ops
 from qbp.circuit.tracing.qiskit_channels import channel_of_error
 from qbp.circuit.tracing.qiskit_gates import row_of
 from qbp.errors import ArgumentError, CircuitError
-from qbp.executors.pauli.apart import seen_at_most
 from qbp.executors.qiskit_primitive.circuit import append, circuit_of, constants, used_angles
 from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.sampled import Group, measurement_groups
@@ -43,6 +42,8 @@ class NoisyCircuit:
     @cached_property
     def n_seen(self) -> int:
         """The most wires that an output sees."""
+        from qbp.executors.pauli.apart import seen_at_most  # not loaded where nothing is noisy
+
         return max((seen_at_most(part) for part, _ in self.parts), default=0)
 
 
