@@ -4,9 +4,9 @@
 
 A step is a forward pass and the gradients of inputs and weights. All workloads take turns; reported are medians over
 the rounds, and as a ratio to 12 qubits, 6 strongly entangling layers, batch 128 (W4 of speed.py) the median of the
-rounds' ratios with its bootstrap interval (95 %). Where the whole state fits, it is checked against windows first.
-Then the border: chains on which both ways are timed, for the rule of `qbp.executors.native.windows.pay_off`; and what
-words take besides steps: how long a graph is built, and what error a cut has.
+rounds' ratios with its bootstrap interval (95 %). Where the whole state fits, it is checked first.
+Then the border: chains on which both ways are timed, for the rule of `qbp.executors.native.ways`; and what words take
+besides steps: how long a graph is built, and what error a cut has.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from speed import RESULTS, _processor
 import qbp
 from qbp.circuit.angles import Angles
 from qbp.executors.native import Native
-from qbp.executors.native.windows import Windows, pay_off
+from qbp.executors.native.ways import way_of
+from qbp.executors.native.windows import Windows
 from qbp.executors.propagation import PauliPropagation
 
 # The couplings of IBM's heavy-hex devices with 127 qubits: seven rows, and bridges between them.
@@ -84,13 +85,13 @@ class Whole(Native):
 
 
 def check(quantum: qbp.QuantumLayer) -> None:
-    """Windows against the whole state, in float64."""
+    """The way that is taken against the whole state, in float64."""
     circuit = quantum.circuit
     x = torch.randn(3, circuit.n_inputs, dtype=torch.float64)
     angles: Angles = circuit.angle_map(x, quantum.flat_weights(x).detach())
     difference = (Native()(circuit.program, angles).values - Whole()(circuit.program, angles).values).abs().max()
     if difference > 1e-12:
-        raise SystemExit(f"windows and the whole state differ by {difference}")
+        raise SystemExit(f"the whole state differs by {difference}")
 
 
 def workloads() -> dict[str, Callable[[], None]]:
@@ -105,17 +106,17 @@ def workloads() -> dict[str, Callable[[], None]]:
         ("127 qubits, heavy-hex, 3 layers, batch 32", 127, 3, heavy_hex(), 32),
     ):
         steps[name] = step_of(layer(n, n_layers, edges), n, batch)
-        by_words = layer(n, n_layers, edges)
-        by_words.set_backend("pauli-propagation")
-        steps[f"{name}, by words"] = step_of(by_words, n, batch)
+        by_windows = layer(n, n_layers, edges)
+        by_windows.set_backend("windows")
+        steps[f"{name}, by windows"] = step_of(by_windows, n, batch)
     steps["1,000 qubits, tree of neighbours, batch 32, cut at 1e-2"] = step_of(tree(1000), 1000, 32)
     steps[f"50 qubits, chain, 6 layers, batch 32, {CUT}"] = step_of(cut(), 50, 32)
     narrow = layer(20, 4, chain(20))
     check(narrow)
     steps["20 qubits, chain, 4 layers, batch 32"] = step_of(narrow, 20, 32)
-    by_words = layer(20, 4, chain(20))
-    by_words.set_backend("pauli-propagation")
-    steps["20 qubits, chain, 4 layers, batch 32, by words"] = step_of(by_words, 20, 32)
+    by_windows = layer(20, 4, chain(20))
+    by_windows.set_backend("windows")
+    steps["20 qubits, chain, 4 layers, batch 32, by windows"] = step_of(by_windows, 20, 32)
     whole = layer(20, 4, chain(20))
     whole.set_backend(Whole())
     steps["20 qubits, chain, 4 layers, batch 32, whole state"] = step_of(whole, 20, 32)
@@ -180,7 +181,7 @@ def border(seconds: float) -> list[dict[str, float | bool]]:
     for n_qubits in (12, 13, 14, 15, 16):
         for n_layers in (1, 3):
             quantum = layer(n_qubits, n_layers, chain(n_qubits))
-            chosen = pay_off(quantum.circuit.program)
+            chosen = way_of(quantum.circuit.program) != "native"
             for batch in (1, 8, 32, 128):
                 times = []
                 for executor in (Whole(), Windows(Whole())):

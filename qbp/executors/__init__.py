@@ -221,14 +221,14 @@ def backend(
 
     Args:
         spec: "auto", which is "native", since that was faster than lightning.qubit at every size measured
-            (`benchmarks/choices.py`), and its ways "pauli", for noise, and "windows", for wide and shallow circuits,
-            which it takes by itself; "pauli-propagation", which carries the measured words back, or with its
-            options "pauli-propagation:max_weight=6"; "trajectories:64", which samples noise so many times for each
-            sample (16 times without a number); "dense"; "qiskit" (exact), "aer", "fake:NAME" (with the noise of that
-            device),
-            "ibm:NAME" (a quantum computer); the name of any PennyLane device ("lightning.qubit", "default.mixed", ...);
-            the path of a class or function of your own ("package.module:Thing", called as ``Thing(shots=shots,
-            generator=generator)``); a PennyLane device, or Qiskit's simulator, backend, estimator or sampler, as an
+            (`benchmarks/choices.py`), and the ways that it takes by itself: "pauli", for noise, "windows" and
+            "pauli-propagation", which carries the measured words back, for wide and shallow circuits. With its
+            options the latter leaves words out ("pauli-propagation:max_weight=6"); "trajectories:64", which samples
+            noise so many times for each sample (16 times without a number); "dense"; "qiskit" (exact), "aer",
+            "fake:NAME" (with the noise of that device), "ibm:NAME" (a quantum computer); the name of any PennyLane
+            device ("lightning.qubit", "default.mixed", ...); the path of a class or function of your own
+            ("package.module:Thing", called as ``Thing(shots=shots, generator=generator)``); a PennyLane device, or
+            Qiskit's simulator, backend, estimator or sampler, as an
             object with its own noise, method, shots and seed; or an executor, which is returned as it is.
         shots: how many times each circuit is sampled, for each group of observables that are measured together; None
             for exact expectation values.

@@ -168,8 +168,8 @@ class QuantumLayer(PlacedModule, WithoutQuantum):
 
     @property
     def backend(self) -> str:
-        """Name of what runs the circuit: of the native engine's ways "pauli", with noise, and "windows"; also
-        "trajectories:64", with `noise` or with that of the circuit."""
+        """Name of what runs the circuit: of the native engine's ways "pauli", with noise, "windows" and
+        "pauli-propagation", of wide circuits; also "trajectories:64", with `noise` or with that of the circuit."""
         if self._executor is None:
             return self._own.name  # type: ignore[union-attr]
         return name_of(self._executor, next(reversed(self._circuits.values())).program)

@@ -88,7 +88,7 @@ def simulability(circuit: Circuit, weights: Tensor, limit: int = 1_000_000, shot
     check_count("limit", limit)
     check_count("shots", shots)
     from qbp.executors.native import Native
-    from qbp.executors.native.windows import Windows, pay_off
+    from qbp.executors.native.windows import NARROW, WIDEST, Windows, windowed
     from qbp.executors.pauli import Pauli
     from qbp.executors.propagation import PauliPropagation
 
@@ -102,13 +102,15 @@ def simulability(circuit: Circuit, weights: Tensor, limit: int = 1_000_000, shot
     rows = torch.zeros(ROWS, circuit.n_inputs, dtype=weights.dtype)
     angles = circuit.angle_map(rows, weights.detach())
     qubits, words = _seen(program), PauliPropagation(max_words=limit).count(program, limit)
+    most = min(program.n_qubits - 2, WIDEST)
+    has_windows = program.n_qubits > NARROW and not program.is_noisy and windowed(program, most=most) is not None
     narrow = program.n_qubits <= (WIDEST_STATE // 2 if program.is_noisy else WIDEST_STATE)
     return Simulability(
         n_qubits=program.n_qubits,
         outputs=tuple(map(Output, qubits, words)),
         limit=limit,
         words=_seconds(PauliPropagation(max_words=10 * limit), program, angles) if None not in words else None,
-        windows=_seconds(Windows(Native()), program, angles) if pay_off(program) else None,
+        windows=_seconds(Windows(Whole()), program, angles) if has_windows else None,
         state=_seconds(Whole(), program, angles) if narrow else None,
         device=_on_device(program, shots),
         shots=shots,

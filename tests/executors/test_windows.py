@@ -11,7 +11,8 @@ import qbp
 from qbp.circuit.angles import Angles
 from qbp.errors import ArgumentError
 from qbp.executors.native import Native
-from qbp.executors.native.windows import Windows, pay_off, windows_of
+from qbp.executors.native.ways import way_of
+from qbp.executors.native.windows import Windows, windows_of
 from qbp.testing import check_executor
 
 
@@ -61,7 +62,7 @@ def test_a_chain_sees_neighbours_only():
 def test_a_wide_layer_trains():
     """Sixty qubits, against finite differences."""
     layer = chain(60, 2).double()
-    assert layer.backend == "windows"
+    layer.set_backend("windows")
     x = torch.rand(2, 60, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(60, dtype=torch.float64)
 
@@ -80,11 +81,12 @@ def test_a_wide_layer_trains():
 
 
 def test_the_rule():
-    assert pay_off(chain(16, 2).circuit.program)
-    assert not pay_off(chain(6, 2).circuit.program)  # narrow
+    assert chain(16, 2).backend == "windows"  # they take less than words take to compile
+    assert chain(60, 3).backend == "pauli-propagation"  # few words
+    assert way_of(chain(30, 7).circuit.program) == "windows"  # few qubits, which become many words
+    assert chain(6, 2).backend == "native"  # narrow
     ring = qbp.QuantumLayer("strongly_entangling", n_qubits=14, n_layers=4)
-    assert not pay_off(ring.circuit.program)  # every output sees everything
-    assert ring.backend == "native"
+    assert ring.backend == "native"  # every output sees everything
 
 
 def test_what_no_way_can_do_says_so():

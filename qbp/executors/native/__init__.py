@@ -22,11 +22,13 @@ from qbp.executors.native.kernels.jit import wait_for_compiler
 from qbp.executors.native.kernels.simd import LANES
 from qbp.executors.native.memory import empty
 from qbp.executors.native.plan import Plan, compile_program
-from qbp.executors.native.windows import NARROW, Windows, pay_off
+from qbp.executors.native.ways import way_of
+from qbp.executors.native.windows import NARROW, Windows
 from qbp.limits import check_memory, physical_memory
 
 if TYPE_CHECKING:
     from qbp.executors.pauli import Pauli
+    from qbp.executors.propagation import PauliPropagation
 
 __all__ = ["Native", "compile_backward", "lanes_are_amplitudes"]
 
@@ -85,7 +87,8 @@ class Native:
             return _noisy()
         if program.n_qubits <= NARROW:
             return self
-        return Windows(self) if pay_off(program) else self
+        way = way_of(program)
+        return self if way == "native" else Windows(self) if way == "windows" else _by_words()
 
     def has_adjoint(self, program: Program) -> bool:
         """It has the adjoint rule for every program."""
@@ -139,6 +142,14 @@ def _noisy() -> Pauli:
     from qbp.executors.pauli import Pauli
 
     return Pauli()
+
+
+@cache
+def _by_words() -> PauliPropagation:
+    """What carries words back: as many as there are, which was asked before."""
+    from qbp.executors.propagation import PauliPropagation
+
+    return PauliPropagation(max_words=None)
 
 
 def lanes_are_amplitudes(n_qubits: int, n_samples: int, dtype: np.dtype) -> bool:

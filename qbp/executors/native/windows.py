@@ -26,17 +26,13 @@ from qbp.errors import ArgumentError
 from qbp.executors import Capabilities, Gradients, Results
 from qbp.executors.native.threads import run_on_threads
 
-__all__ = ["Windowed", "Windows", "pay_off", "windows_of"]
+__all__ = ["Windowed", "Windows", "windowed", "windows_of"]
 
 NARROW = 12
 """Qubits of circuits that are never taken apart: their whole state is quicker."""
 
 WIDEST = 28
 """Qubits of a window, beyond which no machine has the memory."""
-
-CALL = 65_000
-"""Amplitudes times rotations of a sample that take as long as the call of a window, for 32 samples: the call takes as
-long for any number of them (`benchmarks/width.py`)."""
 
 THREADS_FROM = 1_000_000
 """Amplitudes times rotations of a window's batch from which on several threads are worth it: below, they wait for the
@@ -152,11 +148,11 @@ class Windows:
             )
         if amplitudes is not None:
             raise ArgumentError("Argument `amplitudes` must be None for this program")
-        windowed = windows_of(program, batched.shape[1])
-        values = windowed.constants.to(batched).expand(len(batched), -1).clone()
+        windows = windows_of(program, batched.shape[1])
+        values = windows.constants.to(batched).expand(len(batched), -1).clone()
         run = self._engine.forward if keep else self._engine
         saved: list[Saved] = []
-        for shape in windowed.shapes:
+        for shape in windows.shapes:
             of_batched, of_shared = batched.T[shape.batched].transpose(1, 2).contiguous(), shared[shape.shared]
             own = list(map(Angles, of_batched.unbind(), of_shared.unbind()))
             found = _on_threads(shape.n_threads(len(batched)), partial(run, shape.program), own)
@@ -182,8 +178,8 @@ class Windows:
         if program.amplitudes:
             return self._engine.vjp(program, angles, amplitudes, saved, grad, needs)
         batched, shared = torch.zeros_like(angles.batched), torch.zeros_like(angles.shared).reshape(-1)
-        windowed = windows_of(program, batched.shape[1])
-        for shape, (own, states) in zip(windowed.shapes, saved, strict=True):
+        windows = windows_of(program, batched.shape[1])
+        for shape, (own, states) in zip(windows.shapes, saved, strict=True):
             n, m = len(own), shape.program.n_outputs
             grads = grad[:, shape.columns.to(grad.device)].reshape(len(grad), n, m) * shape.weights.to(grad)[:, None]
             grads = grads.transpose(0, 1).contiguous()  # (n, B, m)
@@ -223,16 +219,6 @@ Window = tuple[int, float, Program | None, list[int]]
 angles of the whole circuit those of the program are."""
 
 
-@lru_cache(maxsize=128)
-def pay_off(program: Program) -> bool:
-    """Whether a circuit is quicker, or only to be had, as windows (a measured rule, `benchmarks/width.py`)."""
-    if program.n_qubits <= NARROW or program.amplitudes or program.is_noisy:
-        return False
-    windowed = _find(program, 0, most=min(program.n_qubits - 2, WIDEST))
-    whole = (1 + len(program.ops)) * 2.0 ** min(program.n_qubits, 1000)
-    return windowed is not None and windowed.cost + CALL * windowed.n_windows < whole
-
-
 @lru_cache(maxsize=64)
 def windows_of(program: Program, n_batched: int) -> Windowed:
     """The windows of a program that starts from |0...0>.
@@ -241,12 +227,12 @@ def windows_of(program: Program, n_batched: int) -> Windowed:
         program: the program.
         n_batched: Kb, how many of its angles, the first, differ between samples.
     """
-    windowed = _find(program, n_batched, most=program.n_qubits)
-    assert windowed is not None
-    return windowed
+    found = windowed(program, n_batched, most=program.n_qubits)
+    assert found is not None
+    return found
 
 
-def _find(program: Program, n_batched: int, most: int) -> Windowed | None:
+def windowed(program: Program, n_batched: int = 0, *, most: int) -> Windowed | None:
     """The windows; None if one has more than `most` qubits."""
     kinds: dict[tuple[Program, int], list[tuple[list[int], int, float]]] = {}
     constants = torch.zeros(program.n_outputs, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from qbp.executors.propagation.error import measured_error, norms_of
 from qbp.executors.propagation.kernels import values
 from qbp.executors.propagation.kernels.conventions import KEEP_ALL, Cut, Graph
 from qbp.executors.propagation.unrolled import Unrolled, unrolled
-from qbp.executors.propagation.words import Prepared, Words, count_words, prepared, turns_of, words_of
+from qbp.executors.propagation.words import Prepared, Words, count_steps, count_words, prepared, turns_of, words_of
 from qbp.limits import check_memory, physical_memory
 
 __all__ = ["MAX_WORDS", "PauliPropagation"]
@@ -78,7 +79,7 @@ class PauliPropagation:
     first and again every `MEASURE_EVERY` steps.
 
     Args:
-        max_words: values of words that a circuit may have; one with more is refused before it runs.
+        max_words: values of words that a circuit may have; one with more is refused before it runs. None: any number.
         min_coefficient: words with a smaller coefficient are left out where they arise; cosines and sines of angles
             that differ between samples count as 1 for it.
         max_sines: those with more factors sin of an angle are left out (arXiv 2308.09109).
@@ -96,18 +97,19 @@ class PauliPropagation:
     def __init__(
         self,
         *,
-        max_words: int = MAX_WORDS,
+        max_words: int | None = MAX_WORDS,
         min_coefficient: float = 0.0,
         max_sines: int | None = None,
         max_weight: int | None = None,
     ):
-        check_count("max_words", max_words)
+        if max_words is not None:
+            check_count("max_words", max_words)
         check_positive("min_coefficient", min_coefficient, zero=True)
         cuts = {"max_sines": max_sines, "max_weight": max_weight}
         for name, value in cuts.items():
             if value is not None:
                 check_count(name, value, least=0)
-        self._max_words = max_words
+        self._max_words = sys.maxsize if max_words is None else max_words
         weight, sines = (-1 if value is None else int(value) for value in (max_weight, max_sines))
         self._cut = Cut(float(min_coefficient), weight, sines, False)
         self._cuts = self._cut != KEEP_ALL
@@ -201,6 +203,20 @@ class PauliPropagation:
             so_far, more = found[output], words[root]
             found[output] = None if so_far is None or more is None else so_far + more
         return found
+
+    @staticmethod
+    def fits(program: Program, most: int) -> bool:
+        """Whether the words of all outputs become others in at most so many steps, none of them left out."""
+        try:
+            source = prepared(program, False)
+        except ArgumentError:  # probabilities of many wires
+            return False
+        for root in range(len(source.measured.roots)):
+            steps = count_steps(source, root, most)
+            if steps is None:
+                return False
+            most -= steps
+        return True
 
     def unrolled(self, program: Program, angles: Angles) -> tuple[Unrolled, Tensor | None]:
         """Outputs as sums of products of cosines and sines of samples' angles, with the shared ones as they are; and

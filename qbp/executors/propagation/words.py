@@ -10,13 +10,13 @@ import numpy as np
 
 from qbp.circuit.program import Program
 from qbp.errors import ArgumentError
-from qbp.executors.propagation.kernels.conventions import ONE, ZERO, Carried, Cut, Graph, Linear, Tables
+from qbp.executors.propagation.kernels.conventions import KEEP_ALL, ONE, ZERO, Carried, Cut, Graph, Linear, Tables
 from qbp.executors.propagation.kernels.values import finish
 from qbp.executors.propagation.kernels.walk import walk
 from qbp.executors.propagation.steps import Measured, measured_words, steps_of
 from qbp.executors.propagation.tables import as_words, n_parts, tables_of
 
-__all__ = ["Prepared", "Words", "carry", "count_words", "prepared", "start_of", "turns_of", "words_of"]
+__all__ = ["Prepared", "Words", "carry", "count_steps", "count_words", "prepared", "start_of", "turns_of", "words_of"]
 
 
 class Prepared(NamedTuple):
@@ -175,6 +175,13 @@ def count_words(source: Prepared, root: int, cut: Cut, limit: int) -> int | None
     ones = np.ones(len(source.angles))
     found = carry(source, 0, source.steps, *start_of(source, root), (ones, ones), cut, True, limit, record=False)
     return None if found.stopped >= 0 else found.n_peak
+
+
+def count_steps(source: Prepared, root: int, limit: int) -> int | None:
+    """In how many steps the words of a root become others; None where they are more than `limit`."""
+    ones = np.ones(len(source.angles))
+    found = carry(source, 0, source.steps, *start_of(source, root), (ones, ones), KEEP_ALL, True, limit)
+    return None if found.stopped >= 0 else len(found.graph.first)
 
 
 def _check(found: Carried, source: Prepared, most: int) -> None:

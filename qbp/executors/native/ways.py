@@ -1,0 +1,50 @@
+"""Which way a wide circuit without noise is run: on its whole state, by windows, or by words carried back.
+
+What each takes is known before it runs, in the unit of one amplitude turned by one rotation, for 32 samples
+(`benchmarks/width.py`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from qbp.circuit.program import Program
+from qbp.executors.native.windows import NARROW, WIDEST, windowed
+
+__all__ = ["way_of"]
+
+CALL = 65_000
+"""As long as the call of a window takes, for any number of samples."""
+
+WORDS_CALL = 300_000
+"""As long as a call by words takes, were there none."""
+
+WORTH_IT = 3_000_000
+"""What words are asked for beyond, 10 ms a step: their kernels compile for ten seconds when they are first used."""
+
+STEP = 2.5
+"""As long as what a word becomes takes, there and back."""
+
+MOST_STEPS = 3_000_000
+"""Beyond so many nothing is carried back unasked: it takes seconds to find them."""
+
+
+@lru_cache(maxsize=128)
+def way_of(program: Program) -> str:
+    """The cheapest way: "native", the whole state; "windows"; or "pauli-propagation"."""
+    if program.n_qubits <= NARROW or program.amplitudes or program.is_noisy:
+        return "native"
+    whole = (1 + len(program.ops)) * 2.0 ** min(program.n_qubits, 1000)
+    windows = windowed(program, most=min(program.n_qubits - 2, WIDEST))
+    by_windows = float("inf") if windows is None else windows.cost + CALL * windows.n_windows
+    least = min(whole, by_windows)
+    if least > WORTH_IT and _has_at_most(program, int(min((least - WORDS_CALL) / STEP, MOST_STEPS))):
+        return "pauli-propagation"
+    return "windows" if by_windows < whole else "native"
+
+
+def _has_at_most(program: Program, steps: int) -> bool:
+    """Whether words carried back become others in at most so many steps, all together."""
+    from qbp.executors.propagation import PauliPropagation
+
+    return PauliPropagation.fits(program, steps)
