@@ -82,8 +82,13 @@ def plan(
         executor.transpiles = False
         layer.set_backend(executor)
         layer._checks_bits = False  # the inputs of later layers are made up
+    trains = training is not None or epochs is not None
+    if trains and how.optimizer == "lbfgs":
+        raise ArgumentError(
+            "Argument `optimizer` must be of one gradient a step to be planned, but is 'lbfgs', whose line search asks for "
+            "as many circuits as it needs"
+        )
     with seeded(seed, counted):
-        trains = training is not None or epochs is not None
         foresight = Foresight(counted, layers, trains=trains)
         meter = Meter(foresight)
         for name, module in counted.named_modules():

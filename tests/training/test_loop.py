@@ -334,6 +334,12 @@ def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
         qbp.fit(net(), blobs(), epochs=1, **options)
 
 
+def test_a_line_search_has_no_bill() -> None:
+    model = qbp.hybrid(3, 2, n_qubits=2, n_layers=1, seed=0)
+    with pytest.raises(ArgumentError, match="but is 'lbfgs', whose line search"):
+        qbp.plan(model, blobs(), {"optimizer": "lbfgs"}, backend="aer", shots=10)
+
+
 def test_configs_have_them(tmp_path: Path) -> None:
     from qbp.runs import config as configs
     from qbp.runs import run as runs
