@@ -85,8 +85,8 @@ def plan(
     trains = training is not None or epochs is not None
     if trains and how.optimizer == "lbfgs":
         raise ArgumentError(
-            "Argument `optimizer` must be of one gradient a step to be planned, but is 'lbfgs', whose line search asks for "
-            "as many circuits as it needs"
+            "Argument `optimizer` must take one gradient a step to be planned, but is 'lbfgs', whose line search asks "
+            "for as many circuits as it needs"
         )
     with seeded(seed, counted):
         foresight = Foresight(counted, layers, trains=trains)
