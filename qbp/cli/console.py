@@ -46,7 +46,13 @@ class Rows(Table):
     """A table that becomes a list, a block of lines for each row, where it would be squeezed."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self._least() <= options.max_width:
+        widths = [self._width(column) for column in self.columns]
+        spare = options.max_width - sum(widths) - 3 * len(widths) - 1
+        if spare >= 0:
+            for column, width in zip(self.columns, widths, strict=True):
+                more = min(spare, max(map(cell_len, (str(column.header), *map(str, column.cells)))) - width)
+                column.width = width + max(0, more)
+                spare -= max(0, more)
             yield from super().__rich_console__(console, options)
             return
         if self.title:
@@ -56,20 +62,13 @@ class Rows(Table):
             yield Text(row[0], style="bold")
             yield from (Text(f"  {name}: {cell}".rstrip(" :")) for name, cell in zip(names[1:], row[1:], strict=True))
 
-    def _least(self) -> int:
-        """The width in which no number and no word is broken."""
-        widths = [self._width(column) for column in self.columns]
-        return sum(widths) + 3 * len(widths) + 1
-
     @staticmethod
     def _width(column: Column) -> int:
+        """In which no number and no word of a column is broken."""
         cells = [str(cell) for cell in column.cells]
         whole = max(map(cell_len, cells), default=0)
-        if whole <= SHORT:
-            column.no_wrap = True
-        else:
-            words = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
-            whole = whole if column.no_wrap else max(SHORT, words)
+        if whole > SHORT and not column.no_wrap:
+            whole = max(SHORT, *(cell_len(word) for cell in cells for word in cell.split()))
         return max(whole, *map(cell_len, str(column.header).split()), 1)
 
 
