@@ -51,7 +51,13 @@ CONFINED = {
         "cli",
     },
     "qiskit": {
-        *("circuit/tracing/qiskit", "circuit/tracing/qiskit_channels", "circuit/tracing/qiskit_gates", "circuit/qasm"),
+        *(
+            "circuit/tracing/qiskit",
+            "circuit/tracing/qiskit_channels",
+            "circuit/tracing/qiskit_conditions",
+            "circuit/tracing/qiskit_gates",
+            "circuit/qasm",
+        ),
         *("executors/qiskit_primitive", "cli"),
     },
     "matplotlib": {"report"},

@@ -11,7 +11,7 @@ from qbp.circuit.program import Program
 from qbp.errors import ArgumentError
 from qbp.executors import Capabilities, Executor, Gradients, Results
 from qbp.executors.noisy import WithNoise
-from qbp.executors.qiskit_primitive import QiskitPrimitive, fake_devices
+from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.executors.qiskit_primitive.noise import NoisyCircuit
 from qbp.jobs.jobs import run_unrecorded
 
@@ -23,10 +23,11 @@ class NoisyDevice(QiskitPrimitive):
 
     Without shots, and without a ledger, outputs are exact: of the transpiled circuit with all of the device's noise,
     readout errors too, and with adjoint gradients. With shots, with a ledger, from amplitudes, and where outputs see
-    many qubits, it is what `QiskitPrimitive` is.
+    many qubits and become many words, it is what `QiskitPrimitive` is.
     """
 
     _engine: WithNoise | None = None
+    _engines: dict[Program, WithNoise | None] | None = None
 
     @property
     def noise(self) -> str:
@@ -49,26 +50,43 @@ class NoisyDevice(QiskitPrimitive):
         return self._engine
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_engine": None}
+        return super().__getstate__() | {"_engine": None, "_engines": None}
 
     def has_adjoint(self, program: Program) -> bool:
-        """Whether outputs are exact, and come from here rather than from Aer: of at most `MOST_QUBITS`, or where each
-        sees no more."""
-        if not self._is_exact or program.amplitudes:
-            return False
+        """Whether outputs are exact, and come from here rather than from Aer."""
+        return self._is_exact and self._exact(program) is not None
+
+    def _exact(self, program: Program) -> WithNoise | None:
+        """What has exact outputs of a program: all words of at most `MOST_QUBITS`, or of as many as each output sees;
+        or those words that the measured ones become, on any number of qubits. None where there is too much of both."""
+        self._engines = {} if self._engines is None else self._engines
+        if program not in self._engines:
+            self._engines[program] = None if program.amplitudes else self._find_exact(program)
+        return self._engines[program]
+
+    def _find_exact(self, program: Program) -> WithNoise | None:
+        from qbp.executors.native import ways
+        from qbp.executors.propagation import PauliPropagation
+        from qbp.executors.qiskit_primitive import fake_devices
+
         most = fake_devices.MOST_QUBITS
-        return len(self.compiled(program).active) <= most or self.engine.circuit(program).n_seen <= most
+        if len(self.compiled(program).active) <= most or self.engine.circuit(program).n_seen <= most:
+            return self.engine
+        if all(PauliPropagation.fits(part, ways.MOST_STEPS) for part, _ in self.engine.circuit(program).parts):
+            return OnDevice(self, PauliPropagation(max_words=None))
+        return None
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), and their standard errors where they are sampled."""
-        if self.has_adjoint(program):
-            return self.engine(program, angles)
+        engine = self._exact(program) if self._is_exact else None
+        if engine is not None:
+            return engine(program, angles)
         results = super().__call__(program, angles, amplitudes)
         return Results(results.values) if self._is_exact else results
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        return self.engine.forward(program, angles)
+        return self._engine_of(program).forward(program, angles)
 
     def vjp(
         self,
@@ -80,7 +98,12 @@ class NoisyDevice(QiskitPrimitive):
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
-        return self.engine.vjp(program, angles, None, saved, grad, needs)
+        return self._engine_of(program).vjp(program, angles, None, saved, grad, needs)
+
+    def _engine_of(self, program: Program) -> WithNoise:
+        engine = self._exact(program)
+        assert engine is not None
+        return engine
 
 
 class OnDevice(WithNoise):

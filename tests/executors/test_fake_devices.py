@@ -11,6 +11,10 @@ import qbp
 from qbp import QuantumLayer
 from qbp.circuit.program import Expval, Probs
 from qbp.errors import ArgumentError
+from qbp.executors import backend
+from qbp.executors.native import ways
+from qbp.executors.noisy_device import OnDevice
+from qbp.executors.propagation import PauliPropagation
 from qbp.executors.qiskit_primitive import QiskitPrimitive, fake_devices
 from qbp.executors.qiskit_primitive.fake_devices import fake_device
 from qbp.executors.qiskit_primitive.local import Aer
@@ -83,7 +87,7 @@ def test_many_qubits_are_aers(monkeypatch):
     device, compiled, values, _ = compiled_on("manila")
     expected = device.outcomes(compiled, values)
     monkeypatch.setattr(fake_devices, "MOST_QUBITS", 2)
-    monkeypatch.setattr(fake_devices, "Pauli", lambda: pytest.fail("it ran"))
+    monkeypatch.setattr("qbp.executors.pauli.Pauli", lambda: pytest.fail("it ran"))
     for ours, theirs in zip(expected, device.outcomes(compiled, values), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
@@ -107,6 +111,28 @@ def test_outputs_that_see_few_of_many_qubits(monkeypatch):
     x = torch.randn(2, 7, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-9, rtol=0)
     monkeypatch.setattr(fake_devices, "MAX_DENSITY_QUBITS", 5)
+    monkeypatch.setattr(ways, "MOST_STEPS", 10)
     wide = QuantumLayer("strongly_entangling", n_qubits=7, n_layers=2, backend="fake:jakarta")
     with pytest.raises(ArgumentError, match="7 noisy qubits of 'fake:jakarta', whose outputs see up to 7"):
         wide(x.float())
+
+
+def test_circuits_of_many_qubits_run_by_words():
+    options = {"n_layers": 2, "noise": "fake:kolkata", "seed": 0}
+    narrow = qbp.QuantumLayer("hardware_efficient", n_qubits=6, **options).double()
+    x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    expected = narrow(x)
+    gradients = torch.autograd.grad(expected.sum(), (x, narrow.weights))
+    by_words = OnDevice(backend("fake:kolkata"), PauliPropagation())
+    narrow.set_backend(by_words)
+    torch.testing.assert_close(narrow(x), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(torch.autograd.grad(narrow(x).sum(), (x, narrow.weights)), gradients, atol=1e-12, rtol=0)
+    wide = qbp.QuantumLayer("hardware_efficient", coupling_map="fake:kolkata", **options).double()
+    assert wide.executor._exact(wide.circuit.program).engine.name == "pauli-propagation"
+    rows = torch.randn(2, 27, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(wide(rows)[:, 5].sum(), rows)
+    with torch.no_grad():
+        step = torch.zeros(2, 27, dtype=torch.float64)
+        step[1, 5] = 1e-4
+        change = (wide(rows + step) - wide(rows - step))[1, 5] / 2e-4
+    assert float(slope[1, 5]) == pytest.approx(float(change), abs=1e-7) != 0

@@ -11,7 +11,7 @@ from functools import lru_cache
 from qbp.circuit.program import Program
 from qbp.executors.native.windows import NARROW, WIDEST, windowed
 
-__all__ = ["way_of"]
+__all__ = ["MOST_STEPS", "way_of"]
 
 CALL = 65_000
 """As long as the call of a window takes, for any number of samples."""

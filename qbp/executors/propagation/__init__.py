@@ -22,7 +22,7 @@ from qbp.executors.native.threads import run_on_threads
 from qbp.executors.propagation.error import measured_error, norms_of
 from qbp.executors.propagation.kernels import values
 from qbp.executors.propagation.kernels.conventions import KEEP_ALL, Cut, Graph
-from qbp.executors.propagation.unrolled import Unrolled, unrolled
+from qbp.executors.propagation.unrolling import Unrolled, unrolled
 from qbp.executors.propagation.words import Prepared, Words, count_steps, count_words, prepared, turns_of, words_of
 from qbp.limits import check_memory, physical_memory
 

@@ -18,7 +18,6 @@ from qbp.circuit.angles import Angles
 from qbp.circuit.noise_model import NoiseModel
 from qbp.errors import ArgumentError
 from qbp.executors.noisy import NoisyRuns
-from qbp.executors.pauli import Pauli
 from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.local import MAX_DENSITY_QUBITS, Aer, require
 from qbp.executors.qiskit_primitive.noise import NoisyCircuit, device_noise, noisy_device_circuit
@@ -57,7 +56,8 @@ class FakeDevice(Aer):
             raise ArgumentError(
                 f"Argument `shots` must be given for a circuit on {n_active} noisy qubits of {self.name!r}, whose "
                 f"outputs see up to {self.noisy(compiled).n_seen}: without sampling the limit is {MAX_DENSITY_QUBITS} "
-                f"qubits, or outputs that see at most {MOST_QUBITS}"
+                f"qubits, or outputs that see at most {MOST_QUBITS}, or become few words; or give "
+                f"`noise={self.name!r}, backend='trajectories'`"
             )
         return super().run(work)
 
@@ -65,6 +65,8 @@ class FakeDevice(Aer):
         """For each group the probabilities of what is read, (S, 2^wires)."""
         if not self.noise or len(compiled.active) > MOST_QUBITS:
             return super().outcomes(compiled, values)
+        from qbp.executors.pauli import Pauli
+
         if compiled not in self._circuits:
             self._circuits[compiled], self._runs[compiled] = self.noisy(compiled, joint=True), {}
         every = np.zeros((len(values), compiled.program.n_angles))
