@@ -8,9 +8,17 @@ import pennylane as qml
 import qbp
 from qbp.circuit.gates import GATES
 from qbp.circuit.program import Expval, Measurement, Op, Probs, Program, Rotation, gate_ops
+from qbp.executors.native import Native
 
 ONE = ("RX", "RY", "RZ", "Hadamard", "S", "T", "PhaseShift", "SX")
 TWO = ("CNOT", "CZ", "CRX", "CRY", "IsingXX", "IsingZZ", "SingleExcitation", "SWAP", "ControlledPhaseShift", "ISWAP")
+
+
+class WholeState(Native):
+    """The native engine, which never takes a circuit apart or its words back."""
+
+    def engine(self, program: Program) -> Native:
+        return self
 
 
 def local_program(rng: np.random.Generator, n_qubits: int, depth: int) -> Program:

@@ -120,7 +120,7 @@ def circuit(inputs: Any, weights: Any) -> Any:
         {"circuit": "basic_entangler", "hybrid": False},
         {"circuit": circuit, "weight_shapes": {"weights": (2, 2)}, "hybrid": False},
     ],
-    ids=lambda options: str(options.get("circuit")) + "".join(key for key in options),
+    ids=lambda options: ",".join([getattr(options["circuit"], "__name__", options["circuit"]), *list(options)[1:]]),
 )
 def test_any_circuit(options: dict[str, Any]) -> None:
     pipeline = make_pipeline(

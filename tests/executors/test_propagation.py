@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from local_circuits import chain, local_program
+from local_circuits import WholeState, chain, local_program
 
 import qbp
 from qbp.circuit.angles import Angles
@@ -52,10 +52,10 @@ def of_seed(seed: int) -> bool:
     """A random program of one of three kinds: gates on neighbours up to 14 qubits, any gates up to 16, with noise."""
     rng = np.random.default_rng(seed)
     if seed % 3 == 0:
-        return compare(local_program(rng, int(rng.integers(2, 15)), int(rng.integers(1, 5))), rng, Native())
+        return compare(local_program(rng, int(rng.integers(2, 15)), int(rng.integers(1, 5))), rng, WholeState())
     if seed % 3 == 1:
         program = random_program(rng, n_qubits=(2, 16), n_ops=(10, 40))
-        return has_words(program) and compare(program, rng, Native(), n_samples=18)
+        return has_words(program) and compare(program, rng, WholeState(), n_samples=18)
     program = with_noise(rng, random_program(rng, n_qubits=(2, 5), n_ops=(5, 20)))
     return has_words(program) and compare(program, rng, Pauli())
 
@@ -79,7 +79,7 @@ def test_values_computed_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(propagation, "THREADS_FROM", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     rng = np.random.default_rng(5)
-    assert compare(local_program(rng, 8, 3), rng, Native(), n_samples=600)
+    assert compare(local_program(rng, 8, 3), rng, WholeState(), n_samples=600)
 
 
 def test_127_qubits_against_finite_differences():

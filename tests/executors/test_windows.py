@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from local_circuits import chain, local_program
+from local_circuits import WholeState, chain, local_program
 
 import qbp
 from qbp.circuit.angles import Angles
 from qbp.errors import ArgumentError
-from qbp.executors.native import Native
 from qbp.executors.native.ways import way_of
 from qbp.executors.native.windows import Windows, windows_of
 from qbp.testing import check_executor
@@ -26,7 +25,7 @@ def compare(seed: int) -> None:
         torch.from_numpy(rng.normal(size=program.n_angles - n_batched)),
     )
     grad = torch.from_numpy(rng.normal(size=(n_samples, program.n_outputs)))
-    engines = Native(), Windows(Native())
+    engines = WholeState(), Windows(WholeState())
     (want, saved), (got, parts) = (engine.forward(program, angles) for engine in engines)
     torch.testing.assert_close(got.values, want.values, rtol=0, atol=1e-12)
     torch.testing.assert_close(engines[1](program, angles).values, want.values, rtol=0, atol=1e-12)
@@ -37,7 +36,7 @@ def compare(seed: int) -> None:
 
 
 def test_conformance():
-    check_executor(Windows(Native()), n_programs=20)
+    check_executor(Windows(WholeState()), n_programs=20)
 
 
 @pytest.mark.parametrize("seed", range(20))
