@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,9 @@ def test_ctrl_c_is_quiet_and_quick(tmp_path):
     script.write_text(SLEEPER.replace("time.sleep(0.05)", "time.sleep(300)"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), str(kept), "8", "2"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    options = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests that run in the background may ignore it
+    process = subprocess.Popen(command, preexec_fn=heeds, **options)
     while len({e["process"] for e in events(kept)}) < 2:
         time.sleep(0.05)
         assert process.poll() is None

@@ -204,7 +204,7 @@ def test_the_500_programs_have_all_gates_at_many_sizes():
 
 
 def test_a_planted_fault_is_noticed(monkeypatch):
-    monkeypatch.setattr(plan, "_sign", lambda word: 1 if word.phase != 1 else -1)
+    monkeypatch.setattr(plan, "sign_of", lambda word: 1 if word.phase != 1 else -1)
     monkeypatch.setattr(native, "_PLANS", type(native._PLANS)())
     monkeypatch.setattr(native, "_SIZES", {})
     with pytest.raises(AssertionError):
