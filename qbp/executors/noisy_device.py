@@ -27,7 +27,6 @@ class NoisyDevice(QiskitPrimitive):
     """
 
     _engine: WithNoise | None = None
-    _engines: dict[Program, WithNoise | None] | None = None
 
     @property
     def noise(self) -> str:
@@ -50,43 +49,32 @@ class NoisyDevice(QiskitPrimitive):
         return self._engine
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_engine": None, "_engines": None}
+        return super().__getstate__() | {"_engine": None}
 
     def has_adjoint(self, program: Program) -> bool:
-        """Whether outputs are exact, and come from here rather than from Aer."""
-        return self._is_exact and self._exact(program) is not None
+        """Whether outputs are exact, and come from here rather than from Aer: of at most `MOST_QUBITS`, or where each
+        sees no more, or few words reach them."""
+        from qbp.executors.native.ways import way_of
+        from qbp.executors.pauli.apart import seen_at_most
+        from qbp.executors.qiskit_primitive.fake_devices import MOST_QUBITS
 
-    def _exact(self, program: Program) -> WithNoise | None:
-        """What has exact outputs of a program: all words of at most `MOST_QUBITS`, or of as many as each output sees;
-        or those words that the measured ones become, on any number of qubits. None where there is too much of both."""
-        self._engines = {} if self._engines is None else self._engines
-        if program not in self._engines:
-            self._engines[program] = None if program.amplitudes else self._find_exact(program)
-        return self._engines[program]
-
-    def _find_exact(self, program: Program) -> WithNoise | None:
-        from qbp.executors.native import ways
-        from qbp.executors.propagation import PauliPropagation
-        from qbp.executors.qiskit_primitive import fake_devices
-
-        most = fake_devices.MOST_QUBITS
-        if len(self.compiled(program).active) <= most or self.engine.circuit(program).n_seen <= most:
-            return self.engine
-        if all(PauliPropagation.fits(part, ways.MOST_STEPS) for part, _ in self.engine.circuit(program).parts):
-            return OnDevice(self, PauliPropagation(max_words=None))
-        return None
+        if not self._is_exact or program.amplitudes:
+            return False
+        if len(self.compiled(program).active) <= MOST_QUBITS:
+            return True
+        parts = [part for part, _ in self.engine.circuit(program).parts]
+        return all(seen_at_most(part) <= MOST_QUBITS or way_of(part) == "pauli-propagation" for part in parts)
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Results:
         """Outputs (B, M), and their standard errors where they are sampled."""
-        engine = self._exact(program) if self._is_exact else None
-        if engine is not None:
-            return engine(program, angles)
+        if self.has_adjoint(program):
+            return self.engine(program, angles)
         results = super().__call__(program, angles, amplitudes)
         return Results(results.values) if self._is_exact else results
 
     def forward(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> tuple[Results, Any]:
         """Outputs (B, M), and what `vjp` wants to find again."""
-        return self._engine_of(program).forward(program, angles)
+        return self.engine.forward(program, angles)
 
     def vjp(
         self,
@@ -98,12 +86,7 @@ class NoisyDevice(QiskitPrimitive):
         needs: tuple[bool, bool, bool] = (True, True, True),
     ) -> Gradients:
         """Gradients of ``sum(grad * outputs)``; see `AdjointExecutor`."""
-        return self._engine_of(program).vjp(program, angles, None, saved, grad, needs)
-
-    def _engine_of(self, program: Program) -> WithNoise:
-        engine = self._exact(program)
-        assert engine is not None
-        return engine
+        return self.engine.vjp(program, angles, None, saved, grad, needs)
 
 
 class OnDevice(WithNoise):

@@ -11,8 +11,7 @@ import qbp
 from qbp import QuantumLayer
 from qbp.circuit.program import Expval, Probs
 from qbp.errors import ArgumentError
-from qbp.executors import backend
-from qbp.executors.native import ways
+from qbp.executors import backend, name_of
 from qbp.executors.noisy_device import OnDevice
 from qbp.executors.propagation import PauliPropagation
 from qbp.executors.qiskit_primitive import QiskitPrimitive, fake_devices
@@ -111,7 +110,6 @@ def test_outputs_that_see_few_of_many_qubits(monkeypatch):
     x = torch.randn(2, 7, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-9, rtol=0)
     monkeypatch.setattr(fake_devices, "MAX_DENSITY_QUBITS", 5)
-    monkeypatch.setattr(ways, "MOST_STEPS", 10)
     wide = QuantumLayer("strongly_entangling", n_qubits=7, n_layers=2, backend="fake:jakarta")
     with pytest.raises(ArgumentError, match="7 noisy qubits of 'fake:jakarta', whose outputs see up to 7"):
         wide(x.float())
@@ -128,7 +126,8 @@ def test_circuits_of_many_qubits_run_by_words():
     torch.testing.assert_close(narrow(x), expected, atol=1e-12, rtol=0)
     torch.testing.assert_close(torch.autograd.grad(narrow(x).sum(), (x, narrow.weights)), gradients, atol=1e-12, rtol=0)
     wide = qbp.QuantumLayer("hardware_efficient", coupling_map="fake:kolkata", **options).double()
-    assert wide.executor._exact(wide.circuit.program).engine.name == "pauli-propagation"
+    ((part, _),) = wide.executor.engine.circuit(wide.circuit.program).parts
+    assert name_of(backend("native"), part) == "pauli-propagation"
     rows = torch.randn(2, 27, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(wide(rows)[:, 5].sum(), rows)
     with torch.no_grad():

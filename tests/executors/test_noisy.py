@@ -18,6 +18,8 @@ from qbp.circuit.noise_rows import ROWS
 from qbp.circuit.program import Expval, Probs
 from qbp.circuit.stored_noise import noise_from_data, noise_to_data
 from qbp.errors import ArgumentError, ConfigError
+from qbp.executors import backend, name_of
+from qbp.executors.native import ways
 from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.executors.qiskit_primitive.fake_devices import fake_device
 from qbp.executors.qiskit_primitive.local import Aer
@@ -272,6 +274,33 @@ def test_noise_is_saved(tmp_path):
         loaded = qbp.load_model(tmp_path / "model.safetensors")
         assert loaded[0].noise == noise and torch.equal(loaded(x), model(x))
         assert qbp.on_backend(model, "native")[0].noise is None
+
+
+def test_noise_on_many_wires_goes_by_few_words(monkeypatch):
+    """As narrow circuits do when wide ones are said to begin at three wires; and one that needs it."""
+    noise = qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": 0.05, "AmplitudeDamping": 0.1}}, readout=0.03)
+    layer = qbp.QuantumLayer("basic_entangler", n_qubits=5, n_layers=2, noise=noise, seed=0).double()
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    expected = layer(x)
+    gradients = torch.autograd.grad(expected.sum(), (x, layer.weights))
+    ((program, _),) = layer.executor.circuit(layer.circuit.program).parts
+    native = backend("native")
+    assert name_of(native, program) == "pauli"
+    ways.way_of.cache_clear()
+    monkeypatch.setattr(ways, "MOST_SEEN", 3)
+    assert name_of(native, program) == "pauli-propagation"
+    torch.testing.assert_close(layer(x), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(torch.autograd.grad(layer(x).sum(), (x, layer.weights)), gradients, atol=1e-12, rtol=0)
+    monkeypatch.undo()
+    ways.way_of.cache_clear()
+    ring = qbp.QuantumLayer("basic_entangler", n_qubits=16, n_layers=1, noise=noise, seed=0).double()
+    rows = torch.randn(2, 16, dtype=torch.float64)
+    sampled = qbp.QuantumLayer(
+        "basic_entangler", n_qubits=16, n_layers=1, noise=noise, backend="trajectories:64", seed=0
+    ).double()
+    with torch.no_grad():
+        difference = (ring(rows) - sampled(rows)).abs()
+    assert (difference < 5 * sampled.last_stds + 1e-6).all()
 
 
 def test_shots_under_noise():

@@ -19,7 +19,6 @@ from qbp.circuit.program import Clifford, Expval, Probs, Program, Rotation
 from qbp.errors import ArgumentError, CircuitError, GradientError, MissingPackageError
 from qbp.executors import backend
 from qbp.executors.dense import Dense
-from qbp.executors.native import ways
 from qbp.executors.qiskit_primitive import Options, QiskitPrimitive, fake_devices, isa, local
 from qbp.executors.qiskit_primitive.outcomes import Outcomes, outputs_of
 from qbp.executors.qiskit_primitive.preparation import preparation_angles, prepared
@@ -412,7 +411,6 @@ def test_noise_is_that_of_the_backend():
 def test_more_noisy_qubits_than_a_density_matrix_holds(monkeypatch):
     want = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3))).values
     monkeypatch.setattr(fake_devices, "MOST_QUBITS", 2)
-    monkeypatch.setattr(ways, "MOST_STEPS", 0)
     on_aer = backend("fake:manila")(NASTY["asymmetric"], Angles.of(torch.ones(1, 3))).values
     torch.testing.assert_close(on_aer, want, atol=1e-9, rtol=0)
     monkeypatch.setattr(local, "MAX_DENSITY_QUBITS", 2)

@@ -83,12 +83,12 @@ class Native:
 
     def engine(self, program: Program) -> Any:
         """What runs a program: this engine, or the one for noise, or the one for circuits whose outputs see little."""
-        if program.is_noisy:
-            return _noisy()
-        if program.n_qubits <= NARROW:
+        if program.n_qubits <= NARROW and not program.is_noisy:
             return self
         way = way_of(program)
-        return self if way == "native" else Windows(self) if way == "windows" else _by_words()
+        if way == "windows":
+            return Windows(self)
+        return self if way == "native" else _noisy() if way == "pauli" else _by_words()
 
     def has_adjoint(self, program: Program) -> bool:
         """It has the adjoint rule for every program."""

@@ -1,7 +1,7 @@
-"""Which way a wide circuit without noise is run: on its whole state, by windows, or by words carried back.
+"""Which way a circuit is run: on its whole state, by windows, or by words carried back; with noise by all words or so.
 
-What each takes is known before it runs, in the unit of one amplitude turned by one rotation, for 32 samples
-(`benchmarks/width.py`).
+What each takes without noise is known before it runs, in the unit of one amplitude turned by one rotation, for 32
+samples (`benchmarks/width.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache
 from qbp.circuit.program import Program
 from qbp.executors.native.windows import NARROW, WIDEST, windowed
 
-__all__ = ["MOST_STEPS", "way_of"]
+__all__ = ["MOST_SEEN", "MOST_STEPS", "way_of"]
 
 CALL = 65_000
 """As long as the call of a window takes, for any number of samples."""
@@ -29,10 +29,16 @@ MOST_STEPS = 3_000_000
 """Beyond so many nothing is carried back unasked: it takes seconds to find them."""
 
 
+MOST_SEEN = 10
+"""Noisy wires that an output sees and that are run by all of their words, 4^N."""
+
+
 @lru_cache(maxsize=128)
 def way_of(program: Program) -> str:
-    """The cheapest way: "native", the whole state; "windows"; or "pauli-propagation"."""
-    if program.n_qubits <= NARROW or program.amplitudes or program.is_noisy:
+    """The cheapest way: "native", the whole state; "windows"; or "pauli-propagation"; with noise "pauli" or that."""
+    if program.is_noisy:
+        return _way_of_noise(program)
+    if program.n_qubits <= NARROW or program.amplitudes:
         return "native"
     whole = (1 + len(program.ops)) * 2.0 ** min(program.n_qubits, 1000)
     windows = windowed(program, most=min(program.n_qubits - 2, WIDEST))
@@ -41,6 +47,14 @@ def way_of(program: Program) -> str:
     if least > WORTH_IT and _has_at_most(program, int(min((least - WORDS_CALL) / STEP, MOST_STEPS))):
         return "pauli-propagation"
     return "windows" if by_windows < whole else "native"
+
+
+def _way_of_noise(program: Program) -> str:
+    from qbp.executors.pauli.apart import seen_at_most
+
+    if program.amplitudes or seen_at_most(program) <= MOST_SEEN or not _has_at_most(program, MOST_STEPS):
+        return "pauli"  # which refuses what does not fit
+    return "pauli-propagation"
 
 
 def _has_at_most(program: Program, steps: int) -> bool:
