@@ -31,6 +31,49 @@ _TRAINING = ("epochs", "lr", "quantum_lr", "optimizer", "batch_size", "schedule"
 class _Quantum(BaseEstimator):
     """What both have in common."""
 
+    def __init__(
+        self,
+        circuit: Any = "strongly_entangling",
+        *,
+        n_qubits: int = 4,
+        n_layers: int = 2,
+        weight_shapes: Mapping[str, Any] | None = None,
+        hybrid: bool = True,
+        backend: Any = "auto",
+        noise: Any = None,
+        diff_method: Any = "best",
+        shots: int | None = None,
+        epochs: int = 100,
+        lr: float = 0.05,
+        quantum_lr: float | None = None,
+        optimizer: Any = "adam",
+        batch_size: int = 200,
+        schedule: Any = None,
+        validation: float | None = None,
+        early_stopping: int | None = None,
+        training: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.circuit = circuit
+        self.n_qubits = n_qubits
+        self.n_layers = n_layers
+        self.weight_shapes = weight_shapes
+        self.hybrid = hybrid
+        self.backend = backend
+        self.noise = noise
+        self.diff_method = diff_method
+        self.shots = shots
+        self.epochs = epochs
+        self.lr = lr
+        self.quantum_lr = quantum_lr
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.schedule = schedule
+        self.validation = validation
+        self.early_stopping = early_stopping
+        self.training = training
+        self.random_state = random_state
+
     def _more(self) -> dict[str, Any]:
         """Options of training of one kind of estimator."""
         return {}
@@ -53,7 +96,7 @@ class _Quantum(BaseEstimator):
 
     def _model(self, n_inputs: int, n_outputs: int, seed: int) -> nn.Module:
         how: dict[str, Any] = {name: getattr(self, name) for name in ("backend", "noise", "diff_method", "shots")}
-        sizes = {"n_qubits": self.n_qubits, "n_layers": self.n_layers}
+        sizes: dict[str, Any] = {"n_qubits": self.n_qubits, "n_layers": self.n_layers}
         if self.hybrid:
             shapes = self.weight_shapes
             return hybrid(n_inputs, n_outputs, circuit=self.circuit, weight_shapes=shapes, seed=seed, **sizes, **how)
@@ -133,26 +176,28 @@ class QuantumClassifier(ClassifierMixin, _Quantum):
         training: Mapping[str, Any] | None = None,
         random_state: Any = None,
     ) -> None:
-        self.circuit = circuit
-        self.n_qubits = n_qubits
-        self.n_layers = n_layers
-        self.weight_shapes = weight_shapes
-        self.hybrid = hybrid
-        self.backend = backend
-        self.noise = noise
-        self.diff_method = diff_method
-        self.shots = shots
-        self.epochs = epochs
-        self.lr = lr
-        self.quantum_lr = quantum_lr
-        self.optimizer = optimizer
-        self.batch_size = batch_size
-        self.schedule = schedule
-        self.validation = validation
-        self.early_stopping = early_stopping
+        super().__init__(
+            circuit,
+            n_qubits=n_qubits,
+            n_layers=n_layers,
+            weight_shapes=weight_shapes,
+            hybrid=hybrid,
+            backend=backend,
+            noise=noise,
+            diff_method=diff_method,
+            shots=shots,
+            epochs=epochs,
+            lr=lr,
+            quantum_lr=quantum_lr,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            schedule=schedule,
+            validation=validation,
+            early_stopping=early_stopping,
+            training=training,
+            random_state=random_state,
+        )
         self.class_weight = class_weight
-        self.training = training
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train anew on rows X (n, I) and labels y (n,), which count as `sample_weight` (n,) says."""
@@ -203,49 +248,6 @@ class QuantumRegressor(RegressorMixin, _Quantum):
         >>> QuantumRegressor(n_qubits=2, random_state=0).fit(X, np.sin(X[:, 0])).score(X, np.sin(X[:, 0])) > 0.9
         True
     """
-
-    def __init__(
-        self,
-        circuit: Any = "strongly_entangling",
-        *,
-        n_qubits: int = 4,
-        n_layers: int = 2,
-        weight_shapes: Mapping[str, Any] | None = None,
-        hybrid: bool = True,
-        backend: Any = "auto",
-        noise: Any = None,
-        diff_method: Any = "best",
-        shots: int | None = None,
-        epochs: int = 100,
-        lr: float = 0.05,
-        quantum_lr: float | None = None,
-        optimizer: Any = "adam",
-        batch_size: int = 200,
-        schedule: Any = None,
-        validation: float | None = None,
-        early_stopping: int | None = None,
-        training: Mapping[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.circuit = circuit
-        self.n_qubits = n_qubits
-        self.n_layers = n_layers
-        self.weight_shapes = weight_shapes
-        self.hybrid = hybrid
-        self.backend = backend
-        self.noise = noise
-        self.diff_method = diff_method
-        self.shots = shots
-        self.epochs = epochs
-        self.lr = lr
-        self.quantum_lr = quantum_lr
-        self.optimizer = optimizer
-        self.batch_size = batch_size
-        self.schedule = schedule
-        self.validation = validation
-        self.early_stopping = early_stopping
-        self.training = training
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train anew on rows X (n, I) and targets y (n,), which count as `sample_weight` (n,) says."""
