@@ -281,12 +281,18 @@ def test_threads_change_no_bit(in_front: bool, monkeypatch: pytest.MonkeyPatch):
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
-def test_too_many_qubits_are_refused_before_anything_runs():
-    noise = channel_of(qml.BitFlip(0.1, wires=0))
-    chain = tuple(Clifford("CNOT", (w, w + 1)) for w in range(29))
-    program = Program(30, (Rotation("X", (0,), 0), noise, *chain), (Expval.word("Z", 29),), 1)
+def test_too_many_qubits_go_by_few_words_or_are_refused_before_anything_runs():
+    noise, n_qubits = channel_of(qml.BitFlip(0.1, wires=0)), 30
+    chain = tuple(Clifford("CNOT", (w, w + 1)) for w in range(n_qubits - 1))
+    program = Program(n_qubits, (Rotation("X", (0,), 0), noise, *chain), (Expval.word("Z", n_qubits - 1),), 1)
+    values = execute(backend("auto"), program, Angles.of(torch.tensor([[0.3]], dtype=torch.float64))).values
+    assert values.item() == pytest.approx(0.8 * np.cos(0.3), abs=1e-12)
+
+    ring = (*chain, Clifford("CNOT", (n_qubits - 1, 0)))
+    turns = [Rotation(letter, (w,), 2 * w + at) for w in range(n_qubits) for at, letter in enumerate("YZ")]
+    deep = replace(program, ops=(noise, *(4 * (*turns, *ring)), noise), n_angles=2 * n_qubits)
     with pytest.raises(ArgumentError, match="30 qubits with noise take"):
-        execute(backend("auto"), program, Angles.of(torch.zeros(1, 1)))
+        execute(backend("auto"), deep, Angles.of(torch.zeros(1, 2 * n_qubits)))
 
 
 def test_wires_that_no_output_sees_cost_nothing():
