@@ -91,6 +91,7 @@ _moved.lead_on()
 
 WINGS = (
     "storage",
+    "workers",
     "circuit",
     "data",
     "jobs",

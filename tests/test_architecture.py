@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "qbp"
 WINGS = (
     "errors limits _moved _version",
     "storage",
+    "workers",
     "circuit",
     "data",
     "jobs",
@@ -61,6 +62,9 @@ CONFINED = {
         *("executors/qiskit_primitive", "cli"),
     },
     "matplotlib": {"report"},
+    "ray": {"workers/ray_cluster"},
+    "optuna": {"runs/search"},
+    "mlflow": {"training/tracking"},
 }
 LAZY_ONLY = (
     "pennylane",
@@ -73,6 +77,10 @@ LAZY_ONLY = (
     "pandas",
     "pyarrow",
     "statsmodels",
+    "ray",
+    "optuna",
+    "mlflow",
+    "tensorboard",
 )
 AT_THE_TOP = {"estimators": "sklearn"}  # a wing whose classes are those of a slow package: nothing else imports it
 LONGEST = 400  # lines, but for kernels

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import SetOption, TrustOption, err, out, table
+from qbp.cli.console import ExecutorOption, SetOption, TrustOption, err, out, table
 
 if TYPE_CHECKING:
     from qbp.comparison.comparing import Comparison
@@ -29,6 +29,7 @@ def compare(
     name: Annotated[str | None, typer.Option(help="Name of the comparison; by default the config's.")] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where comparisons are kept.")] = Path("runs"),
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    executor: ExecutorOption = "processes",
     aa: Annotated[
         bool, typer.Option("--aa", help="Also compare each model with itself: neither may beat the other.")
     ] = False,
@@ -53,6 +54,7 @@ def compare(
                 aa=aa,
                 directory=folder,
                 workers=workers or os.cpu_count() or 1,
+                executor=executor,
                 progress=progress,
                 about={"name": chosen.name, "subjects": _subjects(chosen)},
                 **options,

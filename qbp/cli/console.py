@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from qbp.runs.config import Config
 
-__all__ = ["ConfigArgument", "SetOption", "TrustOption", "err", "load_config", "out", "table"]
+__all__ = ["ConfigArgument", "ExecutorOption", "SetOption", "TrustOption", "err", "load_config", "out", "table"]
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or a config that comes with qbp: digits, smaller, xor.")
@@ -25,7 +25,9 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config, as in train.lr=0.02. Repeatable."),
 ]
 
-
+ExecutorOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Who trains: processes, ray or ray:ADDRESS (a cluster; needs qbp[ray]).")
+]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Let files name backends that are imported, or that use your account.")
 ]

@@ -38,6 +38,7 @@ from qbp.storage.folder import VERSIONS, RunFolder
 from qbp.storage.markup import read_yaml
 from qbp.storage.provenance import versions
 from qbp.training.options import Training, training_of
+from qbp.workers import check_executor
 
 __all__ = ["COLUMNS", "Comparison", "compare", "load_comparison", "save_tables"]
 
@@ -240,6 +241,7 @@ def compare(
     aa: bool = False,
     directory: str | Path | None = None,
     workers: int = 1,
+    executor: str = "processes",
     progress: Progress | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Comparison:
@@ -268,6 +270,8 @@ def compare(
         aa: also train each subject twice with other random numbers: neither may beat the other.
         directory: where finished cells are kept; a comparison that was killed goes on from there.
         workers: processes.
+        executor: who trains: "processes" of this machine, or "ray" or "ray:ADDRESS", a Ray cluster, whose machines have
+            qbp and the files of the data at the same place. The rows of the table are the same.
         progress: called with (cells finished, cells in all, seconds left) after each.
         about: what else to keep in the config.
 
@@ -286,6 +290,7 @@ def compare(
         'INCONCLUSIVE'
     """
     need_statsmodels()  # before hours of training, not after them
+    check_executor(executor)
     sources = sources_of(train, test, data)
     numbers = _check(models, sources, seeds, metric, rope, alpha)
     protocol = Protocol(training_of(training, {}), budget, folds, metric)
@@ -325,7 +330,8 @@ def compare(
         for model in names[name]
     ]
     grid = Grid(sources, models, protocol, splits)
-    done = sweep({cell_path(*cell): cell for cell in cells}, grid, folder, workers=workers, progress=progress)
+    how: dict[str, Any] = {"workers": workers, "executor": executor, "progress": progress}
+    done = sweep({cell_path(*cell): cell for cell in cells}, grid, folder, **how)
     rows = sorted_rows([cell["row"] for cell in done])
     fresh = {name: source.fresh for name, source in sources.items()}
     right = right_rows(
