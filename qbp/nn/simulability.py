@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qbp.circuit.angles import Angles
-from qbp.circuit.program import Expval, Program
+from qbp.circuit.program import Expval, Measurement, Program
 from qbp.circuit.tracing import Circuit
 from qbp.errors import ArgumentError, check_count
 from qbp.executors import execute
@@ -24,8 +24,11 @@ ROWS = 32
 WIDEST_STATE = 20
 """Qubits of the widest whole state whose time is taken."""
 
-SECONDS = 0.5
+SECONDS = 0.2
 """For so long calls are repeated; the quickest counts."""
+
+SECONDS_OF_OUTPUT = 0.01
+"""The same where one output is run alone."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,15 @@ class Output:
     Attributes:
         qubits: that it sees.
         words: most Pauli words, at a time, that it becomes on its way back to the data; None: more than the limit.
+        seconds: measured, of a row of it alone by words; None where there are more. Of outputs that see as many qubits
+            and become as many words one is run.
+        device: seconds of a row of it alone on a device.
     """
 
     qubits: int
     words: int | None
+    seconds: float | None
+    device: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Simulability:
         words, windows, state: measured seconds of a row, forward, by words carried back, by windows and by the whole
             state; None where that way is none.
         device: seconds of a row on a device, by IBM's formula for executions; `shots` for each basis.
+        without: the noise that the layer's circuit is run with and that is left out here; None for none.
     """
 
     n_qubits: int
@@ -62,6 +71,16 @@ class Simulability:
     state: float | None
     device: float
     shots: int
+    without: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(kept: Mapping[str, Any]) -> Simulability:
+        """What `to_json` gave."""
+        return Simulability(**{**kept, "outputs": tuple(Output(**output) for output in kept["outputs"])})
 
     def __str__(self) -> str:
         counted = [output.words for output in self.outputs if output.words is not None]
@@ -77,13 +96,16 @@ class Simulability:
         told = ", ".join(f"{_time(seconds)} {way}" for way, seconds in ways.items() if seconds is not None)
         cannot = " or ".join(way for way, seconds in list(ways.items())[::2] if seconds is None)
         here = f"{told} (not {cannot})" if told and cannot else told or "this computer too much"
+        begin = "Outputs" if self.without is None else f"Without the noise of {self.without}, outputs"
         return (
-            f"Outputs see at most {max(output.qubits for output in self.outputs)} of {self.n_qubits} qubits and become "
+            f"{begin} see at most {max(output.qubits for output in self.outputs)} of {self.n_qubits} qubits and become "
             f"{words}: a row takes {here}, and about {_time(self.device)} on a device with {self.shots:,} shots."
         )
 
 
-def simulability(circuit: Circuit, weights: Tensor, limit: int = 1_000_000, shots: int = 4096) -> Simulability:
+def simulability(
+    circuit: Circuit, weights: Tensor, limit: int = 1_000_000, shots: int = 4096, without: str | None = None
+) -> Simulability:
     """Count and measure what a circuit takes; see `QuantumLayer.simulability`."""
     check_count("limit", limit)
     check_count("shots", shots)
@@ -101,20 +123,35 @@ def simulability(circuit: Circuit, weights: Tensor, limit: int = 1_000_000, shot
         raise ArgumentError("A circuit that starts from amplitudes has no words to count: its outputs see whole states")
     rows = torch.zeros(ROWS, circuit.n_inputs, dtype=weights.dtype)
     angles = circuit.angle_map(rows, weights.detach())
-    qubits, words = _seen(program), PauliPropagation(max_words=limit).count(program, limit)
+    words = PauliPropagation(max_words=limit).count(program, limit)
+    by_words = PauliPropagation(max_words=10 * limit)
+    alone = [replace(program, measurements=(m,)) for m in program.measurements for _ in range(_size(m))]
+    seconds: dict[tuple[int, int], float | None] = {}
+    outputs = []
+    for qubits, n_words, one in zip(_seen(program), words, alone, strict=True):
+        if n_words is not None and (qubits, n_words) not in seconds:
+            seconds[qubits, n_words] = _seconds(by_words, one, angles, SECONDS_OF_OUTPUT)
+        took = None if n_words is None else seconds[qubits, n_words]
+        outputs.append(Output(qubits, n_words, took, _on_device(one, shots)))
     most = min(program.n_qubits - 2, WIDEST)
     has_windows = program.n_qubits > NARROW and not program.is_noisy and windowed(program, most=most) is not None
     narrow = program.n_qubits <= (WIDEST_STATE // 2 if program.is_noisy else WIDEST_STATE)
     return Simulability(
         n_qubits=program.n_qubits,
-        outputs=tuple(map(Output, qubits, words)),
+        outputs=tuple(outputs),
         limit=limit,
-        words=_seconds(PauliPropagation(max_words=10 * limit), program, angles) if None not in words else None,
+        words=_seconds(by_words, program, angles) if None not in words else None,
         windows=_seconds(Windows(Whole()), program, angles) if has_windows else None,
         state=_seconds(Whole(), program, angles) if narrow else None,
         device=_on_device(program, shots),
         shots=shots,
+        without=without,
     )
+
+
+def _size(measurement: Measurement) -> int:
+    """How many outputs it gives."""
+    return 1 if isinstance(measurement, Expval) else 2 ** len(measurement.wires)
 
 
 def _seen(program: Program) -> list[int]:
@@ -124,8 +161,7 @@ def _seen(program: Program) -> list[int]:
     if program.is_noisy:
         found = []
         for m in program.measurements:
-            size = 1 if isinstance(m, Expval) else 2 ** len(m.wires)
-            found += [len(replace(program, measurements=(m,)).seen_wires())] * size
+            found += [len(replace(program, measurements=(m,)).seen_wires())] * _size(m)
         return found
     seen = [0] * program.n_outputs
     for shape in windows_of(program, 0).shapes:
@@ -134,7 +170,7 @@ def _seen(program: Program) -> list[int]:
     return seen
 
 
-def _seconds(executor: Any, program: Program, angles: Angles) -> float | None:
+def _seconds(executor: Any, program: Program, angles: Angles, so_long: float = SECONDS) -> float | None:
     """Of a row; None where the executor has no memory for it."""
 
     def call() -> Any:
@@ -144,11 +180,11 @@ def _seconds(executor: Any, program: Program, angles: Angles) -> float | None:
         call()  # compiles, and fills caches
     except ArgumentError:
         return None
-    return _quickest(call) / angles.n_samples
+    return _quickest(call, so_long) / angles.n_samples
 
 
-def _quickest(call: Callable[[], Any]) -> float:
-    until, best = time.perf_counter() + SECONDS, float("inf")
+def _quickest(call: Callable[[], Any], so_long: float) -> float:
+    until, best = time.perf_counter() + so_long, float("inf")
     while best == float("inf") or time.perf_counter() < until:
         start = time.perf_counter()
         call()

@@ -60,6 +60,8 @@ class WithoutQuantum:
     def simulability(self, limit: int = 1_000_000, shots: int = 4096) -> Simulability:
         """What the circuit takes on this computer, by the ways that there are, and on a device; printed, a sentence.
 
+        Noise of `noise=` or of a noisy device is left out, and the sentence says so; channels in the circuit count.
+
         Args:
             limit: Pauli words of an output up to which they are counted.
             shots: of a device, for each basis that is measured.
@@ -73,7 +75,9 @@ class WithoutQuantum:
             >>> [output.qubits for output in found.outputs], found.words is not None
             ([3, 2, 3, 4], True)
         """
-        return simulability(self.circuit, self._flat_as_they_are(), limit, shots)
+        noise = noise_of(self._executor)
+        without = "the layer's noise model" if noise is not None and not isinstance(noise, str) else noise
+        return simulability(self.circuit, self._flat_as_they_are(), limit, shots, without)
 
     def _flat_as_they_are(self) -> Tensor:
         kind = next((p.dtype for p in self.parameters() if p.dtype in (torch.float32, torch.float64)), torch.float32)

@@ -88,58 +88,6 @@ class JobFailure(Exception):
         self.code = code
 
 
-def compact(circuit, keep=()):
-    """The same circuit on the qubits it really uses (an ISA circuit is as wide as the device).
-
-    Barriers and delays are dropped: the noiseless engines do not need them. Wires that interact are neighbours as far
-    as that goes, which keeps matrix product states small.
-    """
-    from qiskit import QuantumCircuit
-
-    index = {bit: i for i, bit in enumerate(circuit.qubits)}
-    used = set(keep)
-    rows = []
-    for item in circuit.data:
-        if item.operation.name in ("barrier", "delay"):
-            continue
-        qubits = [index[bit] for bit in item.qubits]
-        used.update(qubits)
-        rows.append((item.operation, qubits, item.clbits))
-    order = _neighbours(sorted(used) or [0], [qubits for _, qubits, _ in rows if len(qubits) == 2])
-    place = {old: new for new, old in enumerate(order)}
-    small = QuantumCircuit(len(order))
-    small.add_bits(circuit.clbits)
-    for register in circuit.cregs:
-        small.add_register(register)
-    for operation, qubits, clbits in rows:
-        small.append(operation, [small.qubits[place[q]] for q in qubits], clbits, copy=False)
-    return small, order
-
-
-def _neighbours(wires, pairs):
-    """The wires in an order of small bandwidth (reverse Cuthill-McKee)."""
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import reverse_cuthill_mckee
-
-    at = {wire: i for i, wire in enumerate(wires)}
-    links = np.array([[at[a], at[b]] for a, b in pairs] + [[i, i] for i in range(len(wires))])
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(wires), len(wires)))
-    return [wires[i] for i in reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True)]
-
-
-def crossings(circuit) -> int:
-    """The most two-qubit gates across a cut between neighbouring wires: bonds have at most so many bits."""
-    index = {bit: i for i, bit in enumerate(circuit.qubits)}
-    across = [0] * len(index)
-    for item in circuit.data:
-        if len(item.qubits) == 2 and item.operation.name != "barrier":
-            low, high = sorted(index[q] for q in item.qubits)
-            for cut in range(low, high):
-                across[cut] += 1
-    return max(across, default=0)
-
-
 class Meter:
     """Counts circuits and executions, and what they cost.
 

@@ -8,7 +8,8 @@ import importlib
 import json
 import math
 
-from ibm_server.devices import Device, JobFailure, Meter, compact, crossings
+from ibm_server.circuits import compact, crossings, measured_early
+from ibm_server.devices import Device, JobFailure, Meter
 from ibm_server.messages import now
 
 MAX_STATEVECTOR = 24
@@ -16,6 +17,9 @@ MAX_STATEVECTOR = 24
 
 MAX_CROSSINGS = 6
 """Two-qubit gates across any cut of a circuit that is wider than that."""
+
+FUSION_FROM = 5
+"""Wires from which Aer multiplies gates first; by default 14, but circuits that measure early run shot by shot."""
 
 ENGINES = ("exact", "shots", "noisy")
 
@@ -27,6 +31,17 @@ def _spelling_free(parameter) -> str:
     names = sorted(parameter.parameters, key=lambda p: p.name)
     at = {p: int(hashlib.sha256(p.name.encode()).hexdigest()[:8], 16) / 2**32 for p in names}
     return f"{[p.name for p in names]} {float(parameter.bind(at)):.9f}"
+
+
+def _fits(circuit) -> bool:
+    """Whether a state vector or a matrix product state carries it."""
+    return circuit.num_qubits <= MAX_STATEVECTOR or crossings(circuit) <= MAX_CROSSINGS
+
+
+def _on_few_wires(circuit):
+    """The wires that it touches; and where no simulator carries so many, fewer, measured early and used again."""
+    small = compact(circuit)[0]
+    return small if _fits(small) else measured_early(small)
 
 
 class Engine:
@@ -394,7 +409,7 @@ class Engine:
 
         pubs = order["pubs"]
         if self.kind != "noisy":
-            pubs = [(compact(circuit)[0], values, shots) for circuit, values, shots in pubs]
+            pubs = [(_on_few_wires(circuit), values, shots) for circuit, values, shots in pubs]
         backend = device.noisy_simulator() if self.kind == "noisy" else self._simulator([pub[0] for pub in pubs])
         sampler = BackendSamplerV2(backend=backend, options={"seed_simulator": seed % (2**31)})
         results = []
@@ -405,10 +420,10 @@ class Engine:
         return self._dump(PrimitiveResult(results, {"execution": {"execution_spans": []}, "version": 2}))
 
     @staticmethod
-    def _on_touched_wires(item):
-        """The item with a circuit on the wires that it uses: a device has idle ones."""
+    def _item_on_few_wires(item):
+        """The item with a circuit on few wires: a device has idle ones."""
         small = copy.copy(item)
-        small.circuit = compact(item.circuit)[0]
+        small.circuit = _on_few_wires(item.circuit)
         return small
 
     @staticmethod
@@ -416,14 +431,13 @@ class Engine:
         """State vectors up to 24 wires, matrix product states above."""
         from qiskit_aer import AerSimulator
 
-        wide = [circuit for circuit in circuits if circuit.num_qubits > MAX_STATEVECTOR]
-        if not wide:
-            return AerSimulator(max_parallel_threads=1)
-        if max(map(crossings, wide)) > MAX_CROSSINGS:
+        if all(circuit.num_qubits <= MAX_STATEVECTOR for circuit in circuits):
+            return AerSimulator(max_parallel_threads=1, fusion_threshold=FUSION_FROM)
+        if not all(map(_fits, circuits)):
             raise JobFailure(
                 1010,
-                f"This double simulates {MAX_STATEVECTOR} wires, or circuits with at most {MAX_CROSSINGS} two-qubit "
-                "gates across any cut between neighbouring wires.",
+                f"This double simulates {MAX_STATEVECTOR} wires at a time, or circuits with at most {MAX_CROSSINGS} "
+                "two-qubit gates across any cut between neighbouring wires.",
             )
         return AerSimulator(method="matrix_product_state", max_parallel_threads=1)
 
@@ -439,7 +453,7 @@ class Engine:
         program = copy.copy(order["quantum_program"])
         backend = device.fake
         if self.kind != "noisy":
-            program.items = [self._on_touched_wires(item) for item in program.items]
+            program.items = [self._item_on_few_wires(item) for item in program.items]
             backend = self._simulator([item.circuit for item in program.items])
         started = now()
         outcome = run_quantum_program(backend, program, SimulatorOptions(seed_simulator=seed % (2**31)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pennylane as qml
@@ -15,6 +17,7 @@ import qbp
 from qbp.circuit.program import Probs
 from qbp.errors import ArgumentError
 from qbp.nn.classical import ClassicalTwin
+from qbp.nn.simulability import Simulability
 
 
 def reuploading(inputs, weights):
@@ -187,7 +190,10 @@ def test_simulability():
     assert [output.qubits for output in found.outputs] == [3, 4] + 16 * [5] + [4, 3]
     assert max(output.words for output in found.outputs) == 20
     assert 0 < found.words < found.state and 0 < found.windows < found.state
-    assert found.device == pytest.approx(4096 * 0.35e-3)
+    assert found.device == pytest.approx(4096 * 0.35e-3) == found.outputs[3].device
+    assert all(output.seconds > 0 for output in found.outputs)
+    assert found.outputs[3] == found.outputs[4] and found.without is None
+    assert Simulability.from_json(json.loads(json.dumps(found.to_json()))) == found
     text = str(found)
     assert "at most 5 of 20 qubits and become at most 20 Pauli words" in text
     assert "by words" in text and "on a device with 4,096 shots" in text
@@ -195,7 +201,7 @@ def test_simulability():
 
 def test_more_words_than_the_limit():
     found = qbp.QuantumLayer("strongly_entangling", n_qubits=10, n_layers=3).simulability(limit=500)
-    assert all(output == (output.__class__)(10, None) for output in found.outputs)
+    assert all((output.qubits, output.words, output.seconds) == (10, None, None) for output in found.outputs)
     assert found.words is None and found.state > 0
     assert "more than 500 Pauli words" in str(found) and "(not by words)" in str(found)
     with pytest.raises(ArgumentError, match="`limit` must be a positive integer"):
@@ -206,3 +212,21 @@ def test_noise_is_counted_too():
     layer = qbp.QuantumLayer(noisy, {"weights": 3}, n_inputs=3)
     found = layer.simulability()
     assert [output.qubits for output in found.outputs] == [2, 2, 1] and found.words > 0 and found.state > 0
+
+
+def test_noise_that_is_left_out_is_said():
+    noise = qbp.NoiseModel.of({}, readout=0.02)
+    layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, noise=noise)
+    found = layer.simulability()
+    assert str(found).startswith("Without the noise of the layer's noise model, outputs see at most 2 of 2 qubits")
+    assert str(replace(found, without="fake:manila")).startswith("Without the noise of fake:manila, outputs see")
+
+
+def test_each_output_is_told_by_its_own_measurement():
+    """One with words in two bases takes two circuits on a device; of probabilities each outcome takes them all."""
+    layer = qbp.QuantumLayer(
+        "basic_entangler", n_qubits=3, n_layers=1, observables=[qml.X(0) + qml.Z(0), qml.Z(2), qml.Z(0)]
+    )
+    found = layer.simulability(shots=1000)
+    assert [round(output.device / 0.35, 6) for output in found.outputs] == [2, 1, 1]
+    assert found.device == pytest.approx(2 * 0.35)
