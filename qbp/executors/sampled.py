@@ -1,12 +1,14 @@
 """Finite shots: samples drawn from the exact distribution of a simulator, as hardware would measure them.
 
 Observables whose words agree on every wire they share are read from the same shots (qubit-wise commuting groups),
-each group in the basis of its words. So the outputs of one group are correlated, as they are on a device.
+each group in the basis of its words. So the outputs of one group are correlated, as they are on a device. A group on
+more wires than `JOINT` is read part by part: what shares wires from the same shots, the rest from shots of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -21,6 +23,9 @@ __all__ = ["Sampled", "measurement_groups"]
 
 MAX_NUMBERS = 2**24
 """Probabilities in one call of the executor (128 MiB in float64); larger batches are run in parts."""
+
+JOINT = 24
+"""Wires whose outcomes are drawn together, as far as memory goes."""
 
 _TO_Z = {"X": ("Hadamard",), "Y": ("Adjoint(S)", "Hadamard"), "Z": ()}
 
@@ -44,9 +49,33 @@ class Group:
     probs: tuple[tuple[int, tuple[int, ...]], ...]
 
     @cached_property
+    def parts(self) -> tuple[Group, ...]:
+        """Groups that share no wire, on few wires each where this one has many."""
+        if len(self.wires) <= JOINT:
+            return (self,)
+        of = list(range(len(self.wires)))  # which part each wire is in
+        for joined in (wires for _, *_, wires in (*self.words, *self.probs)):
+            own = {of[w] for w in joined}
+            of = [min(own) if part in own else part for part in of]
+        return tuple(self._part([w for w, part in enumerate(of) if part == each]) for each in sorted(set(of)))
+
+    def _part(self, own: Sequence[int]) -> Group:
+        """What is measured on some of the wires."""
+        at = {w: i for i, w in enumerate(own)}
+        wires = tuple(self.wires[w] for w in own)
+        return Group(
+            self.base,
+            tuple(turn for turn in self.turns if turn.wires[0] in wires),
+            wires,
+            tuple((m, c, tuple(at[w] for w in on)) for m, c, on in self.words if on[0] in at),
+            tuple((m, tuple(at[w] for w in on)) for m, on in self.probs if on[0] in at),
+        )
+
+    @cached_property
     def program(self) -> Program:
-        """The program with its turns, which measures the probabilities of the wires: not of any number of them."""
-        return replace(self.base, ops=self.base.ops + self.turns, measurements=(Probs(self.wires),))
+        """The program with its turns, which measures the probabilities of the wires, of each part's."""
+        measured = tuple(Probs(part.wires) for part in self.parts)
+        return replace(self.base, ops=self.base.ops + self.turns, measurements=measured)
 
 
 @lru_cache(maxsize=256)
@@ -131,16 +160,18 @@ class Sampled:
         ]
         outputs += torch.tensor(identities, dtype=torch.float64).to(outputs)
         for group in measurement_groups(program):
-            seed = int(torch.randint(2**62, (), generator=self.generator))
-            per_call = max(1, MAX_NUMBERS >> len(group.wires))
+            parts = [(part, int(torch.randint(2**62, (), generator=self.generator))) for part in group.parts]
+            sizes = [2 ** len(part.wires) for part, _ in parts]
+            per_call = max(1, MAX_NUMBERS // sum(sizes))
             for first in range(0, angles.n_samples, per_call):
                 rows = slice(first, first + per_call)
                 start = None if amplitudes is None else amplitudes[rows]
                 some = Angles(angles.batched[rows], angles.shared)
-                exact = execute(self.executor, group.program, some, start).values
-                frequencies = draw(exact, self.shots, seed, first).to(outputs) / self.shots
-                frequencies[~exact.isfinite().all(1)] = torch.nan
-                _read(frequencies, group, outputs[rows], variances[rows])
+                exact = execute(self.executor, group.program, some, start).values.split(sizes, 1)
+                for (part, seed), probabilities in zip(parts, exact, strict=True):
+                    frequencies = draw(probabilities, self.shots, seed, first).to(outputs) / self.shots
+                    frequencies[~probabilities.isfinite().all(1)] = torch.nan
+                    _read(frequencies, part, outputs[rows], variances[rows])
         return Results(outputs, (variances / self.shots).clamp_min(0).sqrt())
 
 

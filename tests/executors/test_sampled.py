@@ -73,6 +73,33 @@ def test_one_group_is_read_from_the_same_shots():
     assert Sampled(Dense(), 100)(xx_yy, nothing()).values.tolist() == [[1.0, -1.0]]
 
 
+def test_wide_groups_are_read_part_by_part(monkeypatch):
+    """What shares wires stays together; the parts have the distribution that they have alone."""
+    words = (Expval.word("Z", 0), Expval.word("ZZ", 0, 1), Expval.word("X", 3), Probs((2, 4)), Expval.word("Z", 4))
+    program = Program(5, (*BELL, Clifford("Hadamard", (2,)), Clifford("CNOT", (2, 4))), words, 0)
+    monkeypatch.setattr(sampled, "JOINT", 3)
+    measurement_groups.cache_clear()
+    (group,) = measurement_groups(program)
+    assert [part.wires for part in group.parts] == [(0, 1), (2, 4), (3,)]
+    y = Sampled(Dense(), 100)(program, nothing(2000))
+    measurement_groups.cache_clear()
+    assert (y.values[:, 1] == 1).all() and (y.values[:, 4:6] == 0).all()
+    torch.testing.assert_close(y.values[:, 3] - y.values[:, 6], y.values[:, 7])  # the same shots
+    assert y.values[:, [0, 2, 7]].std(0).sub(0.1).abs().max() < 0.01
+    assert torch.corrcoef(y.values[:, [0, 2, 7]].T).triu(1).abs().max() < 0.1
+
+
+def test_shots_of_more_wires_than_memory():
+    layer, exact = (QuantumLayer("hardware_efficient", n_qubits=60, n_layers=2, seed=0, shots=n) for n in (1000, None))
+    x = torch.rand(20, 60)
+    with torch.no_grad():
+        pulls = (layer(x) - exact(x)) / layer.last_stds
+    assert 0.9 < pulls.std() < 1.1 and pulls.mean().abs() < 5 * pulls.numel() ** -0.5
+    together = QuantumLayer("hardware_efficient", n_qubits=60, n_layers=1, observables=["Z" * 60], shots=10)
+    with pytest.raises(ArgumentError, match="60 qubits take"):
+        together(x)
+
+
 @pytest.mark.parametrize("inner", ["native", "dense"])
 def test_means_are_unbiased_with_the_right_spread(inner):
     ops = (Rotation("Y", (0,), 0), Rotation("X", (1,), None, offset=0.7), Rotation("XZ", (1, 0), None, offset=1.1))
