@@ -345,3 +345,55 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     path = tmp_path / "c.qasm"
     path.write_bytes(b"\xef\xbb\xbf" + f"{HEAD_2}x q[0];\n".encode())
     assert qbp.trace(path).n_qubits == 3
+
+
+def test_a_gate_is_what_the_file_says_it_is(tmp_path):
+    """Not what Qiskit has under its name: readers take gates for its own, and control them by their names."""
+    text = (
+        "OPENQASM 2.0;\ngate h a { U(0.3,0,0) a; }\ngate rzz(t) a,b { CX a,b; U(0,0,2*t) b; CX a,b; }\n"
+        "qreg q[2];\nh q[0];\nU(pi/2,0,0) q[1];\nrzz(0.4) q[0],q[1];\nU(pi/2,0,0) q[1];\n"
+    )
+    expected = QuantumCircuit(2)
+    expected.ry(0.3, 0)
+    expected.ry(np.pi / 2, 1)
+    expected.rzz(0.8, 0, 1)
+    expected.ry(np.pi / 2, 1)
+    check(tmp_path, text, expected)
+
+    text = (
+        'OPENQASM 3.0;\ninclude "stdgates.inc";\ngate iswap(x) a, b { rx(x) a; cx a, b; ry(0.4) b; }\n'
+        "qubit[3] q;\nry(0.9) q[0];\nh q[2];\nctrl @ iswap(0.3) q[2], q[0], q[1];\nh q[2];\n"
+    )
+    expected = QuantumCircuit(3)
+    expected.ry(0.9, 0)
+    expected.h(2)
+    expected.crx(0.3, 2, 0)
+    expected.ccx(2, 0, 1)
+    expected.cry(0.4, 2, 1)
+    expected.h(2)
+    check(tmp_path, text, expected)
+
+
+def test_controls_see_the_phases_of_openqasm_3(tmp_path):
+    """U(a, b, c) there is exp(i a / 2) times Qiskit's, u2 and u3 are exp(-i (b + c) / 2) times Qiskit's."""
+    text = (
+        'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[2] q;\nh q[0];\nrx(0.3) q[1];\n'
+        "ctrl @ U(0.3, 0.7, 0.9) q[0], q[1];\nctrl @ u3(0.5, 0.2, 0.4) q[0], q[1];\n"
+        "negctrl @ u2(0.2, 0.5) q[0], q[1];\nh q[0];\n"
+    )
+    expected = QuantumCircuit(2)
+    expected.h(0)
+    expected.rx(0.3, 1)
+    expected.cu(0.3, 0.7, 0.9, 0.15, 0, 1)
+    expected.cu(0.5, 0.2, 0.4, -0.3, 0, 1)
+    expected.x(0)
+    expected.cu(np.pi / 2, 0.2, 0.5, -0.35, 0, 1)
+    expected.x(0)
+    expected.h(0)
+    check(tmp_path, text, expected)
+
+
+def check(tmp_path, text, expected):
+    layer = qbp.QuantumLayer(written(tmp_path, text)).double()
+    got = layer(torch.zeros(1, 0, dtype=torch.float64))[0]
+    torch.testing.assert_close(got, z_values(expected), atol=1e-12, rtol=0)

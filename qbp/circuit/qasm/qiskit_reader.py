@@ -27,6 +27,8 @@ _SKIPPED = re.compile(r'//[^\n]*|/\*.*?\*/|"[^"\n]*"', re.DOTALL)
 _INDEX = re.compile(r"\[\s*([0-9]+)")
 _REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+(\w+)\s*\[\s*([0-9]+)\s*\]|(?:qubit|bit)\s*\[\s*([0-9]+)\s*\]\s*(\w+))")
 _DEFINITION = re.compile(r"\bgate\s+(\w+)[^{};]*\{([^{}]*)\}")
+_GATE = re.compile(r"\bgate\s+(\w+)")
+_WORD = re.compile(r"[^\W\d]\w*")
 _FIRST_WORD = re.compile(r"(?:^|;)\s*(\w+)")
 _HEAD = re.compile(r"\s*OPENQASM\s+([0-9]{1,3})\b")
 
@@ -69,7 +71,9 @@ def _told(error: BaseException) -> str:
 def _read_2(text: str) -> Any:
     from qiskit import qasm2
 
-    return qasm2.loads(text, include_path=(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+    own = set(_GATE.findall(_blank(text))) if "gate" in text else set()  # Qiskit would take its own of these names
+    known = [gate for gate in qasm2.LEGACY_CUSTOM_INSTRUCTIONS if gate.name not in own]
+    return qasm2.loads(text, include_path=(), custom_instructions=known)
 
 
 def _read_3(text: str, filename: str) -> Any:
@@ -86,12 +90,42 @@ def _read_3(text: str, filename: str) -> Any:
         def syntaxError(self, recognizer: Any, symbol: Any, line: int, column: int, message: str, error: Any) -> None:
             raise CircuitError(f"{filename}, line {line}, column {column + 1}: {message[:300]}")
 
-    lexer = openqasm.qasm3Lexer(openqasm.InputStream(text))
+    lexer = openqasm.qasm3Lexer(openqasm.InputStream(_spelled_out(text)))
     parser = openqasm.qasm3Parser(openqasm.CommonTokenStream(lexer))
     for part in (lexer, parser):
         part.removeErrorListeners()
         part.addErrorListener(Listener())
     return converter.convert(openqasm.QASMNodeVisitor().visitProgram(parser.program()))
+
+
+_PHASES = {"U": ("a,b,c", "a/2"), "u3": ("a,b,c", "-(b+c)/2"), "u2": ("b,c", "-(b+c)/2")}
+"""Gates whose phase in OpenQASM 3 is not that of Qiskit's gates: parameters and phase."""
+
+
+def _spelled_out(text: str) -> str:
+    """OpenQASM 3 in which controls see what the file says: Qiskit controls a gate by its name, also one that the file
+    itself defines, and without the phase that `U` has in OpenQASM 3 (version 3.0, section "Quantum gates")."""
+    plain = _blank(text)
+    if "@" not in plain:
+        return text
+    own = set(_GATE.findall(plain))
+    words = set(_WORD.findall(plain))
+    phases = {name: names for name, names in _PHASES.items() if name in words - own}
+    tail = "_"
+    while any(word.endswith(tail) for word in words):
+        tail += "_"
+    gates = [
+        f" gate {name}{tail}({params}) q {{ gphase({phase}); {name}({params}) q; }}"
+        for name, (params, phase) in phases.items()
+    ]
+    pieces, end = [], 0
+    for match in _WORD.finditer(plain):
+        if match[0] in own or match[0] in phases:
+            pieces += [text[end : match.end()], tail]
+            end = match.end()
+    text = "".join([*pieces, text[end:]])
+    start = max((m.end() for m in re.finditer(r"\b(OPENQASM|include)\b[^;]*;", _blank(text))), default=0)
+    return text[:start] + "".join(gates) + text[start:]
 
 
 # ---- sizes -----------------------------------------------------------------------------------------------------------
