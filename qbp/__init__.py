@@ -30,6 +30,8 @@ from qbp.hardware.noise_tables import error_bars, noise_table
 from qbp.hardware.planning import plan
 from qbp.hardware.transfer import on_backend
 from qbp.jobs.cost import Budget, Cost
+from qbp.nn.conversion import convert
+from qbp.nn.drop_in import TorchConnector, TorchLayer
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import hybrid, mlp
 from qbp.nn.saving import load_model, save_model
@@ -57,10 +59,13 @@ __all__ = [
     "QuantumClassifier",
     "QuantumLayer",
     "QuantumRegressor",
+    "TorchConnector",
+    "TorchLayer",
     "Training",
     "__version__",
     "backend",
     "compare",
+    "convert",
     "data",
     "diagnose",
     "distill",

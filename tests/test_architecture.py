@@ -59,7 +59,7 @@ CONFINED = {
             "circuit/tracing/qiskit_gates",
             "circuit/qasm",
         ),
-        *("executors/qiskit_primitive", "cli"),
+        *("executors/qiskit_primitive", "nn/qiskit_networks", "cli"),
     },
     "matplotlib": {"report"},
     "ray": {"workers/ray_cluster"},

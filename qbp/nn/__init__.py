@@ -1,5 +1,7 @@
 """Neural networks: circuits as torch modules, models made of them, and what these cost."""
 
+from qbp.nn.conversion import convert
+from qbp.nn.drop_in import TorchConnector, TorchLayer
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle, hybrid, matched_mlp, mlp, n_parameters, renew
 from qbp.nn.robustness import Normalized, Quantized, extrapolated, fluctuating
@@ -10,6 +12,9 @@ __all__ = [
     "Normalized",
     "Quantized",
     "QuantumLayer",
+    "TorchConnector",
+    "TorchLayer",
+    "convert",
     "extrapolated",
     "fluctuating",
     "hybrid",

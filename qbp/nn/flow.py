@@ -328,7 +328,7 @@ def whole_modules(model: nn.Module) -> set[str]:
         and "forward" not in vars(module)
         and not hasattr(module, "parametrizations")
         and all(t is None or not t.numel() or holders[_storage(t)] == 1 for t in module._parameters.values())
-        and not (isinstance(module, QuantumLayer) and type(module).forward is not QuantumLayer.forward)
+        and not (isinstance(module, QuantumLayer) and not type(module).forward.__module__.startswith("qbp.nn."))
     }
 
 

@@ -83,12 +83,14 @@ class QuantumLayer(PlacedModule, WithoutQuantum):
     """
 
     _checks_bits = True
+    _is_torchlayer = False
 
     def __new__(cls, source: Any = None, *args: Any, qnode: Any = None, **options: Any) -> QuantumLayer:
         source = qnode if source is None else source
         made_from_qnode = source is not None and qnode_behind(source) is source
         kind: Any = cls
-        return object.__new__(as_torchlayer(kind) if made_from_qnode and kind is QuantumLayer else kind)
+        ours = kind.__module__.startswith("qbp.") and not kind._is_torchlayer
+        return object.__new__(as_torchlayer(kind) if made_from_qnode and ours else kind)
 
     def __init__(
         self,
@@ -243,8 +245,13 @@ class QuantumLayer(PlacedModule, WithoutQuantum):
 
     # ---- what it computes --------------------------------------------------------------------------------------------
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*)."""
+    def forward(self, inputs: Tensor | None = None) -> Tensor:
+        """Outputs (*, M) of inputs (*, I); a function that returns one bare expectation value gives (*).
+
+        A circuit that takes no data needs no argument.
+        """
+        if inputs is None:
+            inputs = next(self.parameters(), torch.empty(0)).new_empty(0)
         if is_dynamo_compiling():  # which would compile simulators, Python step by step
             self._check_recorded(not _is_exporting())
             return torch.compiler.disable(self.forward)(inputs)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from qbp.circuit.tracing import Circuit, trace
 from qbp.circuit.tracing.pennylane_tapes import original_device
-from qbp.errors import ArgumentError, CircuitError
+from qbp.errors import ArgumentError, CircuitError, MissingPackageError
 from qbp.executors import Executor, backend, capabilities_of
 from qbp.executors.pennylane_device import PennyLaneDevice, portable
 from qbp.gradients.rules import RULES
@@ -27,6 +26,7 @@ __all__ = [
     "as_torchlayer",
     "changes_circuit",
     "check_signature",
+    "check_torch",
     "executor_of",
     "is_function",
     "keeps_device",
@@ -106,11 +106,19 @@ def as_torchlayer(kind: Any) -> Any:
         """Of what runs the circuit, in PennyLane's own type."""
         return layer.qnode.shots if layer.executor is None else Shots(capabilities_of(layer.executor).shots)
 
-    own: dict[str, Any] = {"shots": property(shots)}
-    own |= {name: getattr(nn.Module, name) for name in ("__repr__", "__setattr__", "__str__")}
+    own: dict[str, Any] = {"shots": property(shots), "_is_torchlayer": True}
+    own |= {name: getattr(kind, name) for name in ("__repr__", "__setattr__", "__str__")}
     own |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     own["__reduce_ex__"] = lambda layer, protocol: (_blank, (kind,), layer.__getstate__())  # no module has this class
     return type(kind.__name__, (kind, TorchLayer), own)
+
+
+def check_torch() -> None:
+    """Raise unless PennyLane was imported where there is torch: else its `TorchLayer` is no module to be one of."""
+    from pennylane.qnn import torch as pennylanes
+
+    if not pennylanes.TORCH_IMPORTED:
+        raise MissingPackageError("TorchLayer requires PyTorch, but PennyLane was imported where there is none")
 
 
 def _blank(kind: Any) -> Any:

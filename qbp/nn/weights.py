@@ -103,6 +103,12 @@ class WeightedModule(nn.Module):
                 weight = self._weight(name)
                 weight.copy_(initial_weight(name, tuple(weight.shape), self._init_method.function))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Qiskit's `TorchConnector` keeps its weights under two names."""
+        if "weight" in self._parameters and "_weights" not in self._parameters and f"{prefix}_weights" in state_dict:
+            state_dict.setdefault(f"{prefix}weight", state_dict.pop(f"{prefix}_weights"))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def _weights_like(self, x: Tensor) -> dict[str, Tensor]:
         return {name: self._weight(name).to(x) for name in self._weight_names}
 

@@ -7,12 +7,15 @@ from typing import Any, TypeGuard
 
 from torch import nn
 
+from qbp.nn.drop_in import TorchLayer
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import BoundedAngle
 from qbp.nn.robustness import Normalized, Quantized
 from qbp.nn.traced import Container
 
 __all__ = ["ARGUMENTS", "HOLDERS", "MODULES", "MOST_CALLS", "is_layer"]
+
+_LAYERS = {QuantumLayer.__module__, TorchLayer.__module__}
 
 MOST_CALLS = 10_000
 """Modules that a row passes, each as often as it is called."""
@@ -119,5 +122,6 @@ ARGUMENTS: dict[str, Callable[[Any], bool]] = {
 
 
 def is_layer(module: nn.Module) -> TypeGuard[QuantumLayer]:
-    """Whether it is a quantum layer, and of no subclass that somebody wrote."""
-    return isinstance(module, QuantumLayer) and type(module).__module__ == QuantumLayer.__module__
+    """Whether it is a quantum layer that a file can hold, of no subclass that somebody wrote."""
+    is_ours = isinstance(module, QuantumLayer) and type(module).__module__ in _LAYERS
+    return is_ours and getattr(module, "_output_shape", None) is None
