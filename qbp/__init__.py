@@ -45,6 +45,7 @@ from qbp.training.options import Training
 
 if TYPE_CHECKING:
     from qbp.estimators import QuantumClassifier, QuantumRegressor
+    from qbp.runs.search import sweep
 
 __all__ = [
     "Budget",
@@ -89,6 +90,7 @@ __all__ = [
     "quantum_fisher",
     "save_model",
     "summary",
+    "sweep",
     "trace",
 ]
 
@@ -116,13 +118,16 @@ WINGS = (
 )
 """The packages of qbp from the ground up: each imports only from those before it."""
 
+LATER = {"QuantumClassifier": "qbp.estimators", "QuantumRegressor": "qbp.estimators", "sweep": "qbp.runs.search"}
+"""Names whose packages are slow to import, with their modules."""
+
 
 def __getattr__(name: str) -> Any:
-    """A wing is imported when it is first asked for; so are the estimators, which import scikit-learn."""
+    """A wing is imported when it is first asked for; so is what needs a package that is slow to import."""
     if name in WINGS:
         return import_module(f"qbp.{name}")
-    if name in ("QuantumClassifier", "QuantumRegressor"):
-        return getattr(import_module("qbp.estimators"), name)
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
     raise AttributeError(f"module 'qbp' has no attribute {name!r}")
 
 

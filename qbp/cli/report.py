@@ -13,11 +13,11 @@ __all__ = ["diagnose", "report"]
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="RUN|COMPARISON", help="What `qbp train` or `compare` wrote.")],
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="What `qbp train`, `compare` or `sweep` wrote.")],
     output: Annotated[Path | None, typer.Option(help="The file; default report.html in the directory.")] = None,
     format: Annotated[str, typer.Option(help="html (everything), md or tex (words and tables, for papers).")] = "html",
 ) -> None:
-    """Write the page of a run or of a comparison: one file, verdict first, that needs no network."""
+    """Write the page of a run, a comparison or a sweep: one file, the outcome first, that needs no network."""
     from qbp.report import write
 
     out().print(f"Written: {write(directory, output, format=format)}", markup=False)

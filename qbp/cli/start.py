@@ -21,6 +21,7 @@ class Kind(StrEnum):
 
     TRAIN = "train"
     COMPARE = "compare"
+    SWEEP = "sweep"
     SUBMIT = "submit"
 
 

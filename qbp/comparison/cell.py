@@ -23,7 +23,7 @@ from qbp.training.fitting import DivergenceError, History, fit
 from qbp.training.metrics import place
 from qbp.training.options import Training
 
-__all__ = ["Protocol", "trial"]
+__all__ = ["Protocol", "quantum_seconds", "trial"]
 
 SECONDS_A_CIRCUIT = 1000 * 250e-6
 """What a circuit is taken to cost on a device: 1,000 shots, one every 250 microseconds."""
@@ -227,11 +227,16 @@ def _costs(fitted: _Fitted, train: Dataset, options: Mapping[str, Any]) -> Row:
     if isinstance(fitted.model, nn.Module):
         counts = resources(fitted.model, train.x.shape[1], options["batch_size"])
         epochs = len(fitted.history.rows) if fitted.history is not None else 0
-        circuits = epochs * len(train) * counts["circuits_per_step"] / options["batch_size"]
-        return {**counts, "narrowest": _narrowest(fitted.model), "quantum_seconds": circuits * SECONDS_A_CIRCUIT}
+        seconds = quantum_seconds(counts["circuits_per_step"], options["batch_size"], epochs * len(train))
+        return {**counts, "narrowest": _narrowest(fitted.model), "quantum_seconds": seconds}
     none = dict.fromkeys(("n_gates", "two_qubit_gates", "circuits_per_step"), 0)
     size, multiply_adds = _kept(fitted.model[-1])
     return {"n_parameters": size, **none, "multiply_adds": multiply_adds, "narrowest": None, "quantum_seconds": 0.0}
+
+
+def quantum_seconds(circuits_per_step: int, batch_size: int, n_rows: int) -> float:
+    """Return the seconds that training would take on a device that has seen so many rows, in all epochs together."""
+    return n_rows * circuits_per_step / batch_size * SECONDS_A_CIRCUIT
 
 
 def _kept(model: Any) -> tuple[int, int]:

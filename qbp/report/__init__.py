@@ -1,4 +1,4 @@
-"""The page of a run or of a comparison, as one HTML file, or its tables as Markdown and LaTeX."""
+"""The page of a run, a comparison or a sweep, as one HTML file, or its tables as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMATS: dict[str, Callable[[Document], str]] = {"html": to_html, "md": markdown
 
 
 def read(directory: str | Path) -> Document:
-    """Tell what a run of `qbp train` or `qbp run`, or a comparison of `qbp compare` came to.
+    """Tell what a run of `qbp train` or `qbp run`, a comparison of `qbp compare` or a sweep of `qbp sweep` came to.
 
     Args:
         directory: where it was written.
@@ -33,6 +33,10 @@ def read(directory: str | Path) -> Document:
         from qbp.report.comparison import comparison_document
 
         return comparison_document(directory)
+    if (Path(directory) / "sweep.yaml").is_file():
+        from qbp.report.search import sweep_document
+
+        return sweep_document(directory)
     from qbp.runs.folder import read_config, run_folder
 
     read_config(Path(directory), trust=True)  # says so where there is no run

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from qbp.data.files import SUFFIXES
 from qbp.errors import ConfigError
 from qbp.executors import check_trusted
-from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section
+from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section, Sweep
 from qbp.storage.markup import read_text, read_yaml
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "Hybrid",
     "Mlp",
     "Prune",
+    "Sweep",
+    "changed",
     "dump",
     "load",
     "packaged",
@@ -116,19 +118,58 @@ def is_file(name: str) -> bool:
 
 def _backends(config: Config | Compare) -> list[tuple[Key, str]]:
     """The backends that a config names, with their keys."""
+    named: list[tuple[Key, str]] = []
     if isinstance(config, Compare):
         models: dict[Key, Any] = {("models", name): model for name, model in config.models.items()}
     else:
         models = {("model",): config.model}
         if config.distill is not None:
             models[("distill", "student")] = config.distill.student
-    return [((*key, "backend"), model.backend) for key, model in models.items() if isinstance(model, Hybrid)]
+        named += [] if config.sweep is None else _searched_backends(config.sweep)
+    return named + [((*key, "backend"), model.backend) for key, model in models.items() if isinstance(model, Hybrid)]
+
+
+def _searched_backends(sweep: Sweep) -> list[tuple[Key, str]]:
+    """The backends among which a sweep chooses."""
+    found: list[tuple[Key, str]] = []
+    for key in {"model.backend", "model"} & set(sweep.search):
+        choices: Any = sweep.search[key] if isinstance(sweep.search[key], tuple) else ()
+        for choice in choices:
+            backend = choice.get("backend") if isinstance(choice, dict) else choice
+            if isinstance(backend, str):
+                found.append((("sweep", "search", key), backend))
+    return found
 
 
 def dump(config: Config) -> str:
     """Return a config as YAML, every key spelled out; `load` of it gives an equal config."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
+
+
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return a config with other values for some keys, by their dotted names.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is wrong.
+
+    Example:
+        >>> changed(load("xor"), {"train.lr": 0.5}).train.lr
+        0.5
+    """
+    plain: dict[str, Any] = config.model_dump(mode="json")
+    for dotted, value in values.items():
+        *sections, last = dotted.split(".")
+        inner = plain
+        for section in sections:
+            below = inner.get(section)
+            inner[section] = inner = below if isinstance(below, dict) else {}
+        inner[last] = value
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        said = [_explain(each, Config) for each in error.errors()]
+        raise ConfigError("\n".join(f"Key `{'.'.join(key)}` {what}" for key, what in said)) from error
 
 
 Key = tuple[str, ...]

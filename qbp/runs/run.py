@@ -93,6 +93,8 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
     folder = Path(directory)
     if config.prune is not None or config.distill is not None:
         raise ConfigError(f"Config {config.name} has `prune` or `distill`: use `qbp run`, or take them out")
+    if config.sweep is not None:
+        raise ConfigError(f"Config {config.name} has `sweep`: use `qbp sweep`, or take it out")
     with threads(config.threads):
         train_data, test_data = load_data(config)
         built = build(config, train_data)  # what cannot be built claims no directory

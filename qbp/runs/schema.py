@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -32,6 +33,7 @@ __all__ = [
     "Mlp",
     "Prune",
     "Section",
+    "Sweep",
 ]
 
 
@@ -82,6 +84,57 @@ def _seeds(value: Any) -> int | tuple[int, ...]:
     if not whole or len(set(numbers)) < max(5, len(numbers)):
         raise PydanticCustomError("seeds", "must be 5 or more, or a list of as many different ones")
     return value if isinstance(numbers, range) else tuple(numbers)
+
+
+def _distinct_seeds(value: Any) -> int | tuple[int, ...]:
+    numbers = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    whole = isinstance(numbers, range | list | tuple) and all(type(n) is int and 0 <= n < 2**32 for n in numbers)
+    if not whole or not numbers or len(set(numbers)) < len(numbers):
+        raise PydanticCustomError("seeds", "must be how many seeds, or a list of different ones")
+    return value if isinstance(numbers, range) else tuple(numbers)
+
+
+RANGE = {"low", "high", "log", "step"}
+
+
+def _flat_keys(value: Any) -> Any:
+    """Dotted keys for sections within sections, which is what overrides make of them."""
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict) and not RANGE & set(inner):
+            found |= {f"{key}.{rest}": each for rest, each in _flat_keys(inner).items()}
+        else:
+            found[str(key)] = inner
+    return found
+
+
+def _search(value: Any) -> Any:
+    """A list of choices, or a range: of integers if both its ends are."""
+    if isinstance(value, list | tuple):
+        labels = {(type(choice), str(choice)) for choice in value}
+        if not value or len(labels) < len(value):
+            raise PydanticCustomError("search", "must have different choices, one or more")
+        return tuple(value)
+    if not isinstance(value, dict) or not {"low", "high"} <= set(value) <= RANGE:
+        raise PydanticCustomError(
+            "search", "must be a list of choices, or have `low` and `high` (and `log`, or `step`)"
+        )
+    kind = int if all(type(value[end]) is int for end in ("low", "high")) else float
+    try:
+        numbers = {key: kind(value[key]) for key in ("low", "high", "step") if value.get(key) is not None}
+    except (TypeError, ValueError):
+        raise PydanticCustomError("search", "must have numbers as `low`, `high` and `step`") from None
+    log, step = value.get("log", False), numbers.get("step")
+    if not isinstance(log, bool) or (log and step is not None):
+        raise PydanticCustomError("search", "must have true or false as `log`, and true only without a `step`")
+    finite = all(math.isfinite(number) for number in numbers.values())
+    if not finite or not numbers["low"] < numbers["high"] or (log and numbers["low"] <= 0) or (step or 1) <= 0:
+        raise PydanticCustomError(
+            "search", "must have a `low` below `high` (and above 0, with `log`), and a `step` above 0"
+        )
+    return {**numbers, "log": log}
 
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -194,6 +247,9 @@ def _said(training: Training) -> dict[str, Any]:
 
 Train = Annotated[Training, _FromFile]
 
+SAMPLERS = ("tpe", "random")
+PRUNERS = (None, "median")
+
 
 Model = Annotated[Hybrid | Mlp, Field(discriminator="kind")]
 
@@ -224,8 +280,39 @@ class Distill(Section):
     train: Train | None = None
 
 
+class Sweep(Section):
+    """What `qbp sweep` searches.
+
+    Attributes:
+        search: keys of the config by their dotted names, as "train.lr", with a list of choices, or with `low` and
+            `high` (both included; integers if both are), and `log: true` or a `step`.
+        trials: how many configs are tried.
+        parallel: trials that run side by side, on however many workers: they are drawn, and pruned, knowing those
+            before them only, so that a sweep comes to the same on one core, on a cluster, and after a kill.
+        sampler: what draws them: "tpe" goes on where it was good (arXiv 2304.11127), "random" does not.
+        pruner: "median" ends a trial whose best is, after the same epoch, below the median of those before it; null.
+        warmup_epochs: of a trial, before which it is not pruned.
+        metric: the column of validation by which trials are judged; null: val_accuracy of classes, val_r2 of targets.
+        mode: whether the largest ("max") or the smallest ("min") is the best; null: as the metric's name says.
+        seeds: of initial weights and order of the rows, for each of which a trial trains: how many, from the config's
+            `seed` on, or which; their mean counts. The split into train and test rows is the config's own.
+    """
+
+    search: Annotated[
+        dict[str, Annotated[Any, AfterValidator(_search)]], BeforeValidator(_flat_keys), Field(min_length=1)
+    ]
+    trials: Count = 20
+    parallel: Count = 4
+    sampler: Annotated[str, _among(SAMPLERS)] = "tpe"
+    pruner: Annotated[str | None, _among(PRUNERS)] = "median"
+    warmup_epochs: Annotated[int, Field(strict=True, ge=0)] = 5
+    metric: str | None = None
+    mode: Annotated[str | None, _among([None, "min", "max"])] = None
+    seeds: Annotated[Any, AfterValidator(_distinct_seeds)] = 1
+
+
 class Config(Section):
-    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`.
+    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`, with `sweep` one of `qbp sweep`.
 
     Attributes:
         name: the run's directory; by default the file's name.
@@ -235,6 +322,7 @@ class Config(Section):
         copy_data: whether a file of your own is copied into the run, which then needs nothing else on another machine.
         prune: how the trained model is pruned.
         distill: how the trained model then teaches a smaller one, or the pruned one.
+        sweep: which keys are searched.
 
     Example:
         >>> from qbp.runs.config import load
@@ -253,6 +341,7 @@ class Config(Section):
     copy_data: Annotated[bool, Field(strict=True)] = False
     prune: Prune | None = None
     distill: Distill | None = None
+    sweep: Sweep | None = None
 
 
 class Compare(Section):
@@ -290,5 +379,6 @@ SECTIONS: dict[str, type[Section]] = {
     "prune": Prune,
     "finetune": TRAIN,
     "distill": Distill,
+    "sweep": Sweep,
     **KINDS,
 }

@@ -1,0 +1,104 @@
+"""`qbp sweep`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from qbp.cli.console import ConfigArgument, ExecutorOption, SetOption, TrustOption, err, load_config, out, table
+
+if TYPE_CHECKING:
+    from qbp.runs.search import SweepResult
+
+__all__ = ["sweep"]
+
+MOST_ROWS = 10
+
+
+def sweep(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; by default the config's.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where sweeps are kept.")] = Path("runs"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    executor: ExecutorOption = "processes",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    trust: TrustOption = False,
+) -> None:
+    """Search the best values of a config's keys by validation; the best one then meets the test part, once.
+
+    Stopped or killed, it goes on where it was.
+    """
+    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
+    folder = runs_dir / chosen.name
+    from qbp.runs.search import sweep as search
+
+    try:
+        with _Bar(quiet) as progress:
+            how: dict[str, Any] = {"workers": workers or os.cpu_count() or 1, "executor": executor}
+            found = search(chosen, folder, progress=progress, trust=trust, **how)
+    except KeyboardInterrupt:
+        err().print("Interrupted. The same command goes on from here.", markup=False)
+        raise typer.Exit(130) from None
+    console = out()
+    console.print(_trials(found, chosen.name))
+    if found.importance:
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in found.importance.items())
+        console.print(f"What mattered: {shares}", markup=False)
+    console.print(_said(found), markup=False)
+    console.print(f"Saved in {folder}; its model: {folder / 'best'}", markup=False)
+
+
+def _trials(found: SweepResult, name: str) -> Table:
+    """The best trials, with the chosen one first."""
+    sign = -1 if found.mode == "max" else 1
+    complete = [row for row in found.rows if row["state"] == "complete"]
+    ordered = sorted(complete, key=lambda row: (row is not found.best, sign * row["score"]))
+    states = [row["state"] for row in found.rows]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed"))
+    keys = list(found.best["values"])
+    shown = table(f"{name}: {counts}", "trial", found.metric, "two-qubit gates", *keys)
+    for row in ordered[:MOST_ROWS]:
+        values = (_written(value) for value in row["values"].values())
+        shown.add_row(str(row["number"]), f"{row['score']:.4f}", str(row["two_qubit_gates"]), *values)
+    return shown
+
+
+def _written(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "null" if value is None else str(value)
+
+
+def _said(found: SweepResult) -> str:
+    from qbp.training.metrics import main_metric
+
+    metric = main_metric(found.test)
+    return (
+        f"Trial {found.best['number']} was chosen by {found.metric}; on the test part, which it met once, its {metric} "
+        f"is {found.test[metric]:.4f}."
+    )
+
+
+class _Bar:
+    """A bar over trials, with the best score so far."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=err(), disable=quiet)
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        self.task = self.bar.add_task("", total=None)
+        return self.move
+
+    def move(self, done: int, total: int, best: float | None) -> None:
+        said = "" if best is None else f"best {best:.4f}"
+        self.bar.update(self.task, completed=done, total=total, description=said)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
