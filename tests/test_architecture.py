@@ -49,6 +49,7 @@ CONFINED = {
         "circuit/tracing/pennylane_tapes",
         "executors/pennylane_device",
         "nn/qnode",
+        "nn/translation",
         "cli",
     },
     "qiskit": {
@@ -59,7 +60,7 @@ CONFINED = {
             "circuit/tracing/qiskit_gates",
             "circuit/qasm",
         ),
-        *("executors/qiskit_primitive", "nn/qiskit_networks", "cli"),
+        *("executors/qiskit_primitive", "nn/qiskit_networks", "nn/translation", "cli"),
     },
     "matplotlib": {"report"},
     "ray": {"workers/ray_cluster"},

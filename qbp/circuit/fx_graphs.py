@@ -18,6 +18,7 @@ from qbp.circuit.constants import ReadConstants, item_of
 from qbp.circuit.lock import LOCK
 
 __all__ = [
+    "PLACES",
     "PRODUCTS",
     "affine_nodes",
     "cast",
@@ -134,7 +135,7 @@ def reads(graph: GraphModule, argument: int) -> bool:
 
 
 # Operations that take elements out or put them elsewhere, and do nothing else.
-_PLACES = _MOVES - {
+PLACES = _MOVES - {
     *(_aten.neg.default, _aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.slice_scatter.default),
     *(_aten.sum.default, _aten.sum.dim_IntList, _aten.mean.default, _aten.mean.dim),
 } | {_aten.index.Tensor}
@@ -153,7 +154,7 @@ def reads_elements(graph: GraphModule, argument: int, size: int) -> set[int]:
             known[node] = getattr(graph, node.target)
         elif (
             node.op == "call_function"
-            and node.target in _PLACES
+            and node.target in PLACES
             and all(not depends[n] or known.get(n) is not None for n in node.all_input_nodes)
         ):
             position = node.args[1] if node.target is _aten.index.Tensor else None

@@ -27,6 +27,7 @@ from qbp.nn.noise import (
 )
 from qbp.nn.placement import Asked, PlacedModule
 from qbp.nn.qnode import FunctionSource, as_torchlayer, check_signature, is_function, qnode_behind
+from qbp.nn.translation import Translated
 from qbp.nn.weights import Draws, initial_weight
 from qbp.nn.without_quantum import WithoutQuantum
 
@@ -37,7 +38,7 @@ _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # of torch 2.7
 _PROXIES = torch._C._TorchDispatchModeKey.PROXY
 
 
-class QuantumLayer(PlacedModule, WithoutQuantum):
+class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
     """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
 
     It takes the place of `pennylane.qnn.TorchLayer` and of Qiskit Machine Learning's

@@ -21,7 +21,20 @@ from qbp.circuit.qasm.listing import Call, Listing, format_observables, in_order
 from qbp.circuit.qasm.reader import loads
 from qbp.errors import ArgumentError, CircuitError
 
-__all__ = ["Call", "Expression", "Listing", "available", "circuits_dir", "dumps", "find", "load", "loads", "text_of"]
+__all__ = [
+    "Call",
+    "Expression",
+    "Listing",
+    "available",
+    "circuits_dir",
+    "dumps",
+    "find",
+    "in_pi",
+    "load",
+    "loads",
+    "rotation",
+    "text_of",
+]
 
 _MAX_BYTES = 8_000_000
 
@@ -69,29 +82,34 @@ def _portable(call: Call) -> Iterator[Call]:
         yield call
         return
     for step in gate.steps:
-        wires = [call.wires[w] for w in step.wires]
-        angle = _angle(step, call.params)
-        if len(wires) == 1:
-            yield Call(f"R{step.pauli}", tuple(wires), (angle,))
-            continue
-        letters = list(zip(step.pauli, wires, strict=True))
-        ladder = [Call("CNOT", pair) for pair in itertools.pairwise(wires)]
-        yield from (Call(name, (wire,)) for letter, wire in letters for name in _BASIS[letter][0])
-        yield from (*ladder, Call("RZ", (wires[-1],), (angle,)), *reversed(ladder))
-        yield from (Call(name, (wire,)) for letter, wire in letters for name in _BASIS[letter][1])
+        yield from rotation(step.pauli, tuple(call.wires[w] for w in step.wires), _angle(step, call.params))
+
+
+def rotation(pauli: str, wires: tuple[int, ...], angle: Expression) -> Iterator[Call]:
+    """A rotation about a Pauli word by gates of stdgates.inc."""
+    if len(wires) == 1:
+        yield Call(f"R{pauli}", wires, (angle,))
+        return
+    letters = list(zip(pauli, wires, strict=True))
+    ladder = [Call("CNOT", pair) for pair in itertools.pairwise(wires)]
+    yield from (Call(name, (wire,)) for letter, wire in letters for name in _BASIS[letter][0])
+    yield from (*ladder, Call("RZ", (wires[-1],), (angle,)), *reversed(ladder))
+    yield from (Call(name, (wire,)) for letter, wire in letters for name in _BASIS[letter][1])
 
 
 def _angle(step: Step, params: tuple[Expression, ...]) -> Expression:
     if step.param is None:
-        return _in_pi(step.offset)
+        return in_pi(step.offset)
     angle = params[step.param]
     if step.scale != 1:
         angle = -angle if step.scale == -1 else step.scale * angle
-    return angle + _in_pi(step.offset) if step.offset else angle
+    return angle + in_pi(step.offset) if step.offset else angle
 
 
-def _in_pi(value: float) -> Expression:
+def in_pi(value: float) -> Expression:
     """The number as a multiple of pi, where it is a simple one."""
+    if not value:
+        return Expression.of(0.0)
     turns = Fraction(value / math.pi).limit_denominator(16)
     if abs(float(turns) * math.pi - value) > 1e-15:
         return Expression.of(value)
