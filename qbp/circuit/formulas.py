@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -147,23 +147,24 @@ class _Reader:
         return self.expressions[int(value.places)] if isinstance(value, _Symbols) else in_pi(float(value))
 
     def call(self, node: Node) -> Any:
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self.values[n])
+        args, kwargs = cast(Any, torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self.values[n]))
+        target: Any = node.target
         parts = torch.utils._pytree.tree_leaves((args, kwargs), is_leaf=lambda part: isinstance(part, _Symbols))
         if not any(isinstance(part, _Symbols) for part in parts):
-            return node.target(*args, **kwargs)
+            return target(*args, **kwargs)
         try:
-            if node.target in _ONE:
-                return self.each(_ONE[node.target], args[:1])
-            if node.target in _TWO:
-                return self.each(_TWO[node.target], args[:2], **kwargs)
-            if node.target in _SUMS:
-                return self.total(node.target, *args, **kwargs)
-            if node.target in graphs.PLACES:
-                return self.moved(node, args, kwargs)
+            if target in _ONE:
+                return self.each(_ONE[target], args[:1])
+            if target in _TWO:
+                return self.each(_TWO[target], args[:2], **kwargs)
+            if target in _SUMS:
+                return self.total(target, *args, **kwargs)
+            if target in graphs.PLACES:
+                return self.moved(target, args, kwargs)
         except ArgumentError as error:
             raise CircuitError(f"An angle cannot be written down: {error}") from error
         raise CircuitError(
-            f"An angle is computed by torch's {getattr(node.target, '__name__', node.target)!r}, which other packages' "
+            f"An angle is computed by torch's {getattr(target, '__name__', target)!r}, which other packages' "
             "circuits cannot say: use sin, cos, tan, their inverses, exp, log, sqrt, powers and arithmetic"
         )
 
@@ -197,9 +198,9 @@ class _Reader:
         shape = [1 if d in set(axes) else n for d, n in enumerate(places.shape)] if keepdim else rows.shape[:-1]
         return _Symbols(torch.arange(start, len(self.expressions)).reshape(tuple(shape)))
 
-    def moved(self, node: Node, args: Any, kwargs: Any) -> Any:
+    def moved(self, target: Any, args: Any, kwargs: Any) -> Any:
         """What takes elements out, or puts them elsewhere."""
-        indices = args[1] if node.target is _aten.index.Tensor else None
+        indices = args[1] if target is _aten.index.Tensor else None
 
         def places(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -210,5 +211,5 @@ class _Reader:
             return isinstance(value, _Symbols)
 
         own = torch.utils._pytree.tree_map(places, (args[:1], kwargs) if indices else (args, kwargs), is_leaf=is_one)
-        moved = node.target(*own[0], indices) if indices else node.target(*own[0], **own[1])
+        moved = target(*own[0], indices) if indices else target(*own[0], **own[1])
         return [_Symbols(part) for part in moved] if isinstance(moved, list | tuple) else _Symbols(moved)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from qbp.circuit.gates import GATES, Gate, Step
-from qbp.circuit.program import Clifford, Op, Rotation
+from qbp.circuit.program import Op, Rotation
 
 __all__ = ["GateCall", "Turn", "gate_calls"]
 
@@ -105,16 +104,13 @@ def _matched(gate: Gate, ops: Sequence[Op], k: int) -> GateCall | None:
 
 def _alike(part: Sequence[Op]) -> bool:
     """Whether they may be one gate: rotations by one angle, or by none."""
-    return all(isinstance(op, Rotation) for op in part) and all(
-        a.angle == b.angle
-        for a, b in pairwise(part)  # type: ignore[union-attr]
-    )
+    angles = {op.angle if isinstance(op, Rotation) else "no rotation" for op in part}
+    return len(angles) == 1 and "no rotation" not in angles
 
 
 def _is_step(step: Step, op: Op, wires: dict[int, int], turns: list[Turn]) -> bool:
     """Whether a rotation is the gate's step, given the wires and the parameter that others told."""
-    assert not isinstance(op, Clifford) and isinstance(op, Rotation)
-    if op.pauli != step.pauli:
+    if not isinstance(op, Rotation) or op.pauli != step.pauli:
         return False
     for own, wire in zip(step.wires, op.wires, strict=True):
         if wires.setdefault(own, wire) != wire:
