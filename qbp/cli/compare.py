@@ -107,11 +107,16 @@ class _bar:
 
 
 def _print(found: Comparison) -> None:
+    from qbp.nn.simulability import Simulability
+
     for dataset in dict.fromkeys(found.column("dataset")):
         out().print(_scores(found, dataset))
         for row in found.verdicts:
             if row["dataset"] == dataset and row["control"] in ("circuit", "all"):
                 out().print(row["sentence"], markup=False)
+    for subject, circuits in (found.simulability or {}).items():
+        for told in circuits:
+            out().print(f"{subject}: {Simulability.from_json(told)}", markup=False)
 
 
 def _scores(found: Comparison, dataset: str) -> Table:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from qbp.comparison.controls import CLASSIFIERS, LARGEST_BUDGET, classifier, configurations
+from qbp.comparison.twins import truncation_of, twin_of
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_count
 from qbp.nn.layer import QuantumLayer
@@ -53,7 +54,14 @@ class Protocol:
 
 
 def trial(
-    model: nn.Module | str, train: Dataset, test: Dataset, seed: int, protocol: Protocol, *, scaled: bool = False
+    model: nn.Module | str,
+    train: Dataset,
+    test: Dataset,
+    seed: int,
+    protocol: Protocol,
+    *,
+    scaled: bool = False,
+    as_twin: bool = False,
 ) -> dict[str, Any]:
     """Tune, fit and score a model.
 
@@ -67,6 +75,7 @@ def trial(
         seed: of folds, initial weights, order of the rows and whatever else is random.
         protocol: what is the same for all.
         scaled: whether the features are standardised first, by the train part.
+        as_twin: whether the classical twin of the trained model is scored in its place (`qbp.comparison.twins`).
 
     Returns:
         `row` (the scores and costs of `qbp.comparison.comparing.COLUMNS`), `curve` (a row for each epoch), and
@@ -86,7 +95,13 @@ def trial(
     tuned = time.perf_counter()
     best, fitted = _fit_first(model, grid, order, train, seed, protocol)
     trained = time.perf_counter()
+    of_twin: Row = {"truncation": None, "same_labels": None}
+    if as_twin:
+        labels, fitted = _predict(fitted, test)[0], replace(fitted, model=twin_of(fitted.model, train.x))
+        of_twin["truncation"] = truncation_of(fitted.model)
     predicted, probabilities, decision = _predict(fitted, test)
+    if as_twin:
+        of_twin["same_labels"] = float(np.mean(labels == predicted))
     y = test.y.numpy()
     row = {
         **_scores(y, predicted, probabilities, decision, test.n_classes or 0),
@@ -98,6 +113,7 @@ def trial(
         "converged": fitted.converged,
         "feature_scale": feature_scale,
         "hyperparameters": json.dumps(grid[best]),
+        **of_twin,
     }
     arrays = {"y": y, "predicted": predicted}
     if probabilities is not None:

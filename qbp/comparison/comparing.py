@@ -14,12 +14,14 @@ import yaml
 
 from qbp.comparison.cell import Protocol
 from qbp.comparison.cells import Progress, sweep
+from qbp.comparison.columns import COLUMNS
 from qbp.comparison.grid import (
     CELLS,
     Cell,
     Grid,
     Source,
     Subject,
+    build,
     cell_path,
     check_classes,
     check_names,
@@ -30,9 +32,11 @@ from qbp.comparison.grid import (
     split_hash,
 )
 from qbp.comparison.statistics import need_statsmodels
+from qbp.comparison.twins import TWIN
 from qbp.comparison.verdicts import METRICS, judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, check_choice, check_seed, check_share
+from qbp.nn.resources import simulabilities
 from qbp.storage.atomic import write_atomic, write_table
 from qbp.storage.folder import VERSIONS, RunFolder
 from qbp.storage.markup import read_yaml
@@ -45,40 +49,6 @@ __all__ = ["COLUMNS", "Comparison", "compare", "load_comparison", "save_tables"]
 CONFIG, SPLITS = "comparison.yaml", "splits.json"
 TABLE, VERDICTS = "rows", "verdicts.json"
 FEWEST_SEEDS = 5
-
-# The columns of a row, in order, with their type: one row for each cell (data set, model, seed, rows to train on).
-COLUMNS: dict[str, type] = {
-    "dataset": str,
-    "split": str,  # SHA-256 of the train part and the test part
-    "seed": int,  # of the split, the initial weights and the order of the rows, for every model
-    "model": str,  # "hybrid"; a control of it is "hybrid/frozen"; a control of all is "svm_rbf"
-    "subject": str,  # the model that it is a control of, or it itself; "" for a control of all
-    "role": str,  # "subject", or the name of the control
-    "n_train": int,
-    "n_test": int,
-    "overlap": float,  # share of the rows to test that are also among those to train on
-    "accuracy": float,
-    "balanced_accuracy": float,
-    "f1": float,  # mean over classes
-    "log_loss": float,  # None where the model gives no probabilities
-    "brier": float,  # likewise; mean over rows of the squared error of the probabilities, summed over classes
-    "auc": float,  # one against the rest, mean over classes
-    "confusion": str,  # JSON: counts, row = true class, column = predicted class
-    "cv_score": float,  # in the metric that is compared, of the configuration chosen, mean over folds of the train part
-    "train_seconds": float,  # of the last fit, with the configuration chosen
-    "tune_seconds": float,
-    "n_parameters": int,  # that training changes; of scikit-learn's models the numbers that they keep
-    "n_gates": int,
-    "two_qubit_gates": int,
-    "circuits_per_step": int,  # by the parameter-shift rule, for one batch
-    "multiply_adds": int,  # of one row forward, the circuit simulated
-    "narrowest": int,  # neurons of the narrowest hidden layer; None without one
-    "quantum_seconds": float,  # that training would take on a device: 1,000 shots of 250 microseconds a circuit
-    "epochs": int,
-    "converged": bool,
-    "feature_scale": float,  # largest mean or standard deviation of a column of the train part, as it was given
-    "hyperparameters": str,  # JSON: the configuration chosen
-}
 
 Row = dict[str, Any]
 
@@ -101,6 +71,8 @@ class Comparison:
         config: what was compared, with every default filled in.
         versions: of Python, qbp and the packages that results depend on.
         directory: where the cells are; None for a comparison in memory.
+        simulability: for each subject, and each of its circuits that it can be told of, what that takes on this
+            computer and on a device, as of `qbp.nn.simulability.Simulability.to_json`.
     """
 
     rows: tuple[Row, ...]
@@ -111,6 +83,7 @@ class Comparison:
     config: Mapping[str, Any] | None = None
     versions: Mapping[str, Any] | None = None
     directory: Path | None = None
+    simulability: Mapping[str, Sequence[Row]] | None = None
 
     def column(self, name: str, **where: Any) -> list[Any]:
         """Return a column of the rows, of those that have the values `where`."""
@@ -153,6 +126,7 @@ def save_tables(comparison: Comparison, directory: str | Path) -> None:
         "verdicts": comparison.verdicts,
         "ranks": comparison.ranks,
         "sample_complexity": comparison.sample_complexity,
+        "simulability": comparison.simulability,
     }
     write_atomic(folder / VERDICTS, (json.dumps(found, indent=1) + "\n").encode())
     try:
@@ -198,12 +172,13 @@ def load_comparison(path: str | Path) -> Comparison:
         config=config,
         versions=versions,
         directory=folder,
+        simulability=found.get("simulability"),
     )
 
 
 def sorted_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Return rows in the order of the table: data set, rows to train on, model, seed."""
-    return tuple(sorted(rows, key=_place))
+    """Return rows with all columns, in the order of the table: data set, rows to train on, model, seed."""
+    return tuple(sorted((dict.fromkeys(COLUMNS) | row for row in rows), key=_place))
 
 
 def curve_rows(cells: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
@@ -251,7 +226,9 @@ def compare(
     trained from nothing: weights that a model has are not used. Each tries `budget` configurations by cross-validation
     on its train part. The controls: a hybrid model's circuit frozen, without entanglers, removed, replaced by linear,
     tanh and sine layers; networks matched in parameters and in multiply-adds; a linear model; logistic regression,
-    support vector machine, random forest, gradient boosting and multi-layer perceptron of scikit-learn.
+    support vector machine, random forest, gradient boosting and multi-layer perceptron of scikit-learn. Beside them
+    stands the classical twin of the trained model where its circuits have one: it decides nothing, but says whether the
+    same labels are had without quantum code.
 
     Args:
         models: the subjects by name: modules (B, I) -> (B, n_classes), or functions of (n_inputs, n_outputs) such as
@@ -298,9 +275,11 @@ def compare(
     splits: dict[str, dict[int, str]] = {}
     names: dict[str, tuple[str, ...]] = {}
     structures: dict[str, dict[str, str]] = {}
+    shape: tuple[int, int] | None = None
     for name, source in sources.items():
         parts = {seed: source.split(seed) for seed in numbers}
         first = parts[numbers[0]][0]
+        shape = shape or (first.x.shape[1], first.n_classes or 0)
         check_classes(name, source, [train for train, _ in parts.values()], metric)
         _check_sizes(sizes, first)
         splits[name] = {seed: split_hash(*pair) for seed, pair in parts.items()}
@@ -328,6 +307,7 @@ def compare(
         for name in sources
         for size in (None, *sizes)
         for model in names[name]
+        if size is None or not model.endswith(f"/{TWIN}")
     ]
     grid = Grid(sources, models, protocol, splits)
     how: dict[str, Any] = {"workers": workers, "executor": executor, "progress": progress}
@@ -338,7 +318,10 @@ def compare(
         cells, done, folder, metric, {name for name, source in sources.items() if source.parts is not None}
     )
     verdicts, ranks, complexity = judge(rows, metric=metric, rope=rope, alpha=alpha, fresh=fresh, right=right)
-    found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder)
+    told = {} if folder is None else _json(folder / VERDICTS, {}).get("simulability") or {}
+    assert shape is not None
+    told = {name: told.get(name) or simulabilities(build(model, *shape)) for name, model in models.items()}
+    found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder, told)
     if folder is not None:
         save_tables(found, folder)
     return found

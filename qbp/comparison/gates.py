@@ -41,12 +41,13 @@ class Gates:
     notes: Mapping[str, Sequence[str]]
 
 
-def gates_of(rows: Sequence[Row], metric: str) -> Gates:
+def gates_of(rows: Sequence[Row], metric: str, twins: Sequence[Row] = ()) -> Gates:
     """Look for what the scores of one data set do not show.
 
     Args:
         rows: of all models and seeds, trained on all rows.
         metric: the score that is compared.
+        twins: of the subjects' classical twins.
 
     Returns:
         The gates and notes.
@@ -60,7 +61,8 @@ def gates_of(rows: Sequence[Row], metric: str) -> Gates:
     notes: dict[str, list[str]] = {}
     for model, own in by_model.items():
         if own[0]["role"] == "subject":
-            said = [shared, _imbalance(own, metric), _scale(model, own), _unconverged(model, own)]
+            of_twin = _twin([row for row in twins if row["subject"] == model])
+            said = [shared, _imbalance(own, metric), _scale(model, own), _unconverged(model, own), of_twin]
             notes[model] = [note for note in said if note]
     return Gates(shared if overlap >= LEAK else None, weak, notes)
 
@@ -95,3 +97,16 @@ def _scale(model: str, rows: Sequence[Row]) -> str | None:
     if scale <= LARGE:
         return None
     return f"{model} was given features as they are, as large as {scale:.3g}, its rivals scaled ones: scale the data"
+
+
+def _twin(rows: Sequence[Row]) -> str | None:
+    if not rows:
+        return None
+    total = sum(row["n_test"] for row in rows)
+    same = round(sum(row["n_test"] * row["same_labels"] for row in rows))
+    off = max(row["truncation"] for row in rows)
+    how = "exact" if off == 0 else f"words left out, outputs off by up to {off:.2g}"
+    labels = "all" if same == total else f"{same} of"
+    return (
+        f"its classical twin, plain torch without quantum code ({how}), gives the same label on {labels} {total} rows"
+    )

@@ -15,6 +15,7 @@ from torch import nn
 
 from qbp.comparison.cell import Protocol, trial
 from qbp.comparison.controls import CLASSIFIERS, RIVALS, controls_of
+from qbp.comparison.twins import TWIN, has_twin
 from qbp.data import DATASETS, Dataset, load, split
 from qbp.errors import ArgumentError, ConfigError
 from qbp.nn.models import renew
@@ -26,6 +27,7 @@ __all__ = [
     "Grid",
     "Source",
     "Subject",
+    "build",
     "cell_path",
     "check_classes",
     "check_names",
@@ -85,7 +87,7 @@ class Grid:
         model, subject, role, seed = self._model(cell, train)
         if cell.n_train is not None:
             train = split(train, cell.n_train / len(train), seed=cell.seed)[1]
-        done = trial(model, train, test, seed, self.protocol, scaled=role in RIVALS)
+        done = trial(model, train, test, seed, self.protocol, scaled=role in RIVALS, as_twin=role == TWIN)
         known = {row.tobytes() for row in train.x.numpy()}
         about = {
             "dataset": cell.dataset,
@@ -123,6 +125,8 @@ class Grid:
             return model, subject, "subject", cell.seed
         if control == IDENTICAL:
             return model, subject, control, cell.seed + 1_000_000
+        if control == TWIN:
+            return model, subject, control, cell.seed
         return controls_of(model, *shape)[control], subject, control, cell.seed
 
 
@@ -194,6 +198,7 @@ def model_names(models: Mapping[str, Subject], train: Dataset, aa: bool) -> tupl
         model = renew(build(subject, *shape), 0)
         names.append(name)
         names += [f"{name}/{control}" for control in controls_of(model, *shape)]
+        names += [f"{name}/{TWIN}"] * has_twin(model, shape[0])
         names += [f"{name}/{IDENTICAL}"] * aa
     return (*names, *CLASSIFIERS)
 

@@ -11,6 +11,7 @@ import numpy as np
 from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
 from qbp.comparison.gates import Gates, gates_of
 from qbp.comparison.statistics import Difference, check_scores, holm, mcnemar, paired, rank, sample_complexity, verdict
+from qbp.comparison.twins import TWIN
 from qbp.errors import ArgumentError
 
 __all__ = ["METRICS", "IncompleteError", "judge"]
@@ -58,11 +59,14 @@ def judge(
         sizes = sorted({row["n_train"] for row in here})
         complexity += _complexity(name, here, sizes, metric, alpha)
         full = [row for row in here if row["n_train"] == sizes[-1]]
+        twins = [row for row in full if row["role"] == TWIN]
+        full = [row for row in full if row["role"] != TWIN]  # what is the subject itself has no say
         scores, about = _by_model(name, full, metric)
         _check_controls(name, about, full)
         test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
-        gates, rows_right = gates_of(full, metric), (right or {}).get(name)
+        gates, rows_right = gates_of(full, metric, twins), (right or {}).get(name)
         verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right)
+        verdicts += _twins(name, scores, twins, metric, test_share, rope, alpha)
         for model, seeds in scores.items():
             table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))
     everywhere = {model: means for model, means in table.items() if len(means) == len(names)}
@@ -146,6 +150,27 @@ def _verdicts(
             if members := [row for row in against if row["control"] in controls]:
                 notes = [*([saturated] if saturated else []), *gates.notes[subject]]
                 made.append(_summary(name, subject, group, members, notes))
+    return made
+
+
+def _twins(
+    name: str,
+    scores: Mapping[str, Mapping[int, float]],
+    twins: Sequence[Row],
+    metric: str,
+    test_share: float | None,
+    rope: float,
+    alpha: float,
+) -> list[Row]:
+    """Each subject beside its classical twin: no comparison among the others, as it is the same trained model."""
+    made = []
+    for subject in dict.fromkeys(row["subject"] for row in twins):
+        own = {row["seed"]: row[metric] for row in twins if row["subject"] == subject}
+        pairs = [(scores[subject][seed], own[seed]) for seed in own]
+        difference = paired(*zip(*pairs, strict=True), test_share=test_share, rope=rope, alpha=alpha)
+        word, sentence = verdict(difference, difference.p, rope=rope, alpha=alpha)
+        said = f"{_says(subject, word, TWIN)}: {sentence}"
+        made.append(_row(name, subject, TWIN, difference, difference.p, word, said))
     return made
 
 

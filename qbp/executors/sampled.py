@@ -54,7 +54,7 @@ class Group:
         if len(self.wires) <= JOINT:
             return (self,)
         of = list(range(len(self.wires)))  # which part each wire is in
-        for joined in (wires for _, *_, wires in (*self.words, *self.probs)):
+        for joined in (*(on for _, _, on in self.words), *(on for _, on in self.probs)):
             own = {of[w] for w in joined}
             of = [min(own) if part in own else part for part in of]
         return tuple(self._part([w for w, part in enumerate(of) if part == each]) for each in sorted(set(of)))

@@ -102,6 +102,7 @@ def hybrid(
     shots: int | None = None,
     seed: int | None = None,
     scale: float = math.pi / 2,
+    encoder: bool = True,
 ) -> nn.Sequential:
     """Build a dressed quantum circuit (arXiv 1912.08278): linear, bounded angles, circuit, linear.
 
@@ -120,12 +121,14 @@ def hybrid(
         seed: of all initial weights and of the layer's own random numbers; torch's global random state is
             then not touched. None draws from it.
         scale: the largest angle that the encoder gives, in radians.
+        encoder: whether there is one; without it the columns are the circuit's inputs, as they are.
 
     Returns:
-        Sequential(Linear, BoundedAngle, QuantumLayer, Linear).
+        Sequential(Linear, BoundedAngle, QuantumLayer, Linear), without the first two where there is no encoder.
 
     Raises:
-        ArgumentError: a width is not a positive integer, or the circuit has no inputs or no list of outputs.
+        ArgumentError: a width is not a positive integer, or the circuit has no inputs, not as many as there are columns
+            where there is no encoder, or no list of outputs.
 
     Example:
         >>> hybrid(8, 2, seed=0)(torch.zeros(5, 8)).shape
@@ -152,10 +155,16 @@ def hybrid(
         if layer.n_outputs is None or layer.circuit.is_scalar:
             raise ArgumentError("Argument `circuit` must return a list of outputs known in advance")
         width = n_qubits if layer.n_inputs is None else layer.n_inputs
-        _check_size(n_inputs, width)
         _check_size(layer.n_outputs, n_outputs)
-        encoder = nn.Linear(n_inputs, width)
-        return nn.Sequential(encoder, BoundedAngle(scale), layer, nn.Linear(layer.n_outputs, n_outputs))
+        if not encoder:
+            if n_inputs != width:
+                raise ArgumentError(
+                    f"Argument `n_inputs` must be {width}, as the circuit has, without an encoder, but is {n_inputs}"
+                )
+            return nn.Sequential(layer, nn.Linear(layer.n_outputs, n_outputs))
+        _check_size(n_inputs, width)
+        first = nn.Linear(n_inputs, width)
+        return nn.Sequential(first, BoundedAngle(scale), layer, nn.Linear(layer.n_outputs, n_outputs))
 
 
 def n_parameters(model: nn.Module) -> int:

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.program import Channel, Program, Rotation
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, CircuitError
 from qbp.executors import Capabilities
 from qbp.gradients.rules import RULES
+from qbp.nn.classical import ClassicalTwin
 from qbp.nn.copying import copied
 from qbp.nn.flow import guessed_rows, tensors_in
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import n_parameters
 from qbp.nn.seeding import spared
 
-__all__ = ["Resources", "count", "depth", "resources", "shape_of", "size"]
+__all__ = ["Resources", "count", "depth", "resources", "shape_of", "simulabilities", "size"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Resources:
             where that is the simulator's.
         multiply_adds: of one row forward. A rotation of N qubits costs 4 * 2^N of them, an output 2 * 2^N (the two
             halves of a Pauli word); Clifford gates cost the native engine none. With noise there are 4^N numbers: a
-            rotation costs one for each, a channel one for each of its entries and each word of the other wires.
+            rotation costs one for each, a channel one for each of its entries and each word of the other wires. Wide
+            circuits cost what the way does that the native engine goes: so much for each window, or two for each value
+            of a word.
     """
 
     parameters: int
@@ -138,6 +141,29 @@ def size(model: nn.Module, x: Tensor | None = None) -> dict[str, int]:
     return {key: getattr(found, key) for key in ("parameters", "rotations", "two_qubit_gates", "circuits")}
 
 
+def simulabilities(model: nn.Module, limit: int = 100_000) -> list[dict[str, Any]]:
+    """What each of a model's circuits takes on this computer and on a device, as plain data; measured, in seconds.
+
+    Circuits of which it cannot be told, such as those that start from amplitudes, are left out.
+
+    Args:
+        model: holds quantum layers, or none.
+        limit: Pauli words of an output up to which they are counted.
+
+    Example:
+        >>> import qbp
+        >>> len(simulabilities(qbp.hybrid(4, 2, n_qubits=2, n_layers=1)))
+        1
+    """
+    found = []
+    for layer in _layers(model):
+        try:
+            found.append(layer.simulability(limit).to_json())
+        except (ArgumentError, CircuitError):
+            continue
+    return found
+
+
 def shape_of(layer: QuantumLayer) -> tuple[int, int]:
     """Columns (I, M) of what a quantum layer takes and gives."""
     return layer.circuit.n_inputs, layer.circuit.program.n_outputs
@@ -150,11 +176,13 @@ class _Counter:
 
     def __init__(self) -> None:
         self.sets = self.multiply_adds = 0
+        self.simulates = False
 
     def __call__(self, program: Program, angles: Angles, amplitudes: Tensor | None = None) -> Tensor:
         rows = Angles.of(angles).batched
         self.sets += len(rows)
-        self.multiply_adds += len(rows) * _simulated(program)
+        if self.simulates:
+            self.multiply_adds += len(rows) * _simulated(program, rows.shape[1])
         return rows.new_zeros(len(rows), program.n_outputs)
 
 
@@ -177,13 +205,28 @@ def _counted(model: nn.Module) -> tuple[nn.Module, _Counter]:
 def _multiply_adds(counted: nn.Module, counter: _Counter, row: Tensor) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    counter.multiply_adds = 0
-    with FlopCounterMode(display=False) as flops:
+    counter.simulates = True
+    with FlopCounterMode(display=False) as flops:  # which counts matrix products only
         counted(row)
-    return flops.get_total_flops() // 2 + counter.multiply_adds
+    words = sum(2 * module.n_words for module in counted.modules() if isinstance(module, ClassicalTwin))
+    return flops.get_total_flops() // 2 + counter.multiply_adds + words * len(row)
 
 
-def _simulated(program: Program) -> int:
+def _simulated(program: Program, n_batched: int) -> int:
+    from qbp.executors.native.ways import way_of
+    from qbp.executors.native.windows import windows_of
+    from qbp.executors.propagation import PauliPropagation
+
+    way = way_of(program)
+    if way == "pauli-propagation":
+        words = PauliPropagation(max_words=None).words(program, n_batched)
+        return 2 * words.n_words + len(words.linear.at)
+    if way == "windows":
+        return sum(len(shape.outputs) * _of_state(shape.program) for shape in windows_of(program, 0).shapes)
+    return _of_state(program)
+
+
+def _of_state(program: Program) -> int:
     rotations = sum(isinstance(op, Rotation) for op in program.ops)
     if not program.is_noisy:
         return 2**program.n_qubits * (4 * rotations + 2 * program.n_outputs)

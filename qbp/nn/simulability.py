@@ -16,7 +16,7 @@ from qbp.circuit.tracing import Circuit
 from qbp.errors import ArgumentError, check_count
 from qbp.executors import execute
 
-__all__ = ["Output", "Simulability", "simulability"]
+__all__ = ["Output", "Simulability", "seconds_told", "simulability"]
 
 ROWS = 32
 """Rows of a call whose time is taken."""
@@ -93,13 +93,13 @@ class Simulability:
             "by windows": self.windows,
             f"by the whole state of 2^{self.n_qubits} amplitudes": self.state,
         }
-        told = ", ".join(f"{_time(seconds)} {way}" for way, seconds in ways.items() if seconds is not None)
+        told = ", ".join(f"{seconds_told(seconds)} {way}" for way, seconds in ways.items() if seconds is not None)
         cannot = " or ".join(way for way, seconds in list(ways.items())[::2] if seconds is None)
         here = f"{told} (not {cannot})" if told and cannot else told or "this computer too much"
         begin = "Outputs" if self.without is None else f"Without the noise of {self.without}, outputs"
         return (
             f"{begin} see at most {max(output.qubits for output in self.outputs)} of {self.n_qubits} qubits and become "
-            f"{words}: a row takes {here}, and about {_time(self.device)} on a device with {self.shots:,} shots."
+            f"{words}: a row takes {here}, and about {seconds_told(self.device)} on a device with {self.shots:,} shots."
         )
 
 
@@ -199,7 +199,7 @@ def _on_device(program: Program, shots: int) -> float:
     return len(measurement_groups(program)) * shots * EXECUTION_SECONDS
 
 
-def _time(seconds: float) -> str:
+def seconds_told(seconds: float) -> str:
     """Seconds as a person reads them."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:

@@ -31,6 +31,7 @@ from qbp.report.document import (
     Verdict,
     number,
 )
+from qbp.report.simulability import WITHOUT, simulability_blocks
 
 __all__ = ["comparison_document"]
 
@@ -73,6 +74,7 @@ def comparison_document(directory: str | Path | Comparison) -> Document:
     if found.directory is not None:
         sections += parts.tables_of(found.directory)
     sections.append(Section("circuit", "The circuits", tuple(_circuits(config))))
+    sections.append(Section("simulability", WITHOUT, tuple(_simulability(found))))
     sections.append(Section("diagnosis", "Diagnosis", tuple(_diagnosis(config))))
     sections.append(Section("method", "Method", (Paragraph(_method(found, config, metric)),)))
     sections.append(Section("provenance", "Run it again", tuple(_provenance(found, config))))
@@ -158,7 +160,9 @@ def _hybrids(config: Mapping[str, Any]) -> dict[str, nn.Module]:
     made: dict[str, nn.Module] = {}
     for name, about in dict(config.get("subjects") or {}).items():
         if about.get("kind") == "hybrid":
-            made[name] = models.hybrid(2, 2, seed=0, **{key: value for key, value in about.items() if key != "kind"})
+            n_inputs = 2 if about.get("encoder", True) else about["n_qubits"]
+            options = {key: value for key, value in about.items() if key != "kind"}
+            made[name] = models.hybrid(n_inputs, 2, seed=0, **options)
     return made
 
 
@@ -169,6 +173,14 @@ def _circuits(config: Mapping[str, Any]) -> Iterator[Block]:
             yield Heading(name)
         for layer in parts.quantum_layers(model):
             yield from parts.circuit_blocks(layer)
+
+
+def _simulability(found: Comparison) -> Iterator[Block]:
+    told = {name: circuits for name, circuits in (found.simulability or {}).items() if circuits}
+    for name, circuits in told.items():
+        if len(told) > 1:
+            yield Heading(name)
+        yield from simulability_blocks(circuits)
 
 
 def _diagnosis(config: Mapping[str, Any]) -> Iterator[Block]:

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from qbp.comparison.comparing import Comparison
+from qbp.comparison.twins import TWIN
 from qbp.report import charts, parts
 from qbp.report.document import (
     Badge,
@@ -49,6 +50,7 @@ TITLES = {
     "gradient_boosting": "gradient boosting",
     "multilayer_perceptron": "MLP, scikit-learn",
     "majority": "the most frequent class",
+    "classical_twin": "the trained circuit as plain torch",
     "identical": "the same model again",
     "circuit": "all that can take the circuit's place",
 }
@@ -159,7 +161,7 @@ def _scores(models: Sequence[Model], metric: str) -> Iterator[Block]:
 
 
 def _is_quantum(model: Model) -> bool:
-    return any(row["circuits_per_step"] for row in model.rows) or model.role == "subject"
+    return any(row["circuits_per_step"] for row in model.rows) or model.role in ("subject", TWIN)
 
 
 def _forests(verdicts: Sequence[Mapping[str, Any]], metric: str, config: Mapping[str, Any]) -> Iterator[Block]:

@@ -52,6 +52,9 @@ __all__ = [
     "within",
 ]
 
+MOST_DRAWN = 40
+"""Qubits of a circuit that is drawn."""
+
 # Tables that other commands leave in a directory, as tidy CSV, and what a page calls them.
 TABLES = {
     "compression.csv": ("compression", "Pruning and distillation"),
@@ -68,11 +71,11 @@ def circuit_blocks(layer: QuantumLayer) -> Iterator[Block]:
     """Draw a layer's circuit, and count what is in it."""
     program, angle_map = layer.circuit.program, layer.circuit.angle_map
     n_two = sum(len(op.wires) > 1 for op in program.ops)
-    yield circuit(
-        layer.circuit,
-        f"{program.n_qubits} qubits, {len(program.ops)} gates, {n_two} of them on two qubits or more. Orange "
-        "rotations encode data, blue ones turn by weights.",
-    )
+    said = f"{program.n_qubits} qubits, {len(program.ops)} gates, {n_two} of them on two qubits or more."
+    if program.n_qubits > MOST_DRAWN:
+        yield Paragraph(f"{said} It is too wide to be drawn.")
+    else:
+        yield circuit(layer.circuit, f"{said} Orange rotations encode data, blue ones turn by weights.")
     counts = {
         "inputs": angle_map.n_inputs,
         "weights": angle_map.n_weights,

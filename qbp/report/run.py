@@ -14,6 +14,7 @@ from qbp.data import Dataset
 from qbp.report import charts, parts
 from qbp.report.document import Block, Column, Document, Dot, Grid, Section, Strong, Table, Verdict, number, percent
 from qbp.report.plots.run import draw_diagnosis
+from qbp.report.simulability import WITHOUT, simulability_blocks, simulability_of
 from qbp.runs.folder import TWIN, read_config, run_folder, simulated
 from qbp.runs.run import DIAGNOSIS, build, diagnose, load_data, threads, verdict
 from qbp.training.checkpoint import METRICS, History
@@ -49,6 +50,7 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         Section("training", "Training", (_training(folder, result),)),
         Section("confusion", "What was taken for what", tuple(_confusion(result, split[1]))),
         Section("circuit", "The circuit", tuple(_circuits(model))),
+        Section("simulability", WITHOUT, tuple(simulability_blocks(simulability_of(folder, "hybrid", model)))),
         *parts.tables_of(folder),
         Section("diagnosis", "Diagnosis", parts.diagnosis(found)),
         Section("provenance", "Run it again", tuple(parts.provenance(folder, "train", config, split))),

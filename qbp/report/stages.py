@@ -22,6 +22,7 @@ from qbp.report.document import (
     number,
     percent,
 )
+from qbp.report.simulability import WITHOUT, simulability_blocks, simulability_of
 from qbp.runs.folder import read_config, run_folder
 from qbp.runs.run import load_data, threads
 from qbp.runs.stages import MODEL
@@ -56,12 +57,17 @@ def stages_document(directory: str | Path) -> Document:
         split = load_data(config)
     about = result["data"]
     circuits: list[Block] = []
+    without: list[Block] = []
     for name in result["stages"]:
-        for layer in parts.quantum_layers(load_model(folder / name / MODEL, backend="auto")):
+        model = load_model(folder / name / MODEL, backend="auto")
+        for layer in parts.quantum_layers(model):
             circuits += [Heading(_title(name)), *parts.circuit_blocks(layer)]
+        if told := simulability_of(folder, name, model):
+            without += [Heading(_title(name)), *simulability_blocks(told)]
     sections = (
         Section("stages", "Size and score", tuple(_stages(result))),
         Section("circuit", "The circuits", tuple(circuits)),
+        Section("simulability", WITHOUT, tuple(without)),
         *parts.tables_of(folder),
         Section("provenance", "Run it again", tuple(parts.provenance(folder, "run", config, split))),
     )

@@ -178,6 +178,7 @@ class Hybrid(Section):
     noise: Annotated[str, Field(pattern=r"^fake:[A-Za-z0-9_]+$")] | None = None
     diff_method: Annotated[str, _among(DIFF_METHODS)] = "best"
     shots: Count | None = None
+    encoder: Annotated[bool, Field(strict=True)] = True
 
 
 class Mlp(Section):

@@ -15,6 +15,7 @@ from qbp.comparison.cell import Protocol, trial
 from qbp.comparison.comparing import COLUMNS, Comparison, compare, load_comparison, save_tables
 from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
 from qbp.comparison.grid import cell_path
+from qbp.comparison.twins import MOST_WORDS, TWIN, has_twin, truncation_of, twin_of
 from qbp.comparison.verdicts import IncompleteError, judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, MissingPackageError
@@ -87,12 +88,38 @@ def linear(tmp_path_factory):
 
 def test_all_controls_ran_on_the_same_splits(linear):
     found, _ = linear
-    roles = {"subject", "identical", *CONTROLS, *CLASSIFIERS}
+    roles = {"subject", "identical", TWIN, *CONTROLS, *CLASSIFIERS}
     assert {row["role"] for row in found.rows} == roles and len(found.rows) == 6 * len(roles)
     splits = {(row["seed"], row["split"]) for row in found.rows}
     assert len(splits) == 6 == len({split for _, split in splits})
     assert {row["n_train"] for row in found.rows} == {80} and {row["overlap"] for row in found.rows} == {0.0}
     assert list(found.rows[0]) == list(COLUMNS)
+
+
+def test_the_classical_twin_is_the_trained_model_without_its_circuit(linear):
+    """It is told beside the verdict, and takes no part in it."""
+    found, _ = linear
+    ours, twins = ([row for row in found.rows if row["role"] == role] for role in ("subject", TWIN))
+    for one, two in zip(ours, twins, strict=True):
+        assert two["accuracy"] == one["accuracy"] and two["log_loss"] == pytest.approx(one["log_loss"], abs=1e-5)
+        assert (two["truncation"], two["same_labels"]) == (0.0, 1.0)
+        assert two["circuits_per_step"] == 0 < one["circuits_per_step"] and one["same_labels"] is None
+    told = found.verdict("hybrid", control=TWIN)
+    assert (told["verdict"], told["difference"]) == ("TIES", 0.0)
+    without = judge([row for row in found.rows if row["role"] != TWIN], fresh={"linear": True})[0]
+    words = {(row["control"], row["verdict"], row["p_adjusted"]) for row in found.verdicts if row["control"] != TWIN}
+    assert words == {(row["control"], row["verdict"], row["p_adjusted"]) for row in without}
+    for scope in ("circuit", "all"):
+        row = found.verdict("hybrid", control=scope)
+        assert row["decided_by"] != TWIN
+        assert "plain torch without quantum code (exact), gives the same label on all 480 rows" in row["sentence"]
+
+
+def test_what_circuits_take_is_kept(linear):
+    found, options = linear
+    (told,) = found.simulability["hybrid"]
+    assert [output["qubits"] for output in told["outputs"]] == [1, 2] and told["state"] > 0 and told["words"] > 0
+    assert load_comparison(options["directory"]).simulability == found.simulability
 
 
 def test_parameters_match_within_5_percent(linear):
@@ -265,3 +292,35 @@ def test_without_statsmodels_it_says_so_before_anything_is_trained(monkeypatch):
     monkeypatch.setitem(sys.modules, "statsmodels", None)
     with pytest.raises(MissingPackageError, match=r"qbp\[compare\]"):
         compare({"hybrid": HYBRID}, data=LINEAR)
+
+
+# ---- classical twins -------------------------------------------------------------------------------------------------
+
+
+def test_a_twin_with_too_many_words_is_cut_and_says_how_far_it_is_off(monkeypatch):
+    monkeypatch.setattr("qbp.comparison.twins.MOST_WORDS", 150)
+    model = qbp.hybrid(3, 2, n_qubits=4, n_layers=3, seed=0)
+    x = torch.randn(40, 3)
+    twin = twin_of(model, x)
+    layer = qbp.QuantumLayer
+    assert MOST_WORDS > 150 and not any(isinstance(module, layer) for module in twin.modules())
+    inside = model[:2](x)
+    off = (model[2](inside) - twin[2](inside)).abs().max()
+    assert 0 < off <= truncation_of(twin) and twin[2].n_words <= 150
+    torch.testing.assert_close(twin[3](twin[2](inside)), twin(x))
+
+
+def test_a_twin_of_layers_that_follow_each_other_and_are_shared():
+    layer = qbp.QuantumLayer("basic_entangler", n_qubits=3, n_layers=1, seed=0)
+    model = torch.nn.Sequential(layer, torch.nn.Tanh(), layer, torch.nn.Linear(3, 2))
+    x = torch.randn(5, 3)
+    twin = twin_of(model, x)
+    assert twin[0] is twin[2] and truncation_of(twin) == 0
+    torch.testing.assert_close(twin(x), model(x))
+
+
+def test_models_without_a_twin():
+    assert has_twin(qbp.hybrid(3, 2, n_qubits=2, n_layers=1), 3)
+    assert not has_twin(torch.nn.Linear(3, 2), 3)
+    noisy = qbp.hybrid(3, 2, n_qubits=2, n_layers=1, noise=qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": 0.1}}))
+    assert not has_twin(noisy, 3)

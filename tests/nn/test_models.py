@@ -133,3 +133,12 @@ def test_hybrid_passes_its_options_on() -> None:
 def test_hybrid_and_its_twin_have_one_size() -> None:
     model = hybrid(8, 2, seed=0)
     assert abs(n_parameters(matched_mlp(model, 8, 2)) - n_parameters(model)) <= 0.05 * n_parameters(model)
+
+
+def test_a_hybrid_without_an_encoder_takes_features_as_angles() -> None:
+    model = hybrid(3, 2, n_qubits=3, n_layers=1, encoder=False, seed=0)
+    layer, head = model
+    x = torch.randn(4, 3)
+    assert isinstance(layer, QuantumLayer) and torch.equal(model(x), head(layer(x)))
+    with pytest.raises(ArgumentError, match="`n_inputs` must be 3, as the circuit has, without an encoder, but is 5"):
+        hybrid(5, 2, n_qubits=3, encoder=False)

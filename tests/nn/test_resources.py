@@ -154,3 +154,22 @@ def test_rows_are_asked_for_where_none_are_found():
 
     with pytest.raises(ArgumentError, match="`x` must be rows"):
         count(Words())
+
+
+def test_wide_circuits_cost_what_the_way_that_runs_them_does():
+    """Outputs that see three qubits cost small circuits, or words, whatever the whole state would take."""
+    layer = qbp.QuantumLayer("hardware_efficient", n_qubits=127, n_layers=1, seed=0)
+    found = count(nn.Sequential(layer, nn.Linear(127, 2)), torch.zeros(1, 127))
+    assert 127 * 2 < found.multiply_adds - 2 * 127 < 127 * 2**3 * 4 * 20
+    narrow, wide = (
+        count(qbp.QuantumLayer("hardware_efficient", n_qubits=n, n_layers=2), torch.zeros(1, n)) for n in (80, 160)
+    )
+    assert 1.8 < wide.multiply_adds / narrow.multiply_adds < 2.3
+    twin = layer.to_classical()
+    assert count(twin, torch.zeros(1, 127)).multiply_adds >= 2 * twin.n_words
+
+
+def test_multiply_adds_are_counted_once_for_a_row():
+    """Not again for each shifted circuit of a step."""
+    layer = qbp.QuantumLayer("basic_entangler", n_qubits=3, n_layers=1)
+    assert count(layer, torch.zeros(1, 3)).multiply_adds == 8 * (4 * 6 + 2 * 3)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
 from qbp.comparison.grid import cell_path
 from qbp.comparison.verdicts import judge
 from qbp.errors import ArgumentError, ConfigError
+from qbp.nn.simulability import Simulability
 from qbp.report import charts, parts, text
 from qbp.report import comparison as comparison_page
 from qbp.report.charts import cliques
@@ -369,6 +371,33 @@ def test_a_comparison_that_is_not_finished_says_so(one: Comparison) -> None:
     assert verdict.word == "INCONCLUSIVE" and "not finished" in verdict.heading
 
 
+TOLD = {
+    "n_qubits": 60,
+    "outputs": [{"qubits": 3, "words": 9, "seconds": 2e-6, "device": 1.4}] * 3
+    + [{"qubits": 30, "words": None, "seconds": None, "device": 1.4}],
+    "limit": 1000,
+    "words": None,
+    "windows": 5e-4,
+    "state": None,
+    "device": 1.4,
+    "shots": 4000,
+    "without": None,
+}
+
+
+def test_what_a_circuit_takes_without_a_quantum_computer_is_told(one: Comparison) -> None:
+    written = text.markdown(comparison_page.comparison_document(replace(one, simulability={"hybrid": [TOLD]})))
+    assert "Outputs see at most 30 of 60 qubits and become at most 9 Pauli words, 1 of 4 more than 1,000" in written
+    assert "| 0 to 2 | 3 | 9 | 2 µs | 1.4 s |" in written and "| 3 | 30 | more than 1,000 | - | 1.4 s |" in written
+    assert "without a quantum computer" not in text.markdown(comparison_page.comparison_document(one))
+
+
+def test_wide_circuits_are_counted_and_not_drawn() -> None:
+    layer = qbp.QuantumLayer("hardware_efficient", n_qubits=60, n_layers=1)
+    paragraph, table = parts.circuit_blocks(layer)
+    assert "60 qubits" in paragraph.text and "too wide to be drawn" in paragraph.text and isinstance(table, Table)
+
+
 def test_the_page_of_a_run(pages: dict[str, Document], run_folder: Path) -> None:
     document = pages["run"]
     result = json.loads((run_folder / "result.json").read_text())
@@ -380,6 +409,8 @@ def test_the_page_of_a_run(pages: dict[str, Document], run_folder: Path) -> None
     assert train.hash() in written and "name: small" in written and f"qbp train {run_folder}" in written
     assert "BARREN\\_PLATEAU" in written and "| fake\\_torino | 0.91 | 1,000 |" in written
     assert "Circuit of 2 qubits: 2 RX" in to_html(document)
+    (told,) = json.loads((run_folder / "simulability.json").read_text())["hybrid"]
+    assert str(Simulability.from_json(told)) in written  # measured once, and kept
 
 
 def test_the_page_of_a_smaller_model(tmp_path: Path) -> None:
@@ -392,6 +423,7 @@ def test_the_page_of_a_smaller_model(tmp_path: Path) -> None:
         assert re.search(rf"\| {name} \| {100 * row['accuracy']:.1f} % .* {row['parameters']} \|", written)
     assert document.verdicts[0].heading.startswith("Pruned: ") and "fewer parameters" in document.verdicts[0].sentence
     assert to_html(document).count('class="circuit"') == 2
+    assert list(json.loads((tmp_path / "tiny/simulability.json").read_text())) == list(stages)
 
 
 def test_warnings_of_a_diagnosis_stand_above_what_passes() -> None:
