@@ -18,6 +18,7 @@ CUTS = (
     "max_sines=6",
     "max_weight=4",
     "min_coefficient=3e-3,max_weight=3",
+    "min_coefficient=1e-4",
 )
 
 
@@ -60,6 +61,19 @@ def test_the_error_is_told():
 def test_the_error_is_told_of_95_in_100():
     found = (told for told in map(holds, range(1000, 2000)) if told is not None)
     assert sum(next(found) for _ in range(100)) >= 95
+
+
+def test_the_error_of_a_fine_cut_is_told_nearly():
+    """What the cut keeps, chance keeps too: it adds nothing to what is told."""
+    layer = chain(24, 5).double()
+    with torch.no_grad():
+        layer.weights.copy_(0.3 * torch.randn(layer.weights.shape, generator=torch.Generator().manual_seed(0)))
+        x = torch.randn(4, 24, generator=torch.Generator().manual_seed(1)).double()
+        layer.set_backend("windows")
+        want = layer(x)
+        layer.set_backend("pauli-propagation:min_coefficient=3e-5")
+        off = (layer(x) - want).abs().max()
+    assert off <= layer.last_truncation.max() < 10 * off and layer.last_truncation.max() < 1e-3
 
 
 @pytest.mark.parametrize("cut", [{"max_weight": 2}, {"max_sines": 5}, {"min_coefficient": 0.02}])

@@ -24,7 +24,7 @@ UNSEEN = 3.0
 """How much larger it may be in other rows than in those that were looked at."""
 
 RARE = 2**-10
-"""Coefficients of words that stay by chance, where the cut itself names none."""
+"""Coefficients of words that stay by chance, where the cut itself names none: those that it keeps must not."""
 
 MOST, TIMES = 5000, 8
 """Words at a time of such a calculation, or so many times those of the cut; with more, chance leaves out more."""
@@ -43,7 +43,7 @@ def measured_error(
         coefficients: (E,) of the words' entries.
     """
     norms = _norms(source)
-    random, split = Cut(max(cut.coefficient, RARE), cut.weight, cut.sines, True), source.split(batched.shape[1])
+    random, split = Cut(cut.coefficient or RARE, cut.weight, cut.sines, True), source.split(batched.shape[1])
     roots = _spread(np.flatnonzero(norms), ROOTS)
     most = max(MOST, TIMES * words.n_peak // len(norms))
     back = turns_of(source, shared.astype(np.float64), batched.shape[1])
