@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,19 +61,33 @@ def on_ray(run: Run, address: str) -> Iterator[Callable[[Sequence[Any]], Iterato
 
 
 def _connect(ray: Any, address: str) -> None:
+    if ":" in address:
+        _knock(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     reports = os.environ.get("RAY_USAGE_STATS_ENABLED")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here tells nobody
     try:
         ray.init(address=address or None, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ArgumentError(
-            f"Argument `executor` must name a Ray cluster that runs, but there is none at {address or 'RAY_ADDRESS'!r}:"
-            f" {error}"
-        ) from error
+        raise _nobody(address or "RAY_ADDRESS", error) from error
     finally:
         if reports is None:
             os.environ.pop("RAY_USAGE_STATS_ENABLED")
+
+
+def _knock(address: str) -> None:
+    """Raise `ArgumentError` where nobody listens: Ray would go on asking for minutes."""
+    host, _, port = address.rpartition("//")[2].partition("/")[0].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> ArgumentError:
+    return ArgumentError(
+        f"Argument `executor` must name a Ray cluster that runs, but there is none at {address!r}: {error}"
+    )
 
 
 def _result(ray: Any, reference: Any) -> Any:
