@@ -21,11 +21,12 @@ from qbp.nn.saving import load_model
 from qbp.runs.config import Config, Hybrid
 from qbp.runs.folder import TWIN, check_data_file, claim, read_config
 from qbp.storage.container import load_state
-from qbp.storage.folder import RunFolder
+from qbp.storage.folder import RunFolder, flat
 from qbp.training.checkpoint import CHECKPOINT, METRICS
 from qbp.training.fitting import History, fit, load_checkpoint
 from qbp.training.fitting import evaluate as evaluate_model
 from qbp.training.metrics import main_metric
+from qbp.training.tracking import Tracking
 
 __all__ = ["build", "diagnose", "evaluate", "load_data", "opened", "restore", "train", "verdict"]
 
@@ -98,9 +99,10 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
     with threads(config.threads):
         train_data, test_data = load_data(config)
         built = build(config, train_data)  # what cannot be built claims no directory
+        watch = {name: _tracking(config, folder, name) for name in built}
         run = claim(folder, config, resume)
         if not run.is_finished:
-            run.finish(_train(config, folder, resume, progress, (train_data, test_data), built))
+            run.finish(_train(config, folder, resume, progress, (train_data, test_data), built, watch))
         return run.result()
 
 
@@ -111,6 +113,7 @@ def _train(
     progress: bool,
     split: tuple[Dataset, Dataset],
     built: dict[str, nn.Module],
+    watch: dict[str, list[Tracking]],
 ) -> dict[str, Any]:
     train_data, test_data = split
     if progress:
@@ -122,19 +125,41 @@ def _train(
             print(f"{name}: {models.n_parameters(model)} parameters", flush=True)
         _warm_up(config, model, train_data)
         where: dict[str, Any] = {"run_dir": run_dir, "resume": resume, "progress": progress}
-        history = fit(model, train_data, config.train, seed=config.seed, **where)
+        with _closing(watch[name]):
+            history = fit(model, train_data, config.train, seed=config.seed, callbacks=watch[name], **where)
         results[name] = {
             "parameters": models.n_parameters(model),
             "epochs": len(history.rows),
             "seconds": sum(history.column("seconds")),
             **evaluate_model(model, test_data, loss=config.train.loss),
         }
+        for each in watch[name]:
+            each.finish({f"test_{key}": value for key, value in results[name].items()}, len(history.rows))
         if stalled(history, train_data, config.train.loss):
             findings = _diagnose(config, model, train_data, history, run_dir)
             results[name]["diagnosis"] = [finding.says for finding in findings if finding.warns]
     about = {"name": test_data.name, "train": len(train_data), "test": len(test_data)}
     classes = {"classes": list(test_data.classes)} if test_data.n_classes is not None else {}
     return {"name": config.name, "seed": config.seed, "data": about, **classes, "models": results}
+
+
+def _tracking(config: Config, folder: Path, name: str) -> list[Tracking]:
+    if not config.tracking:
+        return []
+    where, called = (folder / TWIN, f"{config.name}/{TWIN}") if name == TWIN else (folder, config.name)
+    values = config.model_dump(mode="json", exclude={"tracking"}, exclude_none=True)
+    return [Tracking(config.tracking, where, called, dict(flat(values)), store=folder.parent)]
+
+
+@contextmanager
+def _closing(watch: list[Tracking]) -> Iterator[None]:
+    """Tell trackers where a training is cut off."""
+    try:
+        yield
+    except BaseException:
+        for each in watch:
+            each.finish()
+        raise
 
 
 def evaluate(

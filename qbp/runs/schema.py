@@ -20,6 +20,7 @@ from qbp.gradients.autograd import DIFF_METHODS
 from qbp.nn.models import ACTIVATIONS
 from qbp.training.metrics import LOSSES
 from qbp.training.options import INTERVALS, OPTIMIZERS, SCHEDULES, Training
+from qbp.training.tracking import TRACKERS
 
 __all__ = [
     "KINDS",
@@ -92,6 +93,10 @@ def _distinct_seeds(value: Any) -> int | tuple[int, ...]:
     if not whole or not numbers or len(set(numbers)) < len(numbers):
         raise PydanticCustomError("seeds", "must be how many seeds, or a list of different ones")
     return value if isinstance(numbers, range) else tuple(numbers)
+
+
+def _listed(value: Any) -> Any:
+    return () if value is None else (value,) if isinstance(value, str) else value
 
 
 RANGE = {"low", "high", "log", "step"}
@@ -321,6 +326,7 @@ class Config(Section):
         threads: torch's threads. One is fastest for models of this size: with more, each small step waits for all.
         twin: whether a hybrid model's classical twin (`qbp.nn.models.matched_mlp`) is trained beside it.
         copy_data: whether a file of your own is copied into the run, which then needs nothing else on another machine.
+        tracking: tensorboard, mlflow or a list of both: where metrics go besides the run's own files.
         prune: how the trained model is pruned.
         distill: how the trained model then teaches a smaller one, or the pruned one.
         sweep: which keys are searched.
@@ -340,6 +346,7 @@ class Config(Section):
     train: Train = Training()
     twin: Annotated[bool, Field(strict=True)] = True
     copy_data: Annotated[bool, Field(strict=True)] = False
+    tracking: Annotated[tuple[Annotated[str, _among(TRACKERS)], ...], BeforeValidator(_listed)] = ()
     prune: Prune | None = None
     distill: Distill | None = None
     sweep: Sweep | None = None

@@ -15,7 +15,7 @@ from qbp.storage.atomic import sweep, write_atomic
 from qbp.storage.markup import read_text, read_yaml
 from qbp.storage.provenance import versions
 
-__all__ = ["RESULT", "VERSIONS", "RunFolder", "differences"]
+__all__ = ["RESULT", "VERSIONS", "RunFolder", "differences", "flat"]
 
 RESULT, VERSIONS = "result.json", "versions.json"
 Plain = dict[str, Any]
@@ -141,14 +141,15 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         >>> differences({"train": {"lr": 0.01}, "seed": 0}, {"train": {"lr": 0.02}, "seed": 0})
         ['train.lr: 0.01 / 0.02']
     """
-    flat_one, flat_other = (dict(_flat(json.loads(json.dumps(config)))) for config in (one, other))
+    flat_one, flat_other = (dict(flat(json.loads(json.dumps(config)))) for config in (one, other))
     keys = [key for key in {**flat_one, **flat_other} if flat_one.get(key) != flat_other.get(key)]
     return [f"{key}: {flat_one.get(key)} / {flat_other.get(key)}" for key in keys]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all values of nested mappings, by dotted keys."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
