@@ -22,7 +22,9 @@ _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", r
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _DIGITS = re.compile(
-    r"[+\u2212-]?\d{1,3}([.'_\s\u2019]\d{3})+([.,]\d+)?[%\u2030]?|\u2212\d+[.,]?\d*|0x[0-9a-f]+", re.IGNORECASE
+    r"[+\u2212-]?\d{1,3}([.'_\s\u2019]\d{3})+([.,]\d+)?[%\u2030]?|\u2212\d+[.,]?\d*|0x[0-9a-f]+"
+    r"|[+-]?(\d+\.?\d*|\.\d+)d[+-]?\d+",  # "1.5D+02", as Fortran writes
+    re.IGNORECASE,
 )
 _MEASURE = re.compile(
     r"\W{0,3}\d[\d.,']*\s?[^\d,.;]{0,4}|\d{1,4}([-/.:]\d{1,4}){1,5}([T ]\d.*)?"
@@ -84,8 +86,10 @@ def of_kind(values: Sequence[Any], kind: Column) -> np.ndarray:
 
 
 def _check_plain(name: str, words: Sequence[Any]) -> None:
-    if other := next((w for w in words if not (w is None or isinstance(w, str | int | float | np.number))), None):
-        raise ArgumentError(f"Column {name!r} must hold numbers or words, but holds a {type(other).__name__}")
+    kinds = str | int | float | np.integer | np.floating | None
+    other = [w for w in words if not isinstance(w, kinds) or isinstance(w, np.timedelta64)]  # NumPy calls it an integer
+    if other:
+        raise ArgumentError(f"Column {name!r} must hold numbers or words, but holds a {type(other[0]).__name__}")
 
 
 def _check_gaps(name: str, values: Sequence[Any], words: Sequence[Any], marks: frozenset[str]) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from qbp.data.dataset import Dataset
-from qbp.data.frames import array_of, spell, table_of, tensor_of
+from qbp.data.frames import array_of, check_same_order, spell, table_of, tensor_of
 from qbp.data.preprocessing import Preprocessing, plain
 from qbp.data.raw import Column
 from qbp.data.tables import names_of, read_columns
@@ -57,6 +57,7 @@ def as_dataset(data: Any, preprocessing: Preprocessing | None = None, name: str 
             "arrays, tensors or of a DataFrame and a Series, a TensorDataset or a DataLoader"
         )
     x, y, *weight = parts
+    check_same_order(x, y)
     made = _new(x, y) if preprocessing is None else _like(x, y, preprocessing)
     return weighted(made, weight[0]) if weight and weight[0] is not None else made
 

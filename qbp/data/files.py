@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qbp.data.cells import MISSING, is_number
-from qbp.data.frames import array_of, table_of
+from qbp.data.frames import array_of, check_same_order, table_of
 from qbp.data.raw import Column, Raw, numbered
 from qbp.data.tables import as_arrays, check_names, names_of, read_columns, read_table, read_target
 from qbp.errors import ArgumentError, MissingPackageError
@@ -66,6 +66,7 @@ def _path(source: str | Path) -> Path:
 
 def _pair(x: Any, y: Any) -> Raw:
     """Rows and labels or targets, as arrays or as a table and its target."""
+    check_same_order(x, y)
     columns = table_of(x)
     if columns is None:
         return as_arrays(array_of("x", x), array_of("y", y))

@@ -12,7 +12,7 @@ from torch import Tensor
 from qbp.data.cells import listed
 from qbp.errors import ArgumentError
 
-__all__ = ["array_of", "column_of", "spell", "table_of", "tensor_of"]
+__all__ = ["array_of", "check_same_order", "column_of", "spell", "table_of", "tensor_of"]
 
 
 def table_of(x: Any) -> dict[str, Any] | None:
@@ -31,6 +31,7 @@ def table_of(x: Any) -> dict[str, Any] | None:
 
 def column_of(values: Any) -> Any:
     """The values of a column, as an array of numbers where they are such."""
+    _check_mask("x", values)
     kept = values if isinstance(values, list | tuple) else np.asarray(values)
     if isinstance(kept, np.ndarray):
         return kept if kept.dtype.kind in "biuf" else kept.tolist()
@@ -45,6 +46,7 @@ def array_of(name: str, values: Any) -> np.ndarray:
         raise ArgumentError(
             f"Argument `{name}` must be dense, but is a sparse {type(values).__name__}: call `.toarray()`"
         )
+    _check_mask(name, values)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -54,6 +56,29 @@ def array_of(name: str, values: Any) -> np.ndarray:
             f"Argument `{name}` must hold rows of numbers or words, but is {array.dtype} of shape {array.shape}"
         )
     return array
+
+
+def _check_mask(name: str, values: Any) -> None:
+    """NumPy gives what is below a mask when it is asked for a plain array."""
+    if np.ma.is_masked(values):
+        rows = np.ma.getmaskarray(values).reshape(len(values), -1).any(1)
+        raise ArgumentError(
+            f"Argument `{name}` must have a value in each row, but in {int(rows.sum())} of {len(rows)} one is masked "
+            f"(row {int(rows.argmax()) + 1} first)"
+        )
+
+
+def check_same_order(x: Any, y: Any) -> None:
+    """Raise `ArgumentError` where a DataFrame and a Series hold the same index in another order."""
+    a, b = getattr(x, "index", None), getattr(y, "index", None)
+    if not (hasattr(a, "equals") and hasattr(b, "equals")) or len(a) != len(b) or a.equals(b):
+        return
+    if a.is_unique and a.isin(b).all():
+        row = next(k for k, (first, second) in enumerate(zip(a, b, strict=True)) if first != second)
+        raise ArgumentError(
+            f"Argument `y` must have the index of `x` in its order, but in row {row + 1} its index is {str(b[row])[:40]}, not "
+            f"{str(a[row])[:40]}: `y.loc[x.index]`, or `.to_numpy()` where rows belong together as they stand"
+        )
 
 
 def tensor_of(name: str, rows: np.ndarray) -> Tensor:

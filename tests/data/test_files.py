@@ -167,6 +167,7 @@ def test_numbers_as_files_write_them(tmp_path, text, values):
         (table("a;b;y", lambda k: f"{k + 1} 234;{k};{k % 2}"), "numbers written in another way"),
         (table("a;b;y", lambda k: f"{k + 1}'234.5;{k};{k % 2}"), "numbers written in another way"),
         (table("a,b,y", lambda k: f"0x{k:x},{k},{k % 2}"), "numbers written in another way"),
+        (table("a,b,y", lambda k: f"{k}.5D+02,{k},{k % 2}"), "numbers written in another way"),
         (table("a,b,y", lambda k: f"${k}.50,{k},{k % 2}"), r"with a unit, or dates \(row 1 first: '\$0.50'"),
         (table("a,b,y", lambda k: f"{k} kg,{k},{k % 2}"), "with a unit, or dates"),
         (table("a,b,y", lambda k: f"{k},{k},{k}.5 €"), "'y' must hold plain numbers or words"),

@@ -243,6 +243,12 @@ def test_labels_come_back_as_they_were(y: list[Any], classes: tuple[str, ...], b
         ((np.full((3, 1), np.nan), [0, 1, 0]), "`x` must be finite"),
         (([[1.0], [1.0, 2.0]], [0, 1]), "its rows differ in length"),
         ((pd.DataFrame([[1.0, 2.0]], columns=["a", "a"]), [0]), "columns of different names"),
+        ((pd.DataFrame({"a": pd.to_timedelta([0, 1], unit="h")}), [0, 1]), "'a' must hold .* but holds a timedelta"),
+        ((pd.DataFrame({"a": [0j, 1j]}), [0, 1]), "'a' must hold numbers or words, but holds a complex"),
+        ((np.ma.masked_array(np.eye(2), [[0, 0], [1, 0]]), [0, 1]), r"in 1 of 2 one is masked \(row 2 first\)"),
+        ((pd.DataFrame({"a": [1.0, 2.0]}), np.ma.masked_array([0, 1], [0, 1])), "in 1 of 2 one is masked"),
+        (({"a": np.ma.masked_array([1.0, 2.0], [1, 0])}, [0, 1]), "in 1 of 2 one is masked"),
+        ((pd.DataFrame({"a": [1.0, 2.0]}), pd.Series([0, 1], [1, 0])), "in row 1 its index is 1, not 0"),
         ((np.zeros((3, 1)), [0, 1, 0], [1.0, -1.0, 1.0]), "`sample_weight` must be floating point of shape"),
         ((np.zeros((3, 1)), [0, 1, 0], [1.0, 1.0]), "`sample_weight` must be floating point of shape"),
     ],
@@ -250,6 +256,12 @@ def test_labels_come_back_as_they_were(y: list[Any], classes: tuple[str, ...], b
 def test_what_is_no_data_is_named(data: Any, said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         as_dataset(data)
+
+
+def test_rows_of_another_index_belong_together_as_they_stand() -> None:
+    x, y = pd.DataFrame({"a": [1.0, 2.0]}, index=[5, 6]), pd.Series([0, 1], index=[0, 1])
+    assert as_dataset((x, y)).y.tolist() == [0, 1]
+    assert as_dataset((np.ma.masked_array(np.eye(2)), y)).x.tolist() == [[1, 0], [0, 1]]
 
 
 def test_sparse_matrices_are_refused() -> None:
