@@ -9,6 +9,7 @@ a layer that is called twice with the same rows, or again in a later step while 
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,9 @@ KEEPS_APART = {
     *("Atan", "Cos", "Exp", "Gelu", "LeakyRelu", "LogSoftmax", "Sigmoid", "Silu", "Sin", "Softmax", "Softplus", "Tanh"),
     *("NativeBatchNorm", "NativeLayerNorm"),
 }
+
+SATURATES = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
+"""Those whose results end at two numbers, which large arguments reach in floating point."""
 
 Seen = dict[str, list[Tensor]]
 
@@ -77,9 +81,14 @@ class Foresight:
         return self._plain
 
     @property
+    def recurs(self) -> bool:
+        """Whether a layer's circuits may be asked for again in a later step: after a backward pass."""
+        return any(self.is_still(name) for name in self._layers)
+
+    @property
     def distinct(self) -> bool:
         """Whether the rows so far would have counted the same in any order, if they were different."""
-        if any(self.is_still(name) for name in self._layers):
+        if self.recurs:
             return False
         each: dict[tuple[str, bool], list[Tensor]] = {}
         for (name, _, training), rows in self._known.items():
@@ -122,7 +131,13 @@ class Foresight:
                 self._note_rows(name, x.detach().flatten(1).clone())
         with torch.set_grad_enabled(self._training and torch.is_grad_enabled()):
             outputs: Tensor = forward(x)
+        if outputs.requires_grad:
+            outputs.register_hook(self._note_gradient)
         return outputs
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        """Weights that get no gradient stay where they are, and their jobs come again."""
+        self.sure &= bool(gradient.any())
 
     def _note_call(self, name: str, inputs: list[Tensor]) -> None:
         """A layer's calls that get the same by way of weights that move may get something else by then."""
@@ -176,11 +191,19 @@ def _keeps_apart(node: Any) -> bool:
         name = type(node).__name__.removesuffix("0").removesuffix("1").removesuffix("Backward")
         if name not in KEEPS_APART:
             return False
+        if name == "NativeLayerNorm" and math.prod(node._saved_normalized_shape) < 3:
+            return False  # of two numbers it leaves which is the larger one
+        if name in SATURATES and _is_saturated(node._saved_result, *SATURATES[name]):
+            return False
         factors = [getattr(node, part, None) for part in ("_saved_self", "_saved_other")] if name == "Mul" else []
         if any(isinstance(factor, Tensor) and bool((factor == 0).any()) for factor in factors):
             return False  # a mask
         rest += [parent for parent, _ in node.next_functions]
     return bool(seen)
+
+
+def _is_saturated(result: Tensor, low: float, high: float) -> bool:
+    return bool(((result - low < 1e-6) | (high - result < 1e-6)).any())
 
 
 def _other(model: nn.Module, memo: dict[int, Any], seen: Seen, move: float) -> nn.Module:

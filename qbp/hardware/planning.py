@@ -161,7 +161,7 @@ def _training(
         foresight.model.train()
         before, meter.cost = meter.cost, Cost()
         _step(foresight, meter, batches[0])
-        alike = sizes.count(sizes[0]) if same and foresight.plain else 1
+        alike = sizes.count(sizes[0]) if same and foresight.plain and not foresight.recurs else 1
         meter.cost = before + alike * meter.cost
         batches = batches[alike:]
         for batch in batches:

@@ -55,6 +55,16 @@ class Threshold(nn.Module):
         return (x > 0.5).to(x)
 
 
+class Steep(nn.Linear):
+    """What Tanh makes a number of steps of."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+
+    def forward(self, x):
+        return 30 * super().forward(x)
+
+
 def frozen(layer):
     return layer.requires_grad_(False)
 
@@ -106,6 +116,7 @@ CALLED = {
     "sums": (lambda: Calls(lambda q, linear, x: q(linear(x).sum(1, keepdim=True)), 1), True, True),
     "sums of columns": (lambda: Calls(lambda q, linear, x: q((linear.weight[0] * x).relu()[:, :1]), 1), True, False),
     "alike at first": (symmetric, True, False),
+    "without gradient": (lambda: Calls(lambda q, linear, x: linear(x) + 0 * q(x)), True, False),
     "in training only": (lambda: Calls(lambda q, linear, x: q(x) + (q(x + 1) if linear.training else 0)), True, True),
     "two alike": (lambda: nn.Sequential(nn.Identity(), TwoHeads()), True, True),
 }
@@ -130,6 +141,9 @@ MODELS = {
     "two heads": (TwoHeads, True, True),
     "threshold of results": (lambda: nn.Sequential(circuit(), Threshold(), circuit()), False, False),
     "spsa": (lambda: nn.Sequential(circuit(diff_method="spsa"), nn.Linear(2, 2)), True, True),
+    "frozen circuit on the data": (lambda: nn.Sequential(frozen(circuit()), nn.Linear(2, 2)), True, True),
+    "LayerNorm of two": (lambda: nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), circuit()), True, False),
+    "steep": (lambda: nn.Sequential(Steep(), nn.Tanh(), circuit()), True, False),
     "frozen circuit": (lambda: nn.Sequential(nn.Linear(2, 2), frozen(circuit()), nn.Linear(2, 2)), True, True),
 }
 
@@ -180,7 +194,7 @@ def test_the_bill_is_what_is_counted(ibm, tmp_path, name):
     compare(ibm, planned, exact_training)
 
 
-QUICK_ONES = ("the same twice", "column by column", "no gradient", "alike at first")
+QUICK_ONES = ("the same twice", "column by column", "no gradient", "alike at first", "without gradient")
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK_ONES else pytest.param(n, marks=pytest.mark.slow) for n in CALLED])
