@@ -355,6 +355,11 @@ MEASURED = {
     "Hadamard as observable": lambda x, w: qml.expval(qml.Hadamard(1)),
     "probabilities of all": lambda x, w: qml.probs(),
     "probabilities of an operator": lambda x, w: qml.probs(op=qml.Z(1) @ qml.Z(2)),
+    "probabilities in the basis of X": lambda x, w: qml.probs(op=qml.X(2)),
+    "probabilities in the basis of a word": lambda x, w: [
+        qml.probs(op=qml.Y(3) @ qml.I(1) @ qml.X(0)),
+        qml.expval(qml.Z(3)),
+    ],
     "many words": lambda x, w: [qml.expval(H3), qml.expval(qml.Z(0) @ qml.Y(3)), qml.expval(qml.X(2))],
 }  # fmt: skip
 
@@ -452,3 +457,45 @@ def test_what_is_no_program_is_refused_by_name(name):
     (function, shapes), message = REFUSED[name]
     with pytest.raises(CircuitError, match=message):
         QuantumLayer(function, shapes, n_inputs=3)
+
+
+def test_transforms_that_look_at_values():
+    """Of a batch row by row, and of angles that might cancel: their circuit is taken, whatever the values."""
+
+    def circuit(inputs, w):
+        for k in range(2):
+            qml.RY(inputs[..., k], wires=k)
+            qml.RX(w[k], wires=k)
+            qml.RX(w[2] - w[k], wires=k)
+        qml.CNOT([0, 1])
+        return qml.expval(qml.Z(1)), qml.expval(qml.Y(0))
+
+    plain = qml.QNode(circuit, qml.device("default.qubit", wires=2))
+    weights = torch.tensor([0.3, 0.9, 0.9], dtype=torch.float64)
+    x = torch.tensor([[0.3, 0.8], [-1.0, 0.2]], dtype=torch.float64)
+    want = torch.stack([torch.stack(plain(inputs=row, w=weights)) for row in x])
+    rotations = {
+        qml.transforms.broadcast_expand: 6,
+        qml.transforms.merge_rotations: 4,
+        qml.compile: 4,
+        lambda qnode: qml.transforms.broadcast_expand(qml.transforms.merge_rotations(qnode)): 4,
+    }
+    for transform, n in rotations.items():
+        layer = QuantumLayer(transform(plain), {"w": 3}, init_method={"w": weights}, n_inputs=2).double()
+        assert layer.backend == "native" and len(layer.circuit.program.ops) == n + 1
+        torch.testing.assert_close(layer(x), want)
+
+
+def test_a_transform_of_ones_own_that_looks_at_values_is_not_guessed():
+    @qml.transform
+    def without_zeros(tape):
+        kept = [op for op in tape.operations if not (op.data and qml.math.allclose(op.data[0], 0.0))]
+        return [tape.copy(operations=kept)], lambda results: results[0]
+
+    def circuit(inputs, w):
+        qml.RY(inputs[0], wires=0)
+        qml.RX(w[0], wires=0)
+        return qml.expval(qml.Z(0))
+
+    qnode = without_zeros(qml.QNode(circuit, qml.device("default.qubit", wires=1)))
+    assert "qnode" in QuantumLayer(qnode, {"w": 1 + 1}, n_inputs=1).backend

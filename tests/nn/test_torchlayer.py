@@ -765,7 +765,7 @@ def test_mistakes_are_named_when_the_layer_is_built(function, shape, error, text
         (returning(lambda: qml.var(qml.Z(0))), "var"),
         (returning(lambda: qml.purity(wires=0)), "purity"),
         (returning(lambda: qml.probs(op=qml.Hermitian(np.array([[1, 1], [1, -1]]), 0))), "Z basis"),
-        (returning(lambda: qml.probs(op=qml.X(0))), "Z basis"),
+        (returning(lambda: qml.probs(op=qml.Hadamard(0))), "Z basis"),
     ],
 )
 def test_what_only_the_qnode_can_run_is_refused_to_functions_and_to_rules(function, text):

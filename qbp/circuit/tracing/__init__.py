@@ -17,7 +17,7 @@ from qbp.circuit.ansatz import COUPLED
 from qbp.circuit.lock import as_if_not_called
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, sparse_word
-from qbp.circuit.tracing.pennylane import expval, measurement, n_inputs_of, trace_pennylane, weight_shapes_of
+from qbp.circuit.tracing.pennylane import expval, measurements_of, n_inputs_of, trace_pennylane, weight_shapes_of
 from qbp.circuit.tracing.qasm_files import trace_qasm
 from qbp.circuit.tracing.qiskit import is_qiskit, operators, trace_qiskit
 from qbp.errors import ArgumentError
@@ -126,5 +126,5 @@ def _observable(observable: Any, n_qubits: int) -> list[Measurement]:
                 f"Argument `observables` has {observable}, but the circuit's wires are 0 to {n_qubits - 1}"
             )
         takes_obs = hasattr(observable, "pauli_rep")
-        return [expval(observable, wires) if takes_obs else measurement(observable, wires, n_qubits)]
+        return [expval(observable, wires)] if takes_obs else [*measurements_of(observable, wires, n_qubits)]
     raise ArgumentError(f"Argument `observables` cannot hold {observable!r}")

@@ -19,9 +19,10 @@ from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
 from qbp.circuit.tracing.pennylane_channels import before_channel, readout_of
 from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, matrix_sentence, record_operation, sentence
 from qbp.circuit.tracing.pennylane_tapes import called, plain_function, tape_of
+from qbp.circuit.tracing.qiskit_gates import MAX_MATRIX_WIRES
 from qbp.errors import ArgumentError, CircuitError, QbpError, UnsteadyError
 
-__all__ = ["expval", "measurement", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
+__all__ = ["expval", "measurements_of", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
 
 _SIZES = (*range(1, 65), *(n * n for n in range(9, 33)), *(2**n for n in range(7, 13)), 3072)
 """Numbers of inputs to try: all small ones, square images, amplitudes."""
@@ -217,8 +218,11 @@ def trace_pennylane(
             raise ArgumentError(
                 f"The circuit's function must return a measurement or a list of them, but returns {returned}"
             )
-        measured = tuple(measurement(m, wire_map, len(labels)) for m in returned)
+        parts = [measurements_of(m, wire_map, len(labels)) for m in returned]
+        measured = tuple(m for part in parts for m in part)
         if any(ends):
+            if len(measured) != len(ends):
+                raise CircuitError("The noise of a measurement alone does not go together with probabilities")
             measured = tuple(_before(m, end, wire_map) for m, end in zip(measured, ends, strict=True))
         has_bits = recorder.has_bits
         recorder.readout = readout_of(source, returned, wire_map)
@@ -226,7 +230,7 @@ def trace_pennylane(
             raise CircuitError(
                 "The noise of a measurement alone does not go together with readout errors of the device"
             )
-        return len(labels), measured, is_bare and isinstance(measured[0], Expval)
+        return len(labels), measured, is_bare and len(measured) == 1 and isinstance(measured[0], Expval)
 
     try:
         with _tensors_without_values():
@@ -286,6 +290,28 @@ def _labels(tape: Any) -> list[Any]:
     if set(used) == set(range(n)) and set(rest) == set(range(n, n + len(rest))):
         return sorted(tape.wires)
     return used + rest
+
+
+def measurements_of(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> tuple[Measurement, ...]:
+    """A PennyLane measurement as one of qbp; probabilities in the basis of a Pauli word as one for each of them."""
+    words = dict(getattr(measured.obs, "pauli_rep", None) or {})
+    letters = [next(iter(words)).get(wire, "Z") for wire in measured.wires] if len(words) == 1 else []
+    if type(measured).__name__ != "ProbabilityMP" or set(letters) <= {"Z"} or len(letters) > MAX_MATRIX_WIRES:
+        return (measurement(measured, wire_map, n_qubits),)
+    n, wires = len(letters), [wire_map[w] for w in measured.wires]
+    subsets = [[k for k in range(n) if subset >> k & 1] for subset in range(2**n)]
+    return tuple(
+        Expval(
+            tuple(
+                (
+                    (-1.0) ** sum(outcome >> (n - 1 - k) & 1 for k in on) / 2**n,
+                    *sparse_word({wires[k]: letters[k] for k in on}),
+                )
+                for on in subsets
+            )
+        )
+        for outcome in range(2**n)
+    )
 
 
 def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Measurement:
