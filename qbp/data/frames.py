@@ -76,8 +76,9 @@ def check_same_order(x: Any, y: Any) -> None:
     if a.is_unique and a.isin(b).all():
         row = next(k for k, (first, second) in enumerate(zip(a, b, strict=True)) if first != second)
         raise ArgumentError(
-            f"Argument `y` must have the index of `x` in its order, but in row {row + 1} its index is {str(b[row])[:40]}, not "
-            f"{str(a[row])[:40]}: `y.loc[x.index]`, or `.to_numpy()` where rows belong together as they stand"
+            f"Argument `y` must have the index of `x` in its order, but in row {row + 1} its index is "
+            f"{str(b[row])[:40]}, not {str(a[row])[:40]}: `y.loc[x.index]`, or `.to_numpy()` where rows belong "
+            "together as they stand"
         )
 
 
