@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Gates", "gates_of"]
+__all__ = ["Gates", "gates_of", "share_known"]
 
 Row = dict[str, Any]
 
@@ -21,6 +21,9 @@ CONVERGED = 0.5
 
 IMBALANCE = 0.8
 """Share of the most frequent class from which accuracy alone says little."""
+
+SAME = 2e-7
+"""Standard deviations of a feature, beside the rounding of single precision, within which two rows hold the same."""
 
 LARGE = 20.0
 """A feature's mean or standard deviation beyond which a model that does not scale it cannot be expected to learn."""
@@ -39,6 +42,28 @@ class Gates:
     leak: str | None
     weak: Mapping[str, str]
     notes: Mapping[str, Sequence[str]]
+
+
+def share_known(train: np.ndarray, test: np.ndarray) -> float:
+    """The share of the rows of `test` (n, ...) that are rows of `train` (m, ...) too, but for rounding.
+
+    Both are laid along one line, on which rows that are the same are neighbours.
+    """
+    known = np.unique(train.reshape(len(train), -1).astype(np.float64), axis=0)
+    rows = test.reshape(len(test), -1).astype(np.float64)
+    scale = SAME * train.reshape(len(train), -1).std(0) + 1e-30
+    rounding = 2 * float(np.finfo(np.float32).eps)
+    same = scale + rounding * abs(rows)
+    direction = np.random.default_rng(0).standard_normal(rows.shape[1]) / same.max(0)
+    line = known @ direction
+    order = np.argsort(line)
+    width = 2.0 * abs(direction * same.max(0)).sum()
+    found = 0
+    ordered, places = line[order], rows @ direction
+    lows, highs = np.searchsorted(ordered, places - width), np.searchsorted(ordered, places + width)
+    for row, near, low, high in zip(rows, same, lows, highs, strict=True):
+        found += bool((abs(known[order[low:high]] - row) <= near).all(1).any())
+    return found / len(rows)
 
 
 def gates_of(rows: Sequence[Row], metric: str, twins: Sequence[Row] = ()) -> Gates:

@@ -15,6 +15,7 @@ from torch import nn
 
 from qbp.comparison.cell import Protocol, trial
 from qbp.comparison.controls import CLASSIFIERS, RIVALS, controls_of
+from qbp.comparison.gates import share_known
 from qbp.comparison.twins import TWIN, has_twin
 from qbp.data import DATASETS, Dataset, load, split
 from qbp.errors import ArgumentError, ConfigError
@@ -88,7 +89,6 @@ class Grid:
         if cell.n_train is not None:
             train = split(train, cell.n_train / len(train), seed=cell.seed)[1]
         done = trial(model, train, test, seed, self.protocol, scaled=role in RIVALS, as_twin=role == TWIN)
-        known = {row.tobytes() for row in train.x.numpy()}
         about = {
             "dataset": cell.dataset,
             "split": self.splits[cell.dataset][cell.seed],
@@ -98,7 +98,7 @@ class Grid:
             "role": role,
             "n_train": len(train),
             "n_test": len(test),
-            "overlap": float(np.mean([row.tobytes() in known for row in test.x.numpy()])),
+            "overlap": share_known(train.x.numpy(), test.x.numpy()),
         }
         return done | {"row": about | done["row"]}
 

@@ -11,7 +11,7 @@ import torch
 import qbp
 from qbp.comparison.cell import Protocol, trial
 from qbp.comparison.controls import CLASSIFIERS, CONTROLS
-from qbp.comparison.gates import gates_of
+from qbp.comparison.gates import gates_of, share_known
 from qbp.comparison.verdicts import judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError
@@ -64,6 +64,20 @@ def test_a_leak_decides_nothing_either_way():
         assert found["verdict"] == "INCONCLUSIVE" and "50% of the test rows are also training rows" in found["sentence"]
     found = verdict_of(planted(lambda row: {"overlap": 0.03}))
     assert found["verdict"] == "BEATS" and "Note: 3% of the test rows are also training rows" in found["sentence"]
+
+
+def test_rows_that_rounding_keeps_apart_are_the_same(rng):
+    train = (rng.normal(size=(300, 3)) * [1, 5, 0.1] + [0, 100, 0]).astype(np.float32)
+    new = (rng.normal(size=(80, 3)) * [1, 5, 0.1] + [0, 100, 0]).astype(np.float32)
+    leaked = new.copy()
+    leaked[:20] = train[100:120]
+    assert (share_known(train, new), share_known(train, leaked)) == (0.0, 0.25)
+    leaked[:20] = (leaked[:20] / np.float32(3)) * np.float32(3) + np.float32(1e-9)
+    assert not (leaked[:20] == train[100:120]).all() and share_known(train, leaked) == 0.25
+    assert share_known(train, leaked + np.float32(0.001)) == 0.0
+    bits = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    assert share_known(bits, bits) == 1.0 and share_known(bits[:1], -bits[:1]) == 1.0  # a negative zero, too
+    assert share_known(rng.random((50, 2, 2)), np.zeros((4, 2, 2))) == 0.0
 
 
 @pytest.mark.parametrize("role", ["matched_parameters", "svm_rbf", "layer_sine"])
