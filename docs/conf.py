@@ -39,7 +39,11 @@ myst_heading_anchors = 4
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say shapes and units
-autodoc_default_options = {"members": True, "undoc-members": False, "exclude-members": "forward, set_fit_request, set_score_request, set_partial_fit_request, set_predict_request"}
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": False,
+    "exclude-members": "forward, set_fit_request, set_score_request, set_partial_fit_request, set_predict_request",
+}
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 add_module_names = False
@@ -59,6 +63,7 @@ html_theme_options = {
     "footer_end": [],
     "show_prev_next": True,
     "navigation_with_keys": False,
+    "show_nav_level": 2,
 }
 
 

@@ -50,7 +50,7 @@ def _kind(schema: dict[str, Any], whole: dict[str, Any]) -> str:
         return "mapping of names to " + _kind(values, whole) if isinstance(values, dict) else "mapping"
     words = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text"}
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    limits = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema]
+    limits = [f"{word} {schema[key]:,}" for key, word in bounds.items() if key in schema]
     return " ".join([words.get(str(kind), "null" if kind == "null" else "anything"), ", ".join(limits)]).strip()
 
 
@@ -119,7 +119,9 @@ def commands() -> str:
     for name, each in command.commands.items():
         rows = [
             (
-                ", ".join(f"`{flag}`" for flag in (*p.opts, *p.secondary_opts)) if p.opts[0][:1] == "-" else f"`{p.metavar or p.name.upper()}`",
+                ", ".join(f"`{flag}`" for flag in (*p.opts, *p.secondary_opts))
+                if p.opts[0][:1] == "-"
+                else f"`{p.metavar or p.name.upper()}`",
                 re.sub(r"\s+", " ", getattr(p, "help", None) or ""),
             )
             for p in each.params
@@ -144,9 +146,25 @@ def speed() -> str:
     lines = []
     for name, peers in works.items():
         ours = next(row for row in peers if row["peer"] == "qbp_layer")
-        size = f"{name}: {ours['n_qubits']} qubits, {ours['blocks'] or ours['n_layers']} {'blocks' if ours['blocks'] else 'layers'}, batch {ours['batch']}, {ours['mode']}"
-        timed = sorted((row["ratio"], row["version"], row["peer"]) for row in peers if not row["peer"].startswith("qbp") and row.get("ratio"))
-        lines.append((size, f"{ours['median_ms']:.3g} ms", "; ".join(f"{PEERS.get(peer, peer)} {ratio:,.0f} x" if ratio >= 10 else f"{PEERS.get(peer, peer)} {ratio:.1f} x" for ratio, _, peer in timed)))
+        depth = f"{ours['blocks']} blocks" if ours["blocks"] else f"{ours['n_layers']} layers"
+        size = f"{name}: {ours['n_qubits']} qubits, {depth}, batch {ours['batch']}, {ours['mode']}"
+        timed = sorted(
+            (row["ratio"], row["version"], row["peer"])
+            for row in peers
+            if not row["peer"].startswith("qbp") and row.get("ratio")
+        )
+        lines.append(
+            (
+                size,
+                f"{ours['median_ms']:.3g} ms",
+                "; ".join(
+                    f"{PEERS.get(peer, peer)} {ratio:,.0f} x"
+                    if ratio >= 10
+                    else f"{PEERS.get(peer, peer)} {ratio:.1f} x"
+                    for ratio, _, peer in timed
+                ),
+            )
+        )
     return table(("workload", "qbp, a step", "the others, times as long"), lines)
 
 

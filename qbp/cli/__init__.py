@@ -26,7 +26,7 @@ app = typer.Typer(
     name="qbp",
     help="Variational quantum circuits as differentiable layers inside PyTorch models.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
