@@ -68,10 +68,12 @@ class PCA:
     def fit(cls, x: np.ndarray, features: int) -> PCA:
         """Of the rows (n, I)."""
         from sklearn.decomposition import PCA as Components
+        from threadpoolctl import threadpool_limits
 
         if features > min(x.shape):
             raise ArgumentError(f"Argument `features` must be at most {min(x.shape)} here, but is {features}")
-        fitted = Components(features, svd_solver="covariance_eigh").fit(x)
+        with threadpool_limits(1, "blas"):  # the last bits of a product depend on how many share it
+            fitted = Components(features, svd_solver="covariance_eigh").fit(x)
         return cls(fitted.mean_, fitted.components_)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:

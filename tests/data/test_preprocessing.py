@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, TensorDataset
 
 from qbp.data import DATASETS, Dataset, Preprocessing, as_dataset, load
@@ -268,3 +269,12 @@ def test_sparse_matrices_are_refused() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(ArgumentError, match="`x` must be dense"):
         as_dataset((sparse.eye(3).tocsr(), [0, 1, 0]))
+
+
+def test_components_do_not_depend_on_threads():
+    """The processes of a comparison have one thread each, and must find the split that the first one froze."""
+    hashes = []
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads, "blas"):
+            hashes.append(load("mnist", classes=(3, 5), features=127, seed=2)[0].hash())
+    assert hashes[0] == hashes[1]
