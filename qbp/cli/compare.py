@@ -33,6 +33,13 @@ def compare(
     aa: Annotated[
         bool, typer.Option("--aa", help="Also compare each model with itself: neither may beat the other.")
     ] = False,
+    plan: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Plan it instead: from five seeds, those needed for a difference of so much, as 0.02, and hours.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     trust: TrustOption = False,
 ) -> None:
@@ -43,8 +50,10 @@ def compare(
     chosen = load(
         config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=Compare, trust=trust
     )
-    folder = runs_dir / chosen.name
+    folder = runs_dir / (chosen.name if plan is None else f"{chosen.name}-pilot")
     options = chosen.model_dump(exclude={"name", "data", "models", "train"})
+    if plan is not None:
+        options["seeds"] = _other_seeds(options["seeds"])
     try:
         with _bar(quiet) as progress:
             found = compare_models(
@@ -62,13 +71,49 @@ def compare(
     except KeyboardInterrupt:
         err().print("Interrupted. The same command goes on from here.", markup=False)
         raise typer.Exit(130) from None
-    _print(found)
+    if plan is not None:
+        _print_plan(found, plan, workers or os.cpu_count() or 1)
+    else:
+        _print(found)
     out().print(f"Saved in {folder}", markup=False)
     wrong = [row for row in found.verdicts if row["control"] == "identical" and row["verdict"] in ("BEATS", "LOSES")]
     for row in wrong:
         err().print(f"A/A check failed: two identical models differ. {row['sentence']}", markup=False)
     if wrong:
         raise typer.Exit(1)
+
+
+def _other_seeds(seeds: Any) -> list[int]:
+    """Five seeds that the comparison itself does not use."""
+    first = seeds if isinstance(seeds, int) else max(seeds) + 1
+    return list(range(first, first + 5))
+
+
+def _print_plan(found: Comparison, difference: float, workers: int) -> None:
+    """For each control the seeds that find the difference, and for each subject those that beat every control."""
+    from qbp.comparison.power import plan
+
+    config = found.config or {}
+    metric, primary = config["metric"], config.get("primary")
+    rows = plan(found, difference, workers=workers)
+    for dataset, subject in dict.fromkeys((row["dataset"], row["subject"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["subject"]) == (dataset, subject)]
+        title = f"{dataset}: seeds to find {difference:g} of {metric} in 8 of 10 comparisons, from a pilot of 5"
+        shown = table(title, f"{subject} minus", "pilot", "deviation", "seeds", "hours")
+        for row in own:
+            figures = ("never", "-") if row["seeds"] is None else (str(row["seeds"]), f"{row['hours']:.2g}")
+            shown.add_row(row["control"], f"{row['difference']:+.3f}", f"{row['deviation']:.3f}", *figures)
+        out().print(shown)
+        most = max(own, key=lambda row: row["seeds"] or float("inf"))
+        if most["seeds"] is None:
+            said = f"no number of splits of these data would do against {most['control']}"
+        else:
+            said = f"{most['seeds']} seeds, {most['hours']:.2g} hours with {workers} process(es), for {most['control']}"
+        out().print(f"To find it against every control: {said}.", markup=False)
+    for row in rows:
+        if primary == f"{row['subject']}/{row['control']}" and row["seeds"] is not None:
+            said = f"{row['seeds']} seeds, {row['hours']:.2g} hours"
+            out().print(f"{primary} is the primary comparison: {said} on {row['dataset']}.", markup=False)
 
 
 def _build(model: Hybrid | Mlp, n_inputs: int, n_outputs: int) -> Any:

@@ -33,7 +33,7 @@ from qbp.comparison.grid import (
 )
 from qbp.comparison.statistics import need_statsmodels
 from qbp.comparison.twins import TWIN
-from qbp.comparison.verdicts import METRICS, judge
+from qbp.comparison.verdicts import METRICS, check_primary, judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, check_choice, check_seed, check_share
 from qbp.nn.resources import simulabilities
@@ -61,11 +61,13 @@ class Comparison:
         rows: a row for each finished cell, with the keys of `COLUMNS`.
         verdicts: for each data set, subject and control the keys `dataset`, `subject`, `control`, `n` (pairs),
             `difference` (mean of subject minus control, in the metric), `low` and `high` (its interval), `p`,
-            `p_adjusted` (Holm), `effect` (mean by standard deviation), `wins` (share of pairs, ties count half),
+            `p_adjusted` (Holm; p itself where `primary` is True), `effect` (mean by standard deviation), `wins` (share
+            of pairs, ties count half),
             the rest of `qbp.comparison.statistics.Difference`, `verdict` (BEATS, TIES, LOSES or INCONCLUSIVE) and
             `sentence`. Control "circuit" is the verdict against all that can take the circuit's place, "all" the one
             against every control; `decided_by` names the control that decided it.
-        ranks: over several data sets `models`, `mean_ranks`, `critical_difference`, `statistic`, `p`, `n`; or None.
+        ranks: over several data sets `models`, `mean_ranks`, `critical_difference`, `statistic`, `p`, `n`, and `pairs`:
+            each subject against each of its rivals by Wilcoxon's test; or None.
         sample_complexity: for each data set and model `n_needed` for 95 % of the best score, with `low` and `high`.
         curves: a row for each epoch of each cell: `dataset`, `model`, `seed`, `n_train`, `epoch`, `loss`, ...
         config: what was compared, with every default filled in.
@@ -213,6 +215,7 @@ def compare(
     metric: str = "accuracy",
     rope: float = 0.01,
     alpha: float = 0.05,
+    primary: str | None = None,
     aa: bool = False,
     directory: str | Path | None = None,
     workers: int = 1,
@@ -244,6 +247,8 @@ def compare(
         metric: the score to compare: accuracy, balanced_accuracy, f1 or auc.
         rope: difference that does not matter, in the unit of `metric`.
         alpha: level of the tests.
+        primary: the one comparison that is fixed beforehand, "SUBJECT/CONTROL" as in "hybrid/matched_parameters": its p
+            is taken as it is, and only those of the others are corrected for their number.
         aa: also train each subject twice with other random numbers: neither may beat the other.
         directory: where finished cells are kept; a comparison that was killed goes on from there.
         workers: processes.
@@ -285,6 +290,7 @@ def compare(
         splits[name] = {seed: split_hash(*pair) for seed, pair in parts.items()}
         names[name] = model_names(models, first, aa)
         structures[name] = fingerprints(models, first)
+    check_primary(primary, models, set().union(*names.values()))
     config = {
         "models": structures,
         "data": {name: _plain(source) for name, source in sources.items()},
@@ -296,6 +302,7 @@ def compare(
         "metric": metric,
         "rope": rope,
         "alpha": alpha,
+        **({} if primary is None else {"primary": primary}),
         "aa": aa,
         **(about or {}),
     }
@@ -317,7 +324,8 @@ def compare(
     right = right_rows(
         cells, done, folder, metric, {name for name, source in sources.items() if source.parts is not None}
     )
-    verdicts, ranks, complexity = judge(rows, metric=metric, rope=rope, alpha=alpha, fresh=fresh, right=right)
+    options: dict[str, Any] = {"metric": metric, "rope": rope, "alpha": alpha, "primary": primary}
+    verdicts, ranks, complexity = judge(rows, fresh=fresh, right=right, **options)
     told = {} if folder is None else _json(folder / VERDICTS, {}).get("simulability") or {}
     assert shape is not None
     told = {name: told.get(name) or simulabilities(build(model, *shape)) for name, model in models.items()}

@@ -1,14 +1,16 @@
 """Paired differences between two models, and the word for them: BEATS, TIES, LOSES or INCONCLUSIVE.
 
 The rule, in this order: fewer than 6 pairs are INCONCLUSIVE. A difference that lies within the region of practical
-equivalence (two one-sided tests) TIES. One that Holm's correction leaves below alpha BEATS or LOSES; but where a linear
-model is as good as the best one, nothing BEATS: such data cannot show it. All else is INCONCLUSIVE.
+equivalence (two one-sided tests) TIES. One that Holm's correction leaves below alpha BEATS or LOSES (the one that was
+fixed beforehand as primary is not corrected); but where a linear model is as good as the best one, nothing BEATS: such
+data cannot show it. All else is INCONCLUSIVE.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from qbp.errors import ArgumentError, MissingPackageError
 
-__all__ = ["Difference", "check_scores", "holm", "mcnemar", "paired", "rank", "sample_complexity", "verdict"]
+__all__ = ["FEWEST_PAIRS", "Difference", "check_scores", "holm", "mcnemar", "paired", "verdict"]
 
 VERDICTS = ("BEATS", "TIES", "LOSES", "INCONCLUSIVE")
 MOST_PAIRS = 2**20
@@ -30,7 +32,10 @@ class Difference:
     Attributes:
         n: pairs.
         mean: of the differences.
+        deviation: their standard deviation.
         low, high: the interval at level 1 - alpha.
+        low_bca, high_bca: the same by bootstrap, bias-corrected and accelerated (Efron, JASA 82, 171, 1987), which
+            assumes no distribution; None for splits of the same data, which are not independent.
         p: two-sided, that there is no difference.
         p_sign_flip: the same from the sign-flip test, which assumes no distribution; None for splits of the same data.
         p_equivalent: that the difference is not within the region of practical equivalence.
@@ -39,12 +44,16 @@ class Difference:
         wins: share of pairs with a > b; ties count half.
         n_needed: pairs to see a difference as large as the region with 80 % power; None where no number would do.
         test: the name of the test.
+        test_share: n_test / n_train of splits of the same data, else None.
     """
 
     n: int
     mean: float
+    deviation: float
     low: float
     high: float
+    low_bca: float | None
+    high_bca: float | None
     p: float
     p_sign_flip: float | None
     p_equivalent: float
@@ -53,6 +62,7 @@ class Difference:
     wins: float
     n_needed: int | None
     test: str
+    test_share: float | None = None
 
 
 def paired(
@@ -101,7 +111,24 @@ def paired(
     if deviation <= 1e-12:  # the same difference each time: no t, and the signs say all
         p = 1.0 if abs(mean) <= 1e-12 else attainable
         inside = 0.0 if abs(mean) < rope else 1.0
-        return Difference(n, mean, mean, mean, p, p, inside, attainable, None, wins, n, "sign-flip test")
+        return Difference(
+            n=n,
+            mean=mean,
+            deviation=0.0,
+            low=mean,
+            high=mean,
+            low_bca=mean,
+            high_bca=mean,
+            p=p,
+            p_sign_flip=p,
+            p_equivalent=inside,
+            attainable=attainable,
+            effect=None,
+            wins=wins,
+            n_needed=n,
+            test="sign-flip test",
+            test_share=test_share,
+        )
     flipped = None
     need_statsmodels()
     if test_share is None:
@@ -119,8 +146,25 @@ def paired(
         reach = float(t.ppf(1 - alpha / 2)) * error
         low, high, p = mean - reach, mean + reach, 2 * float(t.sf(abs(mean) / error))
         inside, test = float(t.sf((rope - abs(mean)) / error)), "corrected resampled t-test"
-    needed = _pairs_needed(rope / deviation, test_share or 0.0, alpha)
-    return Difference(n, mean, low, high, p, flipped, inside, attainable, mean / deviation, wins, needed, test)
+    low_bca, high_bca = (None, None) if test_share is not None else _bca(d, alpha)
+    return Difference(
+        n=n,
+        mean=mean,
+        deviation=deviation,
+        low=low,
+        high=high,
+        low_bca=low_bca,
+        high_bca=high_bca,
+        p=p,
+        p_sign_flip=flipped,
+        p_equivalent=inside,
+        attainable=attainable,
+        effect=mean / deviation,
+        wins=wins,
+        n_needed=_pairs_needed(rope / deviation, test_share or 0.0, alpha),
+        test=test,
+        test_share=test_share,
+    )
 
 
 def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha: float = 0.05) -> Difference:
@@ -162,12 +206,36 @@ def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha
         p = _flipped(discordant)
     error, t = deviation / math.sqrt(n), stats.t(n - 1)
     reach = float(t.ppf(1 - alpha / 2)) * error
-    inside = float(t.sf((rope - abs(mean)) / error)) if error else float(abs(mean) >= rope)
-    wins = float((np.sign(d) + 1).mean() / 2)
-    needed = _pairs_needed(rope / deviation, 0.0, alpha) if deviation else n
-    effect = mean / deviation if deviation else None
-    low, high = mean - reach, mean + reach
-    return Difference(n, mean, low, high, p, None, inside, attainable, effect, wins, needed, "McNemar's test on rows")
+    low_bca, high_bca = _bca(d, alpha) if deviation else (mean, mean)
+    return Difference(
+        n=n,
+        mean=mean,
+        deviation=deviation,
+        low=mean - reach,
+        high=mean + reach,
+        low_bca=low_bca,
+        high_bca=high_bca,
+        p=p,
+        p_sign_flip=None,
+        p_equivalent=float(t.sf((rope - abs(mean)) / error)) if error else float(abs(mean) >= rope),
+        attainable=attainable,
+        effect=mean / deviation if deviation else None,
+        wins=float((np.sign(d) + 1).mean() / 2),
+        n_needed=_pairs_needed(rope / deviation, 0.0, alpha) if deviation else n,
+        test="McNemar's test on rows",
+    )
+
+
+def _bca(d: np.ndarray, alpha: float) -> tuple[float | None, float | None]:
+    """The interval of the mean of differences (n,), or None where too few of them differ."""
+    from scipy import stats
+
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a jackknife without spread: the interval is not a number
+        options: dict[str, Any] = {"method": "BCa", "n_resamples": 4999, "batch": 500, "rng": 0}
+        interval = stats.bootstrap((d,), np.mean, confidence_level=1 - alpha, **options).confidence_interval
+    low, high = float(interval.low), float(interval.high)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 
 
 def _flipped(d: np.ndarray, n_flips: int = 10_000) -> float:
@@ -211,7 +279,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def verdict(
     difference: Difference,
-    p_adjusted: float,
+    p_adjusted: float | None = None,
     *,
     rope: float = 0.01,
     alpha: float = 0.05,
@@ -221,7 +289,7 @@ def verdict(
 
     Args:
         difference: of `paired`.
-        p_adjusted: its p, corrected for the number of comparisons.
+        p_adjusted: its p, corrected for the number of comparisons; None where it needs no correction.
         rope: half the width of the region of practical equivalence.
         alpha: level of the tests.
         saturated: why these data cannot show an advantage; None where they can.
@@ -230,7 +298,9 @@ def verdict(
         The word, and what decided it.
     """
     points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-    tested = f"{difference.test}, p = {difference.p:.3g}, {p_adjusted:.3g} by Holm, {difference.n} pairs"
+    corrected = "" if p_adjusted is None else f", {p_adjusted:.3g} by Holm"
+    p = difference.p if p_adjusted is None else p_adjusted
+    tested = f"{difference.test}, p = {difference.p:.3g}{corrected}, {difference.n} pairs"
     if difference.n < FEWEST_PAIRS:
         return "INCONCLUSIVE", (
             f"{points}: {difference.n} pairs cannot give a p below {difference.attainable:.4g}; "
@@ -239,97 +309,14 @@ def verdict(
     if difference.p_equivalent < alpha:
         return "TIES", f"{points}: within {100 * rope:g} point(s) (equivalence, p = {difference.p_equivalent:.2g})."
     flips = difference.p_sign_flip is None or difference.p_sign_flip <= alpha
-    if p_adjusted <= alpha and flips and difference.mean < 0:
+    if p <= alpha and flips and difference.mean < 0:
         return "LOSES", f"{points}: worse ({tested})."
-    if p_adjusted <= alpha and flips and saturated:
+    if p <= alpha and flips and saturated:
         return "INCONCLUSIVE", f"{points}: better ({tested}), but {saturated}."
-    if p_adjusted <= alpha and flips:
+    if p <= alpha and flips:
         return "BEATS", f"{points}: better ({tested})."
     more = "no number of splits of these data" if difference.n_needed is None else f"{difference.n_needed} pairs"
     return "INCONCLUSIVE", f"{points}: not decided ({tested}); {more} would show {100 * rope:g} point(s)."
-
-
-# ---- many data sets, many sizes ------------------------------------------------------------------------------------
-
-
-def rank(scores: Mapping[str, Sequence[float]], alpha: float = 0.05) -> dict[str, Any]:
-    """Rank models over data sets: Friedman's test, and Nemenyi's critical difference (Demsar, JMLR 7, 1, 2006).
-
-    Two models differ where their mean ranks lie further apart than ``q sqrt(k (k + 1) / 6 N)``.
-
-    Args:
-        scores: for each model its scores (N,) on the same data sets, larger is better.
-        alpha: level of the tests.
-
-    Returns:
-        `models` from best to worst, their `mean_ranks`, `critical_difference`, Friedman's `statistic` and `p`, and `n`.
-
-    Raises:
-        ArgumentError: fewer than three models or two data sets.
-
-    Example:
-        >>> found = rank({"a": [0.9, 0.8, 0.9], "b": [0.8, 0.7, 0.8], "c": [0.7, 0.6, 0.7]})
-        >>> found["models"], found["mean_ranks"]
-        (['a', 'b', 'c'], [1.0, 2.0, 3.0])
-    """
-    from scipy import stats
-
-    names, table = list(scores), np.array(list(scores.values()), dtype=np.float64)
-    if table.ndim != 2 or len(names) < 3 or table.shape[1] < 2:
-        raise ArgumentError(
-            f"Argument `scores` must be of 3 models or more on 2 data sets or more, but is {table.shape}"
-        )
-    k, n = table.shape
-    mean_ranks = stats.rankdata(-table, axis=0).mean(1)
-    q = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
-    statistic, p = stats.friedmanchisquare(*table) if np.ptp(table, axis=0).any() else (0.0, 1.0)
-    order = np.argsort(mean_ranks, kind="stable")
-    return {
-        "models": [names[i] for i in order],
-        "mean_ranks": [float(mean_ranks[i]) for i in order],
-        "critical_difference": q * math.sqrt(k * (k + 1) / (6 * n)),
-        "statistic": float(statistic),
-        "p": float(p),
-        "n": n,
-    }
-
-
-def sample_complexity(
-    scores: Mapping[int, Sequence[float]], target: float, alpha: float = 0.05
-) -> dict[str, float | None]:
-    """Return how many rows a model needs to train on, for a mean score of `target`.
-
-    Args:
-        scores: for each number of rows the scores (n,), seed by seed.
-        target: the score to reach.
-        alpha: level of the interval, which comes from resampling the seeds (percentile bootstrap).
-
-    Returns:
-        `n_needed`, the smallest number with that mean, `low` and `high`; None where no number reaches it.
-
-    Example:
-        >>> sample_complexity({16: [0.6, 0.7, 0.6], 64: [0.8, 0.9, 0.9], 256: [0.9, 0.9, 0.9]}, target=0.8)
-        {'n_needed': 64.0, 'low': 64.0, 'high': 64.0}
-    """
-    from scipy import stats
-
-    sizes = sorted(scores)
-    table = np.array([scores[size] for size in sizes], dtype=np.float64)  # (sizes, seeds)
-
-    def needed(seeds: np.ndarray) -> float:
-        reached = np.flatnonzero(table[:, seeds].mean(1) >= target - 1e-12)
-        return float(sizes[reached[0]]) if len(reached) else 2.0 * sizes[-1]  # more than there are
-
-    seeds = np.arange(table.shape[1])
-    found = [needed(seeds)]
-    if len(seeds) > 1:
-        options: dict[str, Any] = {"vectorized": False, "method": "percentile", "n_resamples": 999, "rng": 0}
-        interval = stats.bootstrap((seeds,), needed, confidence_level=1 - alpha, **options).confidence_interval
-        found += [interval.low, interval.high]
-    else:
-        found *= 3
-    reached = [float(value) if value <= sizes[-1] else None for value in found]
-    return dict(zip(("n_needed", "low", "high"), reached, strict=True))
 
 
 # ---- what is wrong in a table of scores ----------------------------------------------------------------------------

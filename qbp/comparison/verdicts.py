@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
 from qbp.comparison.gates import Gates, gates_of
-from qbp.comparison.statistics import Difference, check_scores, holm, mcnemar, paired, rank, sample_complexity, verdict
+from qbp.comparison.ranks import over_datasets, rank, sample_complexity
+from qbp.comparison.statistics import Difference, check_scores, holm, mcnemar, paired, verdict
 from qbp.comparison.twins import TWIN
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, check_choice
 
-__all__ = ["METRICS", "IncompleteError", "judge"]
+__all__ = ["METRICS", "IncompleteError", "check_primary", "judge", "rivals_of"]
 
 Row = dict[str, Any]
 METRICS = ("accuracy", "balanced_accuracy", "f1", "auc")
@@ -33,8 +34,13 @@ def judge(
     alpha: float = 0.05,
     fresh: Mapping[str, bool] | None = None,
     right: Mapping[str, Mapping[str, Any]] | None = None,
+    primary: str | None = None,
 ) -> tuple[tuple[Row, ...], Row | None, tuple[Row, ...]]:
     """Compare every subject with all its controls, and with the other subjects.
+
+    Holm's correction is over all comparisons on a data set but the primary one. To beat all of several controls each
+    has to be beaten at the level alpha, without a correction (intersection-union test: Berger, Technometrics 24, 295,
+    1982).
 
     Args:
         rows: of `qbp.comparison.comparing.Comparison`.
@@ -43,6 +49,7 @@ def judge(
         alpha: level of the tests.
         fresh: for each data set whether every seed drew new data; otherwise the seeds are splits of the same data.
         right: for each data set whose test part is the same for all seeds, by model, how right each test row is.
+        primary: "SUBJECT/CONTROL", the comparison that was fixed beforehand, or None.
 
     Returns:
         `verdicts`, `ranks` and `sample_complexity` of a `Comparison`.
@@ -65,13 +72,33 @@ def judge(
         _check_controls(name, about, full)
         test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
         gates, rows_right = gates_of(full, metric, twins), (right or {}).get(name)
-        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right)
+        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right, primary)
         verdicts += _twins(name, scores, twins, metric, test_share, rope, alpha)
         for model, seeds in scores.items():
             table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))
     everywhere = {model: means for model, means in table.items() if len(means) == len(names)}
-    ranks = rank(everywhere, alpha) if len(names) > 1 and len(everywhere) > 2 else None
-    return tuple(verdicts), ranks, tuple(complexity)
+    if len(names) < 2 or len(everywhere) < 3:
+        return tuple(verdicts), None, tuple(complexity)
+    subjects = dict.fromkeys(row["model"] for row in rows if row["role"] == "subject")
+    pairs = [
+        row
+        for subject in subjects
+        if subject in everywhere
+        for row in over_datasets(everywhere, subject, rivals_of(subject, everywhere))
+    ]
+    return tuple(verdicts), {**rank(everywhere, alpha), "pairs": pairs}, tuple(complexity)
+
+
+def rivals_of(subject: str, models: Iterable[str]) -> list[str]:
+    """Return what a subject is compared with: its own controls, those of all, and the other subjects."""
+    return [model for model in models if model != subject and model.partition("/")[0] in (subject, model)]
+
+
+def check_primary(primary: str | None, subjects: Iterable[str], models: Collection[str]) -> None:
+    """Raise `ArgumentError` unless the primary comparison is None or one of a subject with one of its rivals."""
+    if primary is not None:
+        pairs = [f"{s}/{model.removeprefix(f'{s}/')}" for s in subjects for model in rivals_of(s, models)]
+        check_choice("primary", primary, pairs)
 
 
 def _by_model(name: str, rows: Sequence[Row], metric: str) -> tuple[dict[str, dict[int, float]], dict[str, Row]]:
@@ -108,7 +135,7 @@ def _check_controls(name: str, about: Mapping[str, Row], rows: Sequence[Row]) ->
 
 
 def _verdicts(
-    name: str,
+    dataset: str,
     scores: Mapping[str, Mapping[int, float]],
     about: Mapping[str, Row],
     metric: str,
@@ -117,14 +144,10 @@ def _verdicts(
     alpha: float,
     gates: Gates,
     right: Mapping[str, Any] | None,
+    primary: str | None,
 ) -> list[Row]:
     subjects = [model for model, row in about.items() if row["role"] == "subject"]
-    pairs = [
-        (subject, model)
-        for subject in subjects
-        for model, row in about.items()
-        if model != subject and (row["role"] == "subject" or row["subject"] in (subject, ""))
-    ]
+    pairs = [(subject, model) for subject in subjects for model in rivals_of(subject, about)]
     if right is not None:
         found = [mcnemar(right[a], right[b], rope=rope, alpha=alpha) for a, b in pairs]
     else:
@@ -132,25 +155,29 @@ def _verdicts(
             paired(list(scores[a].values()), list(scores[b].values()), test_share=test_share, rope=rope, alpha=alpha)
             for a, b in pairs
         ]
-    adjusted = holm([difference.p for difference in found])
+    names = [f"{subject}/{_control(about, model)}" for subject, model in pairs]
+    others = iter(holm([difference.p for name, difference in zip(names, found, strict=True) if name != primary]))
     saturated = _saturated(scores, about, metric, rope) or _no_better_than_the_majority(scores, about, metric, rope)
-    made: list[Row] = []
-    for (subject, model), difference, p in zip(pairs, found, adjusted, strict=True):
-        reason = saturated or gates.weak.get(model)
-        word, sentence = verdict(difference, p, rope=rope, alpha=alpha, saturated=reason)
-        if gates.leak and word != "INCONCLUSIVE":
-            word, sentence = "INCONCLUSIVE", f"{sentence.rstrip('.')}, but {gates.leak}."
-        role = about[model]["role"]
-        control = model if role == "subject" else role
-        made.append(_row(name, subject, control, difference, p, word, f"{_says(subject, word, control)}: {sentence}"))
+    made: list[tuple[Row, tuple[str, str]]] = []  # with what would be said of each alone
+    for pair, (subject, model), difference in zip(names, pairs, found, strict=True):
+        control = _control(about, model)
+        options: dict[str, Any] = {"rope": rope, "alpha": alpha, "saturated": saturated or gates.weak.get(model)}
+        alone = _said(subject, control, *verdict(difference, **options), gates.leak)
+        if pair == primary:
+            made.append((_row(dataset, subject, control, difference, difference.p, alone, True), alone))
+        else:
+            p = next(others)
+            said = _said(subject, control, *verdict(difference, p, **options), gates.leak)
+            made.append((_row(dataset, subject, control, difference, p, said), alone))
+    summaries = []
     for subject in subjects:
-        against = [row for row in made if row["subject"] == subject]
+        against = [(row, alone) for row, alone in made if row["subject"] == subject]
         groups = {"circuit": LAYER_CONTROLS.keys(), "all": CONTROLS.keys() | CLASSIFIERS.keys()}
         for group, controls in groups.items():
-            if members := [row for row in against if row["control"] in controls]:
+            if members := [(row, alone) for row, alone in against if row["control"] in controls]:
                 notes = [*([saturated] if saturated else []), *gates.notes[subject]]
-                made.append(_summary(name, subject, group, members, notes))
-    return made
+                summaries.append(_summary(dataset, subject, group, members, notes))
+    return [*(row for row, _ in made), *summaries]
 
 
 def _twins(
@@ -168,27 +195,46 @@ def _twins(
         own = {row["seed"]: row[metric] for row in twins if row["subject"] == subject}
         pairs = [(scores[subject][seed], own[seed]) for seed in own]
         difference = paired(*zip(*pairs, strict=True), test_share=test_share, rope=rope, alpha=alpha)
-        word, sentence = verdict(difference, difference.p, rope=rope, alpha=alpha)
-        said = f"{_says(subject, word, TWIN)}: {sentence}"
-        made.append(_row(name, subject, TWIN, difference, difference.p, word, said))
+        said = _said(subject, TWIN, *verdict(difference, rope=rope, alpha=alpha))
+        made.append(_row(name, subject, TWIN, difference, difference.p, said))
     return made
 
 
+def _control(about: Mapping[str, Row], model: str) -> str:
+    """What a model is called where it is compared with: another subject by its name, a control by its role."""
+    role: str = about[model]["role"]
+    return model if role == "subject" else role
+
+
 def _row(
-    name: str, subject: str, control: str, difference: Difference, p_adjusted: float, word: str, sentence: str
+    dataset: str,
+    subject: str,
+    control: str,
+    difference: Difference,
+    p_adjusted: float,
+    said: tuple[str, str],
+    primary: bool = False,
 ) -> Row:
     known = asdict(difference)
     known["difference"] = known.pop("mean")
     return {
-        "dataset": name,
+        "dataset": dataset,
         "subject": subject,
         "control": control,
         **known,
         "p_adjusted": p_adjusted,
-        "verdict": word,
+        "primary": primary,
+        "verdict": said[0],
         "decided_by": control,
-        "sentence": sentence,
+        "sentence": said[1],
     }
+
+
+def _said(subject: str, control: str, word: str, sentence: str, leak: str | None = None) -> tuple[str, str]:
+    """The word of a verdict and its sentence; nothing is decided where test rows were seen in training."""
+    if leak and word != "INCONCLUSIVE":
+        word, sentence = "INCONCLUSIVE", f"{sentence.rstrip('.')}, but {leak}."
+    return word, f"{_says(subject, word, control)}: {sentence}"
 
 
 def _says(subject: str, word: str, control: str) -> str:
@@ -197,26 +243,32 @@ def _says(subject: str, word: str, control: str) -> str:
     return f"{subject} {word} to {control}" if word == "LOSES" else f"{subject} {word} {control}"
 
 
-def _summary(name: str, subject: str, group: str, members: Sequence[Row], notes: Sequence[str]) -> Row:
-    """The verdict against several controls: it BEATS them if it beats each; one that it loses to decides."""
-    words = {row["verdict"] for row in members}
-    if "LOSES" in words:
+def _summary(
+    name: str, subject: str, group: str, members: Sequence[tuple[Row, tuple[str, str]]], notes: Sequence[str]
+) -> Row:
+    """The verdict against several controls: it BEATS them if it beats each, for which no p is corrected; one that it
+    loses to decides, and as any of them might, there p is."""
+    lost = any(row["verdict"] == "LOSES" for row, _ in members)
+    said = [(row["verdict"], row["sentence"]) if lost or alone[0] == "LOSES" else alone for row, alone in members]
+    words = [word for word, _ in said]
+    if lost:
         word = "LOSES"
-    elif words == {"BEATS"}:
+    elif set(words) == {"BEATS"}:
         word = "BEATS"
     elif "INCONCLUSIVE" in words:
         word = "INCONCLUSIVE"
     else:
         word = "TIES"
-    deciding = min((row for row in members if row["verdict"] == word), key=lambda row: row["difference"])
+    of_word = [(row, sentence) for (row, _), (each, sentence) in zip(members, said, strict=True) if each == word]
+    deciding, why = min(of_word, key=lambda pair: pair[0]["difference"])
     what = "its circuit's replacements" if group == "circuit" else "its controls"
-    counts = ", ".join(f"{sum(r['verdict'] == w for r in members)} {w}" for w in sorted(words))
-    sentence = (
-        f"{_says(subject, word, what)} on {name} ({counts}). Decided by {deciding['control']}: {deciding['sentence']}"
-    )
+    counts = ", ".join(f"{words.count(each)} {each}" for each in sorted(set(words)))
+    if word == "BEATS" and len(members) > 1:
+        counts += "; to beat all of them, each at the full level, needs no correction"
+    sentence = f"{_says(subject, word, what)} on {name} ({counts}). Decided by {deciding['control']}: {why}"
     if notes:
         sentence += f" Note: {'; '.join(notes)}."
-    return {**deciding, "control": group, "sentence": sentence}
+    return {**deciding, "control": group, "primary": False, "verdict": word, "sentence": sentence}
 
 
 def _saturated(

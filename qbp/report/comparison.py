@@ -153,6 +153,27 @@ def _ranks(ranks: Mapping[str, Any]) -> Iterator[Block]:
     )
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(names, ranks["mean_ranks"], strict=True))
     yield charts.ranks(names, ranks["mean_ranks"], distance, caption, f"Mean ranks: {order}. {caption}")
+    columns = (
+        Column("model", "text"),
+        Column("against", "text"),
+        Column("median difference, points"),
+        Column("data sets won"),
+        Column("p"),
+        Column("p (Holm)"),
+    )
+    rows = tuple(
+        (
+            row["subject"],
+            _title(row["rival"]),
+            parts.points(row["difference"]),
+            f"{row['wins'] * row['n']:g} of {row['n']}",
+            number(row["p"], 2),
+            number(row["p_adjusted"], 2),
+        )
+        for row in ranks.get("pairs", ())
+    )
+    if rows:
+        yield Table("Over data sets: Wilcoxon's signed-rank test of their means; ties count half", columns, rows)
 
 
 def _hybrids(config: Mapping[str, Any]) -> dict[str, nn.Module]:
@@ -201,12 +222,14 @@ def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
     seeds = len({row["seed"] for row in found.rows})
     tests = sorted({row["test"] for row in found.verdicts if row.get("test")})
     alpha, rope = config.get("alpha", 0.05), config.get("rope", 0.01)
+    primary = f" but that of {config['primary']}, fixed beforehand" if config.get("primary") else ""
     return (
         f"Every one of {seeds} seeds fixed the split (or the draw) of the data, the initial weights and the order of "
         f"the rows for all models alike; scalers and projections were fitted on the train part. Each model tried "
         f"{config.get('budget', 'the same number of')} configurations by {config.get('folds', 'the same')}-fold "
         f"cross-validation on the train part, and met the test part once. Differences in {metric.replace('_', ' ')} "
-        f"are paired by seed ({', '.join(tests) or 'no test yet'}), p-values corrected by Holm, at the level {alpha}. "
+        f"are paired by seed ({', '.join(tests) or 'no test yet'}), p-values corrected by Holm{primary}, at "
+        f"the level {alpha}; to beat all of several controls takes no correction, as each has to be beaten. "
         f"A difference within {parts.within(rope)} (two one-sided tests) TIES; one that is significant BEATS or "
         "LOSES; where a linear model is as good as the best one nothing BEATS; all else is INCONCLUSIVE."
     )

@@ -177,7 +177,8 @@ def _forests(verdicts: Sequence[Mapping[str, Any]], metric: str, config: Mapping
             points = [parts.points(row[key]) for key in ("difference", "low", "high")]
             said = f"{points[0]} [{points[1]}, {points[2]}]"
             dot = Dot(row["difference"], row["low"], row["high"], colour)
-            rows.append((title, Badge(row["verdict"]), dot, said, number(row["p_adjusted"], 2), _effect(row["effect"])))
+            p = number(row["p_adjusted"], 2) + (" *" if row.get("primary") else "")
+            rows.append((title, Badge(row["verdict"]), dot, said, p, _effect(row["effect"])))
         columns = (
             Column("control", "text"),
             Column("verdict", "lead"),
@@ -193,6 +194,8 @@ def _forests(verdicts: Sequence[Mapping[str, Any]], metric: str, config: Mapping
             f"matter. {own[0]['n']} pairs, of which a sign-flip test could make no p below "
             f"{number(own[0].get('attainable'), 2)}. Effect: mean by standard deviation of the differences."
         )
+        if any(row.get("primary") for row in own):
+            note += " *: fixed beforehand as the primary comparison, so not corrected."
         yield Table(
             f"Difference in {metric.replace('_', ' ')} of {subject} and each control", columns, tuple(rows), note, scale
         )

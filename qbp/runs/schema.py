@@ -378,6 +378,7 @@ class Compare(Section):
     metric: Annotated[str, _among(METRICS)] = "accuracy"
     rope: Share = 0.01
     alpha: Share = 0.05
+    primary: str | None = None
 
 
 KINDS: dict[str, type[Section]] = {"hybrid": Hybrid, "mlp": Mlp}

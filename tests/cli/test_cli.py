@@ -300,6 +300,21 @@ def test_compare_prints_every_control_and_goes_on(qbp: Run) -> None:
     assert other.code == 2 and "another config (there / here): rope: 0.01 / 0.02" in other.err
 
 
+def test_a_comparison_is_planned_from_a_pilot_of_other_seeds(qbp: Run) -> None:
+    Path("two.yaml").write_text(COMPARED.replace("  mlp: {kind: mlp, hidden: [4]}\n", ""))
+    done = qbp("compare", "two.yaml", "--workers", "1", "--quiet", "--plan", "0.05", "--set=primary=small/frozen")
+    assert done.code == 0, done.err
+    assert "seeds to find 0.05 of accuracy" in done.out and "To find it against every control: " in done.out
+    assert "small/frozen is the primary comparison: " in done.out
+    assert {path.name for path in Path("runs/two-pilot/cells/moons/svm_rbf").glob("*.json")} == {
+        f"{seed}.json" for seed in range(5, 10)
+    }
+    assert not Path("runs/two").exists()
+    assert qbp("compare", "two.yaml", "--plan", "0").code == 2
+    wrong = qbp("compare", "two.yaml", "--set=primary=small/frosen")
+    assert wrong.code == 2 and "did you mean `small/frozen`?" in wrong.err
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

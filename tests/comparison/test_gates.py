@@ -12,7 +12,8 @@ import qbp
 from qbp.comparison.cell import Protocol, trial
 from qbp.comparison.controls import CLASSIFIERS, CONTROLS
 from qbp.comparison.gates import gates_of, share_known
-from qbp.comparison.verdicts import judge
+from qbp.comparison.statistics import holm
+from qbp.comparison.verdicts import check_primary, judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError
 from qbp.training.options import Training
@@ -155,3 +156,48 @@ def test_a_class_without_rows_is_named_before_anything_is_trained():
         qbp.compare({"h": qbp.hybrid}, two, Dataset(x[:, :2], y, "two"), seeds=6)
     with pytest.raises(ArgumentError, match="`metric` must be one of accuracy, balanced_accuracy"):
         qbp.compare({"h": qbp.hybrid}, two.subset(range(60)), two.subset(range(60, 80)), seeds=6, metric="auc")
+
+
+# ---- many comparisons, one of them fixed beforehand ------------------------------------------------------------------
+
+
+def barely(sign=1):
+    """Every control is beaten by little: p of each is below 0.05, and above it once corrected for their number."""
+    rows, differences = planted(), [1, 2, -1, 2, 0, 2, 1, 0, 2, 1]
+    for row in rows:
+        right = 60 - (0 if row["role"] == "subject" else sign * differences[row["seed"]])
+        row["accuracy"] = row["balanced_accuracy"] = right / 80
+    return rows
+
+
+def test_to_beat_all_controls_needs_no_correction_but_to_lose_to_one_does():
+    rows = barely()
+    verdicts, _, _ = judge(rows, fresh={"d": True}, rope=0.001)
+    own = [row for row in verdicts if row["control"] not in ("all", "circuit")]
+    assert all(row["p"] < 0.05 for row in own) and any(row["verdict"] == "INCONCLUSIVE" for row in own)
+    found = verdict_of(rows, rope=0.001)
+    assert found["verdict"] == "BEATS" and "each at the full level, needs no correction" in found["sentence"]
+    assert verdict_of(barely(-1), rope=0.001)["verdict"] == "INCONCLUSIVE"
+
+
+def test_the_primary_comparison_is_not_corrected_and_does_not_count_for_the_others():
+    rows = barely()
+    plain, _, _ = judge(rows, fresh={"d": True}, rope=0.001)
+    fixed, _, _ = judge(rows, fresh={"d": True}, rope=0.001, primary="q/matched_parameters")
+    by_name = {row["control"]: row for row in fixed}
+    one = by_name["matched_parameters"]
+    assert one["p_adjusted"] == one["p"] and one["primary"] and one["verdict"] == "BEATS"
+    assert "by Holm" not in one["sentence"] and "by Holm" in by_name["svm_rbf"]["sentence"]
+    own = [row for row in plain if row["control"] not in ("all", "circuit")]
+    rest = [row for row in own if row["control"] != "matched_parameters"]
+    assert [by_name[row["control"]]["p_adjusted"] for row in rest] == pytest.approx(holm([row["p"] for row in rest]))
+    assert sum(row["primary"] for row in fixed) == 1
+
+
+def test_the_primary_comparison_must_be_one():
+    models = ["a", "a/frozen", "b", "b/frozen", "svm_rbf"]
+    for name in ("a/frozen", "a/b", "b/svm_rbf", None):
+        check_primary(name, ["a", "b"], models)
+    for name in ("a/a", "svm_rbf/a", "a/matched", "a/b/frozen", "frozen"):
+        with pytest.raises(ArgumentError, match="`primary` must be one of 'a/frozen', 'a/b'"):
+            check_primary(name, ["a", "b"], models)

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from qbp.comparison.statistics import check_scores, holm, mcnemar, paired, rank, sample_complexity, verdict
+from qbp.comparison.statistics import check_scores, holm, mcnemar, paired, verdict
 from qbp.errors import ArgumentError
 
 RNG = np.random.default_rng(7)
@@ -69,25 +69,6 @@ def test_pairs_needed():
 def test_holm():
     p = [0.01, 0.04, 0.03, 0.005]
     assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02]) and holm([]) == []
-
-
-def test_ranks():
-    rng = np.random.default_rng(0)
-    means = np.array([0.9, 0.85, 0.8, 0.8, 0.7])
-    table = means[:, None] + 0.02 * rng.normal(size=(5, 10))
-    found = rank({name: row for name, row in zip("abcde", table, strict=True)})
-    assert found["models"][0] == "a" and found["models"][-1] == "e" and found["p"] < 1e-4
-    assert sum(found["mean_ranks"]) == pytest.approx(5 * 6 / 2)
-    assert found["critical_difference"] == pytest.approx(1.929, abs=5e-4)  # k = 5, N = 10: q = 2.728 in Demsar's table
-    with pytest.raises(ArgumentError):
-        rank({"a": [0.1, 0.2], "b": [0.1, 0.2]})
-
-
-def test_sample_complexity():
-    scores = {16: [0.5, 0.6, 0.5, 0.6], 64: [0.7, 0.9, 0.7, 0.9], 256: [0.9, 0.9, 0.95, 0.9]}
-    found = sample_complexity(scores, 0.8)
-    assert (found["n_needed"], found["low"], found["high"]) == (64, 64, 256)
-    assert sample_complexity(scores, 0.99)["n_needed"] is None
 
 
 @pytest.mark.parametrize("bad", [([0.1], [0.2]), ([0.1, 0.2], [0.2]), ([0.1, np.nan], [0.2, 0.3])])
@@ -169,6 +150,33 @@ def splits_of_one_data_set(rng, n=150, columns=6):
             nearest = np.linalg.norm(part[test][:, None] - centres, axis=2).argmin(1)
             scores[side, k] = np.mean(nearest == y[test])
     return scores
+
+
+@pytest.mark.parametrize("cases", [30, pytest.param(300, marks=pytest.mark.slow)])
+def test_random_cases_equal_scipy_and_statsmodels(cases: int, monkeypatch):
+    """Pairs of score lists, three sizes: p, intervals, equivalence, Holm."""
+    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels' Holm collects garbage each time
+    from scipy import stats
+    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
+
+    rng = np.random.default_rng(5)
+    for k in range(cases):
+        n = (6, 10, 25)[k % 3]
+        a = rng.normal(0.8, 0.05, n)
+        b = a - rng.normal(0.01, 0.02, n) * rng.choice([0.2, 1.0, 3.0])
+        found, d = paired(a, b), a - b
+        about = DescrStatsW(d)
+        assert (found.low, found.high) == pytest.approx(about.tconfint_mean())
+        assert found.p == pytest.approx(about.ttest_mean()[1])
+        assert found.p_equivalent == pytest.approx(ttost_paired(a, b, -0.01, 0.01)[0])
+        assert (found.mean, found.deviation) == pytest.approx((d.mean(), d.std(ddof=1)))
+        if k % 10 == 0:
+            bca = stats.bootstrap((d,), np.mean, method="BCa", n_resamples=20_000, rng=k).confidence_interval
+            assert (found.low_bca, found.high_bca) == pytest.approx((bca.low, bca.high), abs=0.12 * found.deviation)
+        p = rng.random(rng.integers(1, 15)) ** 3
+        assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert paired(a, b, test_share=0.2).low_bca is None  # splits are not independent
 
 
 def test_a_real_difference_is_seen():
