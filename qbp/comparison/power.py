@@ -116,10 +116,11 @@ def plan(pilot: Comparison, difference: float, *, power: float = 0.8, workers: i
     seconds = sum((row["train_seconds"] or 0) + (row["tune_seconds"] or 0) for row in pilot.rows) / n_seeds
     plans: list[dict[str, Any]] = []
     for row in rows:
-        scores = [_scores(pilot, row["dataset"], name, metric) for name in (row["subject"], _model_of(pilot, row))]
-        seeds = seeds_needed(
-            np.subtract(*scores).tolist(), difference, test_share=row["test_share"], alpha=alpha, power=power
+        ours, theirs = (
+            _scores(pilot, row["dataset"], name, metric) for name in (row["subject"], _model_of(pilot, row))
         )
+        differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+        seeds = seeds_needed(differences, difference, test_share=row["test_share"], alpha=alpha, power=power)
         about = {key: row[key] for key in ("dataset", "subject", "control", "difference", "deviation")}
         plans.append({**about, "seeds": seeds, "hours": None if seeds is None else seeds * seconds / workers / 3600})
     return plans
