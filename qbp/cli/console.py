@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len
@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from qbp.runs.config import Config
 
-__all__ = ["ConfigArgument", "ExecutorOption", "SetOption", "TrustOption", "err", "load_config", "out", "table"]
+__all__ = ["Bar", "ConfigArgument", "ExecutorOption", "SetOption", "TrustOption", "err", "load_config", "out", "table"]
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or a config that comes with qbp: digits, smaller, xor.")
@@ -95,3 +95,25 @@ def out() -> Console:
 def err() -> Console:
     """Where errors go."""
     return Console(stderr=True, soft_wrap=True)
+
+
+class Bar:
+    """A bar over runs, with the best score so far, if there is such a thing."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=err(), disable=quiet)
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        self.task = self.bar.add_task("", total=None)
+        return self.move
+
+    def move(self, done: int, total: int, best: float | None) -> None:
+        said = "" if best is None else f"best {best:.4f}"
+        self.bar.update(self.task, completed=done, total=total, description=said)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()

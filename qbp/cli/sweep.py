@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import ConfigArgument, ExecutorOption, SetOption, TrustOption, err, load_config, out, table
+from qbp.cli.console import Bar, ConfigArgument, ExecutorOption, SetOption, TrustOption, err, load_config, out, table
 
 if TYPE_CHECKING:
     from qbp.runs.search import SweepResult
@@ -38,7 +38,7 @@ def sweep(
     from qbp.runs.search import sweep as search
 
     try:
-        with _Bar(quiet) as progress:
+        with Bar(quiet) as progress:
             how: dict[str, Any] = {"workers": workers or os.cpu_count() or 1, "executor": executor}
             found = search(chosen, folder, progress=progress, trust=trust, **how)
     except KeyboardInterrupt:
@@ -80,25 +80,3 @@ def _said(found: SweepResult) -> str:
         f"Trial {found.best['number']} was chosen by {found.metric}; on the test part, which it met once, its {metric} "
         f"is {found.test[metric]:.4f}."
     )
-
-
-class _Bar:
-    """A bar over trials, with the best score so far."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(*columns, console=err(), disable=quiet)
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        self.task = self.bar.add_task("", total=None)
-        return self.move
-
-    def move(self, done: int, total: int, best: float | None) -> None:
-        said = "" if best is None else f"best {best:.4f}"
-        self.bar.update(self.task, completed=done, total=total, description=said)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from qbp.cli.console import ConfigArgument, SetOption, TrustOption, err, load_config, out
+from qbp.cli.console import Bar, ConfigArgument, ExecutorOption, SetOption, TrustOption, err, load_config, out
 from qbp.cli.console import table as formatted
 
 if TYPE_CHECKING:
+    from qbp.runs.config import Config
     from qbp.training.prediction import Prediction
 
 __all__ = ["evaluate", "lr", "noise", "predict", "train"]
@@ -25,12 +27,19 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the config's.")] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="A run for each of so many seeds, and their mean.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes for `--seeds`; default one a core.")] = None,
+    executor: ExecutorOption = "processes",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     trust: TrustOption = False,
 ) -> None:
     """Train a model and its classical twin, and print how both do on held-out data."""
     chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
     folder = runs_dir / chosen.name
+    if seeds is not None:
+        how: dict[str, Any] = {"resume": resume, "workers": workers or os.cpu_count() or 1, "executor": executor}
+        _train_seeds(chosen, folder, seeds, quiet, how)
+        return
     from qbp.report.plots.run import draw_run
     from qbp.runs.folder import CONFIG
     from qbp.runs.run import train as train_run
@@ -53,6 +62,28 @@ def train(
         for sentence in score.get("diagnosis", ()):
             console.print(f"The {model} model did not learn. {sentence}", markup=False)
     console.print(f"Saved in {folder}", markup=False)
+
+
+def _train_seeds(config: Config, folder: Path, seeds: int, quiet: bool, how: dict[str, Any]) -> None:
+    from qbp.runs.seeds import train_seeds
+    from qbp.training.metrics import metrics_of
+
+    try:
+        with Bar(quiet) as move:
+            found = train_seeds(config, folder, seeds, progress=move, **how)
+    except KeyboardInterrupt:
+        err().print("Interrupted. The same command with --resume goes on from here.", markup=False)
+        raise typer.Exit(130) from None
+    metrics = metrics_of(next(iter(found["models"].values())))
+    shown = formatted(f"{config.name}: {len(found['seeds'])} seeds", "model", *(f"test {metric}" for metric in metrics))
+    for model, scores in found["models"].items():
+        shown.add_row(model, *(_mean(scores[metric]) for metric in metrics))
+    out().print(shown)
+    out().print(f"Saved in {folder}: a run for each seed. What a difference is worth: qbp compare", markup=False)
+
+
+def _mean(score: dict[str, Any]) -> str:
+    return f"{score['mean']:.4f}" + ("" if score["std"] is None else f" ± {score['std']:.4f}")
 
 
 def evaluate(

@@ -28,7 +28,7 @@ from qbp.training.fitting import evaluate as evaluate_model
 from qbp.training.metrics import main_metric
 from qbp.training.tracking import Tracking
 
-__all__ = ["build", "diagnose", "evaluate", "load_data", "opened", "restore", "train", "verdict"]
+__all__ = ["build", "diagnose", "evaluate", "load_data", "opened", "restore", "tracking", "train", "verdict"]
 
 DIAGNOSIS = "diagnosis.json"
 
@@ -99,7 +99,7 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
     with threads(config.threads):
         train_data, test_data = load_data(config)
         built = build(config, train_data)  # what cannot be built claims no directory
-        watch = {name: _tracking(config, folder, name) for name in built}
+        watch = {name: tracking(config, folder, name) for name in built}
         run = claim(folder, config, resume)
         if not run.is_finished:
             run.finish(_train(config, folder, resume, progress, (train_data, test_data), built, watch))
@@ -143,7 +143,8 @@ def _train(
     return {"name": config.name, "seed": config.seed, "data": about, **classes, "models": results}
 
 
-def _tracking(config: Config, folder: Path, name: str) -> list[Tracking]:
+def tracking(config: Config, folder: Path, name: str) -> list[Tracking]:
+    """Return what tracks a model of a run: nothing, or a callback."""
     if not config.tracking:
         return []
     where, called = (folder / TWIN, f"{config.name}/{TWIN}") if name == TWIN else (folder, config.name)

@@ -138,7 +138,7 @@ class Tracking:
         if not chosen:
             raise ArgumentError(f"Argument `names` must be one of {', '.join(TRACKERS)}, but is empty")
 
-    def on_epoch_end(self, row: Row, model: nn.Module) -> None:
+    def on_epoch_end(self, row: Row, model: nn.Module | None = None) -> None:
         """Log a row of metrics."""
         values = {key: float(value) for key, value in row.items() if key != "epoch"}
         self._all("log", values, int(row["epoch"]))

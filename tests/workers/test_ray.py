@@ -21,6 +21,7 @@ import qbp
 from qbp.comparison.cells import sweep as run_cells
 from qbp.errors import ArgumentError
 from qbp.runs import config as configs
+from qbp.runs.seeds import train_seeds
 from qbp.workers import pool
 
 pytestmark = pytest.mark.slow
@@ -171,3 +172,14 @@ def test_the_same_sweep(cluster: Any, tmp_path: Path) -> None:
     assert all(
         {**each, "test": each["test"]["loss"]} == {**results[0], "test": results[0]["test"]["loss"]} for each in results
     )
+
+
+def test_the_same_seeds(cluster: Any, tmp_path: Path) -> None:
+    config = configs.load("xor", ["train.epochs=5"])
+    here = train_seeds(config, tmp_path / "here", 3)
+    there = train_seeds(config, tmp_path / "there", 3, executor=f"ray:{cluster.address}")
+    for name, scores in here["models"].items():
+        assert {**scores, "seconds": None} == {**there["models"][name], "seconds": None}
+    for k in range(3):
+        pair = [tmp_path / name / f"seed-{k}" / "checkpoint.safetensors" for name in ("here", "there")]
+        assert pair[0].read_bytes() == pair[1].read_bytes()
