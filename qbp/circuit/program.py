@@ -158,6 +158,9 @@ class Program:
         """Found once: programs are the keys of caches, and this takes as long as running a small one."""
         return hash((self.n_qubits, self.ops, self.measurements, self.n_angles, self.amplitudes, self.readout))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        return self  # nothing of it changes, and caches find the same object without looking into it
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_hash"}  # of this process only
 

@@ -45,6 +45,7 @@ class Task(NamedTuple):
     errors: ErrorBars
     rule: Any = None  # one that remembers earlier steps
     training: bool = True  # whether a backward pass is to be expected
+    dtype: torch.dtype | None = None  # of the work, where that is not the angles'
 
 
 class Ahead(NamedTuple):
@@ -72,9 +73,14 @@ class Expectation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, batched: Tensor, shared: Tensor, amplitudes: Tensor | None, task: Task) -> Tensor:
-        angles, errors = Angles(batched, shared), task.errors
-        ctx.task, ctx.state = task, None
+        ctx.task, ctx.state, errors = task, None, task.errors
         ctx.save_for_backward(batched, shared, amplitudes)
+        if task.dtype is not None:
+            results, ctx.state = task.executor.forward(  # type: ignore[attr-defined]
+                task.program, Angles(batched.to(task.dtype), shared.to(task.dtype)), None
+            )
+            return results.values.to(batched)
+        angles = Angles(batched, shared)
         if task.diff_method == "adjoint":
             results, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
             values, errors.stds, errors.truncation, errors.sources = results
@@ -93,6 +99,9 @@ class Expectation(torch.autograd.Function):
         batched, shared, amplitudes = ctx.saved_tensors
         task: Task = ctx.task
         need_batched, need_shared, need_amplitudes, _ = ctx.needs_input_grad
+        if task.dtype is not None:  # torch rounds the gradients to the dtypes of the angles
+            batched, shared, grad = batched.to(task.dtype), shared.to(task.dtype), grad.to(task.dtype)
+            task = task._replace(dtype=None)
         again = torch.is_grad_enabled()  # the caller wants to differentiate the gradient
         if task.diff_method == "adjoint" and not again:
             wanted = (need_batched, need_shared, need_amplitudes)

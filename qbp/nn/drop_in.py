@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qbp.circuit.tracing import Circuit
+from qbp.gradients.autograd import Expectation
+from qbp.gradients.transforms import is_transformed
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.qiskit_networks import network_of, refusal
 from qbp.nn.qnode import FunctionSource, check_torch
@@ -23,15 +26,13 @@ __all__ = ["TorchConnector", "TorchLayer"]
 class _InDouble(QuantumLayer):
     """A layer that computes in double precision."""
 
-    def forward(self, inputs: Tensor | None = None) -> Tensor:
-        """Outputs of the dtype of the input."""
-        narrow = isinstance(inputs, Tensor) and inputs.dtype not in (torch.float64, torch.complex128)
-        if inputs is None or not narrow or self.executor is None:  # a QNode that runs itself decides itself
-            return super().forward(inputs)
-        dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
-        if inputs.is_complex():
-            return super().forward(inputs.to(torch.complex128)).to(inputs.dtype.to_real())
-        return super().forward(inputs.double()).to(dtype)
+    def _run(self, circuit: Circuit, x: Tensor, in_jit: bool) -> Tensor:
+        if x.dtype not in (torch.float32, torch.complex64):
+            return super()._run(circuit, x, in_jit)
+        weight = None if in_jit or is_transformed() else self._only_weight_of(circuit, x)
+        if weight is not None:  # rounded within one step of autograd
+            return Expectation.apply(x, weight, None, self._task(circuit, x, weight)._replace(dtype=torch.float64))
+        return super()._run(circuit, x.to(torch.complex128 if x.is_complex() else torch.float64), in_jit)
 
 
 class TorchLayer(_InDouble):

@@ -66,10 +66,11 @@ def _apply(call: GateCall, columns: Any, wires: range) -> None:
     """One gate, by its own name where it is one of several rotations."""
     import pennylane as qml
 
-    if call.name in GATES and len(call.ops) > 1:
+    if call.name in GATES and len(call.ops) > 1 and call.name != "IsingXY":  # whose matrix takes no batch in torch
         getattr(qml, call.name)(*(_value(turn, columns) for turn in call.params), wires=call.wires)
     else:
-        operation(call.ops[0], columns, wires)
+        for op in call.ops:
+            operation(op, columns, wires)
 
 
 def _value(turn: Turn, columns: Any) -> Any:
