@@ -809,6 +809,184 @@ def _(inputs, w):
     return z_all(2)
 
 
+# ---- models of public repositories, in other words -------------------------------------------------------------------
+
+
+@case("scaled to its own range inside of the circuit", {"weights": 6}, 6, 3)
+def _(inputs, weights):
+    x = torch.pi * (inputs - inputs.min()) / (inputs.max() - inputs.min() + 1e-8)
+    for k in range(3):
+        qml.RY(x[..., k], wires=k)
+        qml.RX(weights[k], wires=k)
+    qml.CNOT([0, 1])
+    qml.CZ([1, 2])
+    for k in range(3):
+        qml.RZ(x[..., k + 3], wires=k)
+        qml.RX(weights[k + 3], wires=k)
+    return z_all(3)
+
+
+@case("a unary loader of arccos", {"w": (1, 2)}, 3, 3, rows=[[0.3, 0.2, 0.4], [0.1, 0.5, 0.2]])
+def _(inputs, w):
+    qml.X(0)
+    rest = 1.0
+    for k in range(2):
+        angle = torch.arccos(inputs[..., k] / rest)
+        rest = rest * torch.sin(angle)
+        qml.SingleExcitation(2 * angle, wires=[k, k + 1])
+    for k in range(2):
+        qml.SingleExcitation(w[0, k], wires=[k, k + 1])
+    return qml.probs(wires=range(3))
+
+
+@case("an index that is left over from a loop", {"weights": (3, 2, 2)}, 2, 2)
+def _(inputs, weights):
+    repeats, n, _ = weights.shape
+    for i in range(repeats - 1):
+        for k in range(n):
+            qml.PauliRot(weights[i, k, 0], "Y", wires=k)
+            qml.PauliRot(weights[i, k, 1], "X", wires=k)
+        ring(n)
+        for k in range(n):
+            qml.PauliRot(inputs[k], "X", wires=k)
+    for k in range(n):
+        qml.PauliRot(weights[i, k, 0], "Y", wires=k)
+    return z_all(n)
+
+
+@case("a switch that chooses one of two embeddings", {"switch": (1,), "blocks": (2, 1, 2, 3)}, 4, 3, batched=True)
+def _(inputs, switch, blocks):
+    qml.Hadamard(2)
+    qml.ctrl(qml.AngleEmbedding, 2, control_values=0)(inputs[:, :2], wires=[0, 1], rotation="Y")
+    qml.ctrl(qml.AngleEmbedding, 2, control_values=1)(inputs[:, 2:], wires=[0, 1], rotation="Y")
+    for block in blocks:
+        qml.StronglyEntanglingLayers(block, wires=range(2))
+    qml.RY(switch[0], wires=2)
+    qml.Hadamard(2)
+    return z_all(3)
+
+
+@case("rows of a reshaped batch, slices of the weights", {"w": (3, 3), "scales": (2, 3)}, 3, 3, batched=True)
+def _(inputs, w, scales):
+    x = qml.math.reshape(inputs, (-1, 3))
+    for level in range(3):
+        if level < 2:
+            for k in range(3):
+                qml.RY(x[:, k] * 3.141592653589793 * scales[level, k], wires=k)
+        qml.BasicEntanglerLayers(w[level : level + 1], wires=range(3))
+    return z_all(3)
+
+
+@case("an image loaded pixel by pixel under controls", {"w": (1, 3)}, 4, 3)
+def _(inputs, w):
+    qml.Hadamard(0)
+    qml.Hadamard(1)
+    for pixel in range(4):
+        bits = [int(letter) for letter in format(pixel, "02b")]
+        qml.ctrl(qml.RY(inputs[pixel], wires=2), [0, 1], control_values=bits)
+    qml.BasicEntanglerLayers(w, wires=range(3))
+    return z_all(3)
+
+
+@case("a convolution of the inputs in torch", {"kernel": 4}, 9)
+def _(inputs, kernel):
+    angles = torch.nn.functional.conv2d(inputs.reshape(1, 1, 3, 3), kernel.reshape(1, 1, 2, 2)).flatten()
+    for k in range(N):
+        qml.RY(angles[k], wires=k)
+    ring()
+    return z_all()
+
+
+@case("layer norm, softmax and GELU of torch", {"w": 3}, 3, 3)
+def _(inputs, w):
+    x = torch.nn.functional.layer_norm(inputs, (3,))
+    shares, gates = torch.softmax(w, 0), torch.nn.functional.gelu(w)
+    for k in range(3):
+        qml.RY(x[k] * shares[k], wires=k)
+        qml.RZ(gates[k], wires=k)
+    qml.CNOT([0, 1])
+    qml.CNOT([1, 2])
+    return z_all(3)
+
+
+@case("where, remainder and signs", {"w": 2}, 2, 2)
+def _(inputs, w):
+    x, rest = torch.where(inputs > 0, inputs, -2 * inputs), torch.remainder(inputs, 0.7)
+    for k in range(2):
+        qml.RY(x[k] * w[k], wires=k)
+        qml.RX(rest[k], wires=k)
+    qml.CZ([0, 1])
+    return [qml.expval(qml.X(k)) for k in range(2)]
+
+
+@case("teleported", {"w": 2}, 1, 3)
+def _(inputs, w):
+    qml.RY(inputs[0], wires=0)
+    qml.RZ(w[0], wires=0)
+    qml.Hadamard(1)
+    qml.CNOT([1, 2])
+    qml.CNOT([0, 1])
+    qml.Hadamard(0)
+    first, second = qml.measure(0), qml.measure(1)
+    qml.cond(second, qml.X)(2)
+    qml.cond(first, qml.Z)(2)
+    qml.RX(w[1], wires=2)
+    return qml.expval(Z(2)), qml.expval(qml.Y(2))
+
+
+@case("two measurements and an else", {"w": 2}, 3, 3)
+def _(inputs, w):
+    qml.AngleEmbedding(inputs, wires=range(3))
+    first, second = qml.measure(0), qml.measure(1)
+    qml.cond(first & second, qml.RX, qml.RY)(w[0], wires=2)
+    qml.cond(~first, qml.RZ)(w[1], wires=2)
+    qml.RX(0.3, wires=2)
+    return qml.expval(Z(2))
+
+
+@case("phase estimation of a trained phase", {"w": (1,)}, 1, 3)
+def _(inputs, w):
+    qml.RX(inputs[0], wires=0)
+    qml.QuantumPhaseEstimation(qml.PhaseShift(w[0], wires=0), estimation_wires=[1, 2])
+    return qml.probs(wires=[1, 2])
+
+
+@case("selected gates and a controlled sequence", {"w": 4}, 2, 3)
+def _(inputs, w):
+    qml.AngleEmbedding(inputs, wires=range(2))
+    qml.Select([qml.RX(w[0], 2), qml.RY(w[1], 2), qml.RZ(w[2], 2), qml.X(2)], control=[0, 1])
+    qml.ControlledSequence(qml.RX(w[3], wires=2), control=[0, 1])
+    return z_all(3)
+
+
+@case("oracle, diffusion and a comparator", {"w": (1, 3)}, 3, 3)
+def _(inputs, w):
+    qml.AngleEmbedding(inputs, wires=range(3))
+    qml.FlipSign([1, 0, 1], wires=range(3))
+    qml.GroverOperator(wires=range(3))
+    qml.IntegerComparator(2, geq=True, wires=[0, 1, 2])
+    qml.BasicEntanglerLayers(w, wires=range(3))
+    return z_all(3)
+
+
+@case("arbitrary states and unitaries", {"state": 6, "unitary": 15}, 2, 2)
+def _(inputs, state, unitary):
+    qml.ArbitraryStatePreparation(state, wires=[0, 1])
+    qml.AngleEmbedding(inputs, wires=range(2))
+    qml.ArbitraryUnitary(unitary, wires=[0, 1])
+    return z_all(2)
+
+
+HOPPING = qml.jordan_wigner(qml.fermi.from_string("0+ 1-") + qml.fermi.from_string("1+ 0-"))
+
+
+@case("a fermionic hopping term", {"w": (1, 2, 3)}, 2, 2)
+def _(inputs, w):
+    qml.AngleEmbedding(inputs, wires=range(2))
+    qml.StronglyEntanglingLayers(w, wires=range(2))
+    return qml.expval(HOPPING)
+
+
 def values_of(shapes):
     generator = torch.Generator().manual_seed(7)
     sizes = {n: (s,) if isinstance(s, int) and s > 1 else () if s == 1 else s for n, s in shapes.items()}
@@ -839,7 +1017,7 @@ def test_circuits(name):
     assert this.native is None or ("qnode" not in layer.backend) == this.native
     plain = qml.QNode(this.function, qml.device(this.device, wires=this.wires))
     rows = [plain(inputs=row[None] if this.batched else row, **weights) for row in x]
-    want = torch.stack([flat(row) for row in rows]).double()
+    want = torch.stack([flat(row) for row in rows]).real.double()
     got = layer(x).reshape(want.shape)
     torch.testing.assert_close(got, want, atol=1e-7, rtol=0)
     factors = torch.linspace(0.5, 1.5, want.numel(), dtype=torch.float64).reshape(want.shape)
