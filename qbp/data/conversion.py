@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch.utils.data import Dataset as TorchDataset
 
 from qbp.data.dataset import Dataset
 from qbp.data.frames import array_of, check_same_order, spell, table_of, tensor_of
-from qbp.data.preprocessing import Preprocessing, plain
+from qbp.data.inputs import Input, inputs_of, pack
+from qbp.data.preprocessing import Preprocessing, plain, several_labels
 from qbp.data.raw import Column
 from qbp.data.tables import names_of, read_columns
 from qbp.errors import ArgumentError
 
-__all__ = ["as_dataset"]
+__all__ = ["apart", "as_dataset"]
 
 
 def as_dataset(data: Any, preprocessing: Preprocessing | None = None, name: str = "data") -> Dataset:
@@ -28,7 +29,9 @@ def as_dataset(data: Any, preprocessing: Preprocessing | None = None, name: str 
     Args:
         data: a `Dataset`, which stays as it is; a pair (X, y), or (X, y, sample_weight), of NumPy arrays, tensors or
             lists, or of a DataFrame and a Series; a `TensorDataset` or another data set of torch; or a `DataLoader`.
-            Labels that are words, integers or booleans make classes, targets of floating point a regression.
+            Labels that are words, integers or booleans make classes, targets of floating point a regression, integers
+            or booleans 0 and 1 in several columns labels of which a row may have several. X may be several inputs of a
+            model: a tuple of arrays, or a mapping of arrays by the names of the arguments of its `forward`.
         preprocessing: what is done to rows and labels as they are; None: labels and words are numbered, and all else is
             taken as it is (`qbp.data.load` scales, and splits).
         name: what errors call the argument.
@@ -71,8 +74,12 @@ def weighted(data: Dataset, sample_weight: Any) -> Dataset:
 
 
 def _new(x: Any, y: Any) -> Dataset:
-    columns = table_of(x)
-    if columns is None:
+    inputs: tuple[Input, ...] = ()
+    columns = table_of(x) if inputs_of(x) is None else None
+    if inputs_of(x) is not None:
+        features, inputs = pack(x)
+        kinds: tuple[Column, ...] = ()
+    elif columns is None:
         rows = array_of("x", x)
         features = tensor_of("x", rows)
         kinds = tuple(Column(f"x{k}") for k in range(features.shape[1])) if features.ndim == 2 else ()
@@ -80,12 +87,19 @@ def _new(x: Any, y: Any) -> Dataset:
         table, kinds = read_columns(columns)
         features = torch.from_numpy(table.astype(np.float32))
     target = str(getattr(y, "name", None) or "y")
-    targets, classes, kind = _targets(array_of("y", y), len(features), target)
+    given = array_of("y", y)
+    several: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    if given.ndim == 2 and given.shape[1] > 1 and given.dtype.kind in "biu":
+        targets, kind = several_labels(given, len(features), given.shape[1]), "b" if given.dtype.kind == "b" else "i"
+        several = tuple(map(str, getattr(y, "columns", range(given.shape[1]))))
+    else:
+        targets, classes, kind = _targets(given, len(features), target)
     about: dict[str, Any] = {"target": target, "feature_names": names_of(kinds)}
     if classes:
         about |= {"n_classes": len(classes), "classes": classes}
     outputs = len(classes) or targets.shape[1]
-    made = Preprocessing(kinds, (), target, classes, kind, None, outputs)
+    made = Preprocessing(kinds, (), target, classes, kind, None, outputs, several, inputs)
     return Dataset(features, targets, preprocessing=made, **about)
 
 
@@ -140,7 +154,21 @@ def _all_rows(data: Any, name: str) -> tuple[Any, ...]:
     parts = [batch for batch in batches]
     if not parts or not all(isinstance(batch, tuple | list) and len(batch) in (2, 3) for batch in parts):
         raise ArgumentError(f"Argument `{name}` must give pairs (x, y), but gives something else, or nothing")
-    return tuple(torch.cat([torch.as_tensor(batch[k]) for batch in parts]) for k in range(len(parts[0])))
+    return tuple(_joined([batch[k] for batch in parts]) for k in range(len(parts[0])))
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Batches of rows as one; of several inputs each by itself."""
+    first = inputs_of(apart(parts[0]))
+    if first is None:
+        return torch.cat([torch.as_tensor(part) for part in parts])
+    joined = {name: torch.cat([(inputs_of(apart(part)) or {})[name] for part in parts]) for name in first}
+    return joined if isinstance(parts[0], Mapping) else tuple(joined.values())
+
+
+def apart(x: Any) -> Any:
+    """Several inputs of a batch, which a loader gives as a list, as a tuple; anything else as it is."""
+    return tuple(x) if isinstance(x, list) and x and all(isinstance(part, Tensor) for part in x) else x
 
 
 def described(data: Dataset, known: Preprocessing | None = None) -> Preprocessing:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qbp.data.inputs import Input
 from qbp.data.preprocessing import Preprocessing
 from qbp.data.raw import numbered
 from qbp.errors import ArgumentError
@@ -24,7 +25,8 @@ class Dataset:
 
     Args:
         x: features (n, I), floating point and finite.
-        y: labels (n,) int64 in 0..n_classes-1, or targets (n, T) floating point.
+        y: labels (n,) int64 in 0..n_classes-1, or targets (n, T) floating point, or (n, L) boolean: whether a row has
+            each of L labels, of which it may have several.
         name: what the data is called in reports.
         n_classes: number of classes, None for regression. Taken from the labels when left out.
         classes: the names of the labels.
@@ -66,10 +68,15 @@ class Dataset:
                 raise ArgumentError(f"Argument `y` must hold labels 0..{count - 1}, but has {y.min()}..{y.max()}")
             object.__setattr__(self, "n_classes", count)
             object.__setattr__(self, "classes", self.classes or tuple(map(str, range(count))))
-        elif not (y.is_floating_point() and y.ndim == 2 and len(y) == len(x) and self.n_classes is None):
+        elif not (
+            (y.is_floating_point() or y.dtype == torch.bool)
+            and y.ndim == 2
+            and len(y) == len(x)
+            and self.n_classes is None
+        ):
             raise ArgumentError(
-                f"Argument `y` must be int64 labels of shape ({len(x)},), or floating point targets of shape "
-                f"({len(x)}, T) without `n_classes`, but is {_describe(y)}"
+                f"Argument `y` must be int64 labels of shape ({len(x)},), or floating point targets or "
+                f"boolean labels of shape ({len(x)}, T) without `n_classes`, but is {_describe(y)}"
             )
         if y.is_floating_point():
             _check_finite("y", y)
@@ -96,6 +103,16 @@ class Dataset:
         return replace(self, x=self.x[rows], y=self.y[rows], recipe=None, sample_weight=weight)
 
     @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What the inputs of a row are, where a model takes several."""
+        return () if self.preprocessing is None else self.preprocessing.inputs
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.y.dtype == torch.bool
+
+    @property
     def n_features(self) -> int:
         """Columns of `x`."""
         return self.x.shape[1]
@@ -112,7 +129,12 @@ class Dataset:
             >>> Dataset(torch.zeros(3, 2), torch.tensor([0, 1, 1]), "coins", classes=("tail", "head")).summary()
             'coins: a classification of `label` in 2 classes (tail 1, head 2) by 2 columns (x0, x1), 3 rows'
         """
-        if self.n_classes is None:
+        if self.is_multilabel:
+            known = () if self.preprocessing is None else self.preprocessing.multilabel
+            counts = self.y.sum(0).tolist()
+            rows = [f"{name} {n}" for name, n in zip(known or range(len(counts)), counts, strict=True)]
+            task = f"a classification of `{self.target}` by {len(counts)} labels ({_first(rows, 10)})"
+        elif self.n_classes is None:
             task = (
                 f"a regression of `{self.target}` ({self.y.shape[1]} column(s), {self.y.min():.3g}..{self.y.max():.3g})"
             )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qbp.data.cells import listed, numbers_or_words
 from qbp.data.frames import array_of, column_of, spell, table_of, tensor_of
+from qbp.data.inputs import Input, check_inputs, pack
 from qbp.data.raw import Column, numbered
 from qbp.data.tables import encode, names_of
 from qbp.errors import ArgumentError, ConfigError, did_you_mean
@@ -115,7 +116,9 @@ class Preprocessing:
         classes: the names of the classes; none for a regression.
         kind: of these names, as in `Raw`.
         scale: of the targets of a regression, standardised by the training part; None where they are as they were.
-        n_outputs: classes, or targets of a regression.
+        n_outputs: classes, labels, or targets of a regression.
+        multilabel: the names of labels of which a row may have several.
+        inputs: where a model takes several, what they are; a row then has them side by side.
 
     Example:
         >>> import qbp
@@ -133,6 +136,8 @@ class Preprocessing:
     kind: str = "i"
     scale: Scaling | None = None
     n_outputs: int = 1
+    multilabel: tuple[str, ...] = ()
+    inputs: tuple[Input, ...] = ()
 
     def __repr__(self) -> str:
         names = {Scaling: "scale", PCA: "pca", Pooling: "pool"}
@@ -160,6 +165,10 @@ class Preprocessing:
         Raises:
             ArgumentError: a column is missing; a value is missing, or of another kind than in training.
         """
+        if self.inputs:
+            packed, inputs = pack(x)
+            check_inputs(inputs, self.inputs)
+            return packed
         columns = table_of(x)
         if columns is not None:
             if not self.columns:
@@ -186,6 +195,8 @@ class Preprocessing:
             ArgumentError: a class is unknown, or there is no number.
         """
         values = array_of("y", y)
+        if self.multilabel:
+            return several_labels(values, len(values), len(self.multilabel))
         if not self.classes:
             if values.dtype.kind not in "biuf":
                 values = numbers_or_words(self.target, values.reshape(-1).tolist())[0]
@@ -227,7 +238,9 @@ class Preprocessing:
             kept = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in vars(step).items()}
             steps.append({"step": type(step).__name__} | kept)
         columns = [list(column) if column[1:] != Column("")[1:] else column.name for column in self.columns]
-        return vars(self) | {"columns": columns, "steps": steps, "scale": self.scale is not None}
+        inputs = [[each.name, list(each.shape), each.is_integer] for each in self.inputs]
+        plain = {"columns": columns, "steps": steps, "scale": self.scale is not None, "inputs": inputs}
+        return vars(self) | plain
 
     def _check(self) -> None:
         """Raise where sizes do not fit each other."""
@@ -238,7 +251,8 @@ class Preprocessing:
                 if array.shape not in ((), (width,)):
                     raise ValueError(f"{width} columns, but {array.shape}")
             width = step(np.zeros((1, width))).shape[1]
-        if self.kind not in ("i", "f", "b", "U") or len(self.classes) not in (0, self.n_outputs):
+        is_whole = all(len(names) in (0, self.n_outputs) for names in (self.classes, self.multilabel))
+        if self.kind not in ("i", "f", "b", "U") or not is_whole:
             raise ValueError("classes")
         self.names(np.arange(len(self.classes)))
         if self.values(np.zeros((2, self.n_outputs))).shape not in ((2,), (2, self.n_outputs)):
@@ -257,7 +271,11 @@ class Preprocessing:
             classes = tuple(str(name) for name in state["classes"])
             scale: Scaling | None = steps.pop() if state["scale"] else None
             kind, outputs = str(state["kind"]), int(state["n_outputs"])
-            made = cls(columns, tuple(steps), str(state["target"]), classes, kind, scale, outputs)
+            several = tuple(str(name) for name in state.get("multilabel", ()))  # which 0.1.0 did not know
+            inputs = tuple(
+                Input(str(name), tuple(map(int, shape)), bool(whole)) for name, shape, whole in state.get("inputs", ())
+            )
+            made = cls(columns, tuple(steps), str(state["target"]), classes, kind, scale, outputs, several, inputs)
             made._check()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise ConfigError(f"The preprocessing of the model is damaged ({str(error)[:100]})") from error
@@ -280,6 +298,20 @@ def _step_of(state: Mapping[str, Any]) -> Step:
         return Pooling((int(height), int(width)), int(options["side"]))
     step: Step = kind(**options)
     return step
+
+
+def several_labels(y: np.ndarray, n: int, count: int) -> Tensor:
+    """Labels (n, count) of which a row may have several: true where it has one.
+
+    Raises:
+        ArgumentError: they are something else than 0 and 1.
+    """
+    if y.shape != (n, count) or y.dtype.kind not in "biuf" or not np.isin(y, (0, 1)).all():
+        raise ArgumentError(
+            f"Argument `y` must be 0 or 1 for each of {count} labels in each of {n} rows, but is {y.dtype} of shape "
+            f"{y.shape}" + ("" if y.shape != (n, count) else ", and holds other values")
+        )
+    return torch.from_numpy(y.astype(np.bool_))
 
 
 # ---- of a model ------------------------------------------------------------------------------------------------------

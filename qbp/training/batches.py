@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from qbp.data import Dataset, as_dataset
+from qbp.data.conversion import apart
 from qbp.data.frames import spell
 from qbp.errors import ArgumentError, did_you_mean
 from qbp.training.metrics import place
@@ -71,7 +72,7 @@ class Batches:
 
     def _from_loader(self, batch: Any) -> Batch:
         x, y, *weight = batch
-        rows = as_dataset((x, y, *weight), self.data.preprocessing)
+        rows = as_dataset((apart(x), y, *weight), self.data.preprocessing)
         weights = self._weights(rows.y, rows.sample_weight)
         weights = None if weights is None else self._placed(weights / self.mean)
         return Batch(rows.x.to(self.x), rows.y.to(self.y), weights)
@@ -114,7 +115,8 @@ def _by_class(data: Dataset, class_weight: str | Mapping[Any, float] | Sequence[
     if class_weight is None:
         return None
     if data.n_classes is None:
-        raise ArgumentError("Argument `class_weight` must be None for a regression")
+        what = "rows of several labels" if data.is_multilabel else "a regression"
+        raise ArgumentError(f"Argument `class_weight` must be None for {what}")
     if class_weight == "balanced":
         rows = torch.ones(len(data), dtype=torch.float64) if data.sample_weight is None else data.sample_weight.double()
         counts = torch.zeros(data.n_classes, dtype=torch.float64).index_add(0, data.y.cpu(), rows.cpu())

@@ -93,7 +93,9 @@ def fit(
         model: maps (B, I) to (B, n_classes), to (B, 1) logits for two classes, or to (B, T) for a regression.
         train: a `Dataset`, or a pair (X, y) of arrays, tensors or of a DataFrame and a Series, a `TensorDataset` or a
             `DataLoader`. Labels that are words or integers make classes, targets of floating point a regression; X is
-            not scaled (`qbp.data.load` does that). A loader keeps its own batches and their order.
+            not scaled (`qbp.data.load` does that). A loader keeps its own batches and their order. A tuple of arrays
+            as X, or a mapping, is several inputs: the model is called with each as an argument of its own. Labels 0 and
+            1 in several columns (n, L) may apply together: the model gives (B, L) logits.
         training: how it is trained.
         seed: the one seed.
         seeds: train once for each of so many seeds (0, 1, ...), or for these, one after the other: every time a copy of
@@ -227,7 +229,7 @@ def _parts(
     model: nn.Module, train: Dataset, training: Training, seed: int, loader: Any
 ) -> tuple[Dataset, Dataset | None, Training]:
     """The rows to train on and those held out, checked; and how it is trained with these."""
-    check_data(model, train, "train")
+    check_data(model, train, "train", several=True)
     held_out = training.validation
     if isinstance(held_out, float):
         if loader is not None:
@@ -235,10 +237,13 @@ def _parts(
         train, held_out = split(train, held_out, seed=seed)
     elif held_out is not None:
         held_out = as_dataset(held_out, described(train), "validation")
-        check_data(model, held_out, "validation")
+        check_data(model, held_out, "validation", several=True)
         training = replace(training, validation=held_out)
     if training.monitor is not None:
-        names = ["loss", *(("accuracy",) if train.n_classes else ("mae", "r2")), *(training.metrics or ())]
+        kinds = (
+            ("accuracy", "exact_match") if train.is_multilabel else ("accuracy",) if train.n_classes else ("mae", "r2")
+        )
+        names = ["loss", *kinds, *(training.metrics or ())]
         check_choice("monitor", training.monitor, names + [f"val_{name}" for name in names if held_out is not None])
     return train, held_out, training
 
@@ -295,7 +300,7 @@ def _measures(
         row = _row(number, outputs, labels, losses, metrics)
         if validation is not None:
             with state.averaged():
-                held = measure(model, *validation, held_target, metrics=metrics)[1]
+                held = measure(model, *validation, held_target, metrics=metrics, inputs=batches.data.inputs)[1]
             row |= {f"val_{key}": score for key, score in held.items()}
         row["lr"] = state.optimizer.param_groups[0]["lr"]
         if state.training.quantum_lr is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qbp.data import Dataset, as_dataset, preprocessing_of
+from qbp.data.inputs import Input, call
 from qbp.errors import ArgumentError, check_choice, check_count
 from qbp.nn.layer import QuantumLayer
 
@@ -21,7 +22,8 @@ Metric = Callable[[Tensor, Tensor], Any]
 
 
 def _bce(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    return F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype), reduction=reduction)
+    logits = outputs if labels.ndim == 2 else outputs.squeeze(1)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(outputs.dtype), reduction=reduction)
 
 
 # Of (outputs, targets), means over the rows; with ``reduction="none"`` not yet.
@@ -56,7 +58,9 @@ def evaluate(
 
     Returns:
         For labels `loss`, `accuracy`, `per_class_accuracy` (None for a class without rows) and `confusion`
-        (counts, row = true class, column = predicted class); for targets `loss`, `mse`, `mae` and `r2`, of targets as
+        (counts, row = true class, column = predicted class); for rows that may have several labels `loss`, `accuracy`
+        (share of labels that are right), `exact_match` (of rows with all labels right) and `per_label_accuracy`; for
+        targets `loss`, `mse`, `mae` and `r2`, of targets as
         the model sees them (those of `qbp.data.load` are standardised). Where a layer's backend approximates, also
         `truncation`, how far its outputs may be off: a bias that no mean makes smaller.
 
@@ -69,11 +73,13 @@ def evaluate(
         [[1, 0], [0, 2]]
     """
     data = as_dataset(data, preprocessing_of(model))
-    check_data(model, data)
+    check_data(model, data, several=True)
     check_count("batch_size", batch_size)
     x, y = place(model, data)
-    outputs, result = measure(model, x, y, objective(data, loss), batch_size, metrics)
+    outputs, result = measure(model, x, y, objective(data, loss), batch_size, metrics, data.inputs)
     result |= _truncation(model)
+    if data.is_multilabel:
+        return result | {"per_label_accuracy": ((outputs > 0) == y).double().mean(0).tolist()}
     if data.n_classes is None:
         return result | {"mse": F.mse_loss(outputs, y).item()}
     size = data.n_classes
@@ -140,7 +146,9 @@ def _pick(outputs: Tensor, data: Dataset, loss: str | Loss | None) -> Callable[.
         raise ArgumentError(f"Argument `model` must give outputs of shape (B, columns), but gave {have}")
     columns = outputs.shape[1]
     fits: tuple[str, ...]
-    if data.n_classes is None:
+    if data.is_multilabel:
+        wanted, for_what, fits = data.y.shape[1], f"{data.y.shape[1]} labels", ("bce",)
+    elif data.n_classes is None:
         wanted, for_what, fits = data.y.shape[1], f"{data.y.shape[1]} target(s)", ("mse", "l1", "huber")
     elif data.n_classes <= 2 and columns == 1:
         wanted, for_what, fits = 1, "2 classes", ("bce",)
@@ -168,19 +176,20 @@ def measure(
     loss: Loss,
     batch_size: int = 1024,
     metrics: Mapping[str, Metric] | None = None,
+    inputs: tuple[Input, ...] = (),
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the outputs for all rows, in evaluation mode and without gradients, with loss and `summary`."""
     with modes(model), torch.no_grad():
-        outputs = outputs_of(model, x, batch_size)
+        outputs = outputs_of(model, x, batch_size, inputs)
         model.eval()  # a loss may ask for the mode
         return outputs, {"loss": loss(outputs, y).mean().item(), **summary(outputs, y), **own(metrics, outputs, y)}
 
 
-def outputs_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
+def outputs_of(model: nn.Module, x: Tensor, batch_size: int = 1024, inputs: tuple[Input, ...] = ()) -> Tensor:
     """Return the outputs for all rows, in evaluation mode and without gradients."""
     with modes(model), torch.no_grad():
         model.eval()
-        return torch.cat([model(part) for part in x.split(batch_size)])
+        return torch.cat([call(model, part, inputs) for part in x.split(batch_size)])
 
 
 def own(metrics: Mapping[str, Metric] | None, outputs: Tensor, y: Tensor) -> dict[str, float]:
@@ -198,7 +207,11 @@ def own(metrics: Mapping[str, Metric] | None, outputs: Tensor, y: Tensor) -> dic
 
 
 def summary(outputs: Tensor, y: Tensor) -> dict[str, float]:
-    """Return `accuracy` for labels; `mae` and `r2` (mean over columns, as scikit-learn's) for targets."""
+    """Return `accuracy` for labels, with `exact_match` where a row may have several; `mae` and `r2` (mean over columns,
+    as scikit-learn's) for targets."""
+    if y.dtype == torch.bool:
+        right = (outputs > 0) == y
+        return {"accuracy": right.double().mean().item(), "exact_match": right.all(1).double().mean().item()}
     if not y.is_floating_point():
         return {"accuracy": (predicted(outputs) == y).double().mean().item()}
     error = (outputs - y).double()
@@ -221,7 +234,7 @@ def predicted(outputs: Tensor) -> Tensor:
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
 
 
-def check_data(model: nn.Module, data: Dataset, name: str = "data") -> None:
+def check_data(model: nn.Module, data: Dataset, name: str = "data", *, several: bool = False) -> None:
     """Raise `ArgumentError` unless `data` is a `Dataset` with as many columns as a sequential model takes."""
     if not isinstance(data, Dataset):
         raise ArgumentError(f"Argument `{name}` must be a qbp.data.Dataset, but is a {type(data).__name__}")
@@ -229,6 +242,10 @@ def check_data(model: nn.Module, data: Dataset, name: str = "data") -> None:
     while isinstance(first, nn.Sequential) and len(first):
         first = first[0]
     wanted = getattr(first, "in_features", None) or getattr(first, "n_inputs", None)
+    if data.inputs:
+        if not several:
+            raise ArgumentError(f"Argument `{name}` must have one input here, but has {len(data.inputs)}")
+        return  # only the model knows what it makes of them
     if isinstance(wanted, int) and wanted != data.x.shape[-1]:
         raise ArgumentError(
             f"Argument `{name}` must have rows of {wanted} features, as the model begins with a "

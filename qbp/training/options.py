@@ -273,7 +273,7 @@ def mode_of(monitor: str | None, mode: str | None = None) -> str:
     return known
 
 
-BETTER = {"loss": "min", "mae": "min", "mse": "min", "accuracy": "max", "r2": "max"}
+BETTER = {"loss": "min", "mae": "min", "mse": "min", "accuracy": "max", "exact_match": "max", "r2": "max"}
 
 
 def check_class_weight(value: object) -> None:

@@ -50,8 +50,9 @@ def predict(model: nn.Module, x: Any, *, probabilities: bool = False, batch_size
 
     Returns:
         The names of classes (n,), as they were given to `fit`; with `probabilities` (n, classes), in the order of
-        `preprocessing_of(model).classes`; for a regression values (n,), or (n, T) of several targets, in the units that
-        the targets had.
+        `preprocessing_of(model).classes`; where rows may have several labels, 0 or 1 (or False and True) for each
+        (n, L), or the probability of each; for a regression values (n,), or (n, T) of several targets, in the units
+        that the targets had.
 
     Raises:
         ArgumentError: the model has not been trained; a column is missing; a value is missing, or of another kind than
@@ -88,7 +89,7 @@ def prediction(model: nn.Module, x: Any, *, batch_size: int = 1024) -> Predictio
         )
     else:
         rows = known.transform(read_inputs(x, known.columns) if isinstance(x, str | Path) else x)
-    outputs = outputs_of(model, place_rows(model, rows), batch_size)
+    outputs = outputs_of(model, place_rows(model, rows), batch_size, known.inputs)
     return _meaning(outputs, known)
 
 
@@ -100,6 +101,9 @@ def _meaning(outputs: Tensor, known: Preprocessing) -> Prediction:
             f"Argument `model` must give outputs of shape (n, {known.n_outputs}), but gave {tuple(outputs.shape)}"
         )
     given = outputs.double().cpu()
+    if known.multilabel:
+        has = (given > 0).numpy()
+        return Prediction(has if known.kind == "b" else has.astype(np.int64), given.sigmoid().numpy(), known)
     if not known.classes:
         return Prediction(known.values(given.numpy()), None, known)
     logits = torch.cat([torch.zeros_like(given), given], 1) if given.shape[1] == 1 else given

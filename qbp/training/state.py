@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer, lr_scheduler
 
+from qbp.data.inputs import Input, call
 from qbp.errors import ArgumentError
 from qbp.storage.container import save_state
 from qbp.training.batches import Batch
@@ -185,7 +186,7 @@ def take_step(
         optimizer.zero_grad(set_to_none=True)
         first, total = not losses, []
         for batch in batches:
-            output = _forward(model, batch.x)
+            output = _forward(model, batch.x, target.data.inputs)
             value = target(output, batch.y, batch.weights) if batch.weights is not None else target(output, batch.y)
             if value.ndim:
                 raise ArgumentError(
@@ -210,9 +211,9 @@ def take_step(
     return outputs, losses
 
 
-def _forward(model: nn.Module, x: Tensor) -> Tensor:
+def _forward(model: nn.Module, x: Tensor, inputs: tuple[Input, ...] = ()) -> Tensor:
     try:
-        outputs: Tensor = model(x)
+        outputs: Tensor = call(model, x, inputs)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # as torch says it
             raise
