@@ -61,7 +61,7 @@ def array_of(name: str, values: Any) -> np.ndarray:
 def _check_mask(name: str, values: Any) -> None:
     """NumPy gives what is below a mask when it is asked for a plain array."""
     if np.ma.is_masked(values):
-        rows = np.ma.getmaskarray(values).reshape(len(values), -1).any(1)
+        rows = np.asarray(np.ma.getmaskarray(values).reshape(len(values), -1).any(axis=1))
         raise ArgumentError(
             f"Argument `{name}` must have a value in each row, but in {int(rows.sum())} of {len(rows)} one is masked "
             f"(row {int(rows.argmax()) + 1} first)"
@@ -70,7 +70,8 @@ def _check_mask(name: str, values: Any) -> None:
 
 def check_same_order(x: Any, y: Any) -> None:
     """Raise `ArgumentError` where a DataFrame and a Series hold the same index in another order."""
-    a, b = getattr(x, "index", None), getattr(y, "index", None)
+    a: Any = getattr(x, "index", None)
+    b: Any = getattr(y, "index", None)
     if not (hasattr(a, "equals") and hasattr(b, "equals")) or len(a) != len(b) or a.equals(b):
         return
     if a.is_unique and a.isin(b).all():
