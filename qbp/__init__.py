@@ -70,6 +70,7 @@ __all__ = [
     "data",
     "diagnose",
     "distill",
+    "draw",
     "error_bars",
     "evaluate",
     "fit",
@@ -119,6 +120,7 @@ WINGS = (
 """The packages of qbp from the ground up: each imports only from those before it."""
 
 LATER = {"QuantumClassifier": "qbp.estimators", "QuantumRegressor": "qbp.estimators", "sweep": "qbp.runs.search"}
+LATER |= {"draw": "qbp.report.drawing"}
 """Names whose packages are slow to import, with their modules."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from qbp.circuit.gates import GATES
+from collections.abc import Iterable, Mapping, Sequence
+
+from qbp.circuit.qasm.expression import Expression
 from qbp.circuit.qasm.listing import Call, Listing
 from qbp.errors import ArgumentError
 
-__all__ = ["draw"]
+__all__ = ["columns", "draw", "drawn", "labels", "shortened"]
 
 # What stands on each wire of a gate where that is not its name; parameters follow the last one.
 _SYMBOLS: dict[str, tuple[str, ...]] = {
@@ -35,48 +37,73 @@ def draw(listing: Listing, width: int = 100) -> str:
         q0: ─H─╭●─
         q1: ───╰X─
     """
+    return drawn(listing.n_qubits, [_labels(call, listing) for call in listing.calls], width)
+
+
+def drawn(n_wires: int, gates: Sequence[Mapping[int, str]], width: int, ends: Sequence[Mapping[int, str]] = ()) -> str:
+    """Gates as text, each given by what stands on its wires; `ends` likewise, behind the ends of the wires."""
     if width < 20:
         raise ArgumentError(f"Argument `width` must be at least 20, but is {width}")
-    n = listing.n_qubits
-    columns: list[list[str]] = []
-    free = [0] * n  # for each wire the first column that is free from there on
-    for call in listing.calls:
-        top, bottom = min(call.wires), max(call.wires)
-        column = max(free[top : bottom + 1])
-        free[top : bottom + 1] = [column + 1] * (bottom + 1 - top)
-        if column == len(columns):
-            columns.append([""] * n)
-        for wire, text in _cells(call, listing).items():
-            columns[column][wire] = text
-    names = [f"q{wire}: " for wire in range(n)]
+    names = [f"q{wire}: " for wire in range(n_wires)]
     start = [name.ljust(len(names[-1])) + "─" for name in names]
     blocks, lines = [], list(start)
-    for cells in columns:
+    for gates_of_column in columns(n_wires, gates):
+        cells = _cells(n_wires, gates_of_column)
         size = max(map(len, cells)) + 1
         if len(lines[0]) + size > width and lines != start:
             blocks.append(lines)
             lines = list(start)
         lines = [line + cell.ljust(size, "─") for line, cell in zip(lines, cells, strict=True)]
-    return "\n\n".join("\n".join(block) for block in [*blocks, lines])
+    if ends:
+        lines = [f"{line}┤" for line in lines]
+    for gates_of_column in columns(n_wires, ends):
+        cells = _cells(n_wires, gates_of_column)
+        size = max(map(len, cells)) + 1
+        lines = [f"{line} {cell.ljust(size - 1)}" for line, cell in zip(lines, cells, strict=True)]
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in [*blocks, lines])
 
 
-def _cells(call: Call, listing: Listing) -> dict[int, str]:
-    """What a gate puts on each wire that it spans."""
-    symbols = _SYMBOLS.get(call.name, (call.name,) * GATES[call.name].n_wires)
-    order = listing.inputs + listing.weights
-    params = []
-    for param in call.params:
-        text = str(param).replace(" ", "")
-        if len(text) > _MAX_PARAMETER:
-            names = sorted(param.variables(), key=order.index)
-            text = ",".join(names) if names else f"{param.evaluate({}):.4g}"
-        params.append(text)
+def columns(n_wires: int, gates: Iterable[Mapping[int, str]]) -> list[list[Mapping[int, str]]]:
+    """Gates in columns, each as far left as the wires that it spans allow."""
+    found: list[list[Mapping[int, str]]] = []
+    free = [0] * n_wires  # for each wire the first column that is free from there on
+    for gate in gates:
+        top, bottom = min(gate), max(gate)
+        column = max(free[top : bottom + 1])
+        free[top : bottom + 1] = [column + 1] * (bottom + 1 - top)
+        if column == len(found):
+            found.append([])
+        found[column].append(gate)
+    return found
+
+
+def _cells(n_wires: int, gates: Iterable[Mapping[int, str]]) -> list[str]:
+    """What a column has on each wire."""
+    cells = [""] * n_wires
+    for gate in gates:
+        top, bottom = min(gate), max(gate)
+        edges = {top: "╭", bottom: "╰"} if top < bottom else {top: ""}
+        for wire in range(top, bottom + 1):
+            cells[wire] = edges.get(wire, "├" if wire in gate else "│") + gate.get(wire, "")
+    return cells
+
+
+def labels(name: str, wires: Sequence[int], params: Sequence[str]) -> dict[int, str]:
+    """What a gate puts on each of its wires."""
+    symbols = _SYMBOLS.get(name, (name,) * len(wires))
     ending = f"({','.join(params)})" if params else ""
-    labels = dict(zip(call.wires, (*symbols[:-1], symbols[-1] + ending), strict=True))
-    if len(labels) == 1:
-        return labels
-    top, bottom = min(labels), max(labels)
-    edges = {top: "╭", bottom: "╰"}
-    return {
-        wire: edges.get(wire, "├" if wire in labels else "│") + labels.get(wire, "") for wire in range(top, bottom + 1)
-    }
+    return dict(zip(wires, (*symbols[:-1], symbols[-1] + ending), strict=True))
+
+
+def shortened(param: Expression, order: Sequence[str]) -> str:
+    """A parameter; where it is long, the names that it depends on, in this order."""
+    text = str(param).replace(" ", "")
+    if len(text) <= _MAX_PARAMETER:
+        return text
+    names = sorted(param.variables(), key=order.index)
+    return ",".join(names) if names else f"{param.evaluate({}):.4g}"
+
+
+def _labels(call: Call, listing: Listing) -> dict[int, str]:
+    order = listing.inputs + listing.weights
+    return labels(call.name, call.wires, [shortened(param, order) for param in call.params])
