@@ -205,10 +205,13 @@ def _fit(lines: list[str], delimiter: str) -> tuple[bool, bool, float, int]:
 
 
 def _has_header(path: Path, rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns: it has no number above a column of numbers."""
+    """Whether the first row names the columns: it has no number above a column of numbers, or where no column holds
+    numbers, a word that its column does not hold."""
     first, rest = rows[0], rows[1:101]
     numeric = [all(is_number(row[k]) or row[k].casefold() in MISSING for row in rest) for k in range(len(first))]
     above = [is_number(cell) for cell, is_numeric in zip(first, numeric, strict=True) if is_numeric]
+    if not any(numeric):
+        return not all(any(row[k] == cell for row in rows[1:]) for k, cell in enumerate(first))
     if not any(above):
         return True
     words = [k for k, is_numeric in enumerate(numeric) if not is_numeric and not is_number(first[k])]

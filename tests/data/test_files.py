@@ -184,6 +184,19 @@ def test_what_cannot_be_told_for_sure_is_an_error(tmp_path, text, said):
         load(tmp_path / "t.csv")
 
 
+def test_words_that_their_columns_hold_are_no_names(tmp_path):
+    words = [("red", "low", "yes"), ("blue", "high", "no"), ("red", "high", "no"), ("blue", "low", "yes")] * 5
+    for header, names in (
+        ((), ("x0", "x1")),
+        (("hue", "level", "y"), ("hue", "level")),
+        (("red", "level", "yes"), ("red", "level")),
+    ):
+        rows = "\n".join(",".join(row) for row in [*([header] if header else []), *words])
+        (tmp_path / "w.csv").write_text(rows)
+        train, test = load(tmp_path / "w.csv", seed=0)
+        assert len(train) + len(test) == 20 and {n.partition("=")[0] for n in train.feature_names} == set(names)
+
+
 @pytest.mark.parametrize("row", [lambda k: f"{k}.5,{k % 7},{'ab'[k % 2]}", lambda k: f"{'ab'[k % 2]},{k},{k % 3}"])
 def test_without_a_header_every_row_is_data(tmp_path, row):
     (tmp_path / "t.csv").write_text("\n".join(row(k) for k in range(40)))
