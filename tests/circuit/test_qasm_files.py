@@ -374,6 +374,12 @@ def test_a_gate_is_what_the_file_says_it_is(tmp_path):
     check(tmp_path, text, expected)
 
 
+@pytest.mark.parametrize("head", ['OPENQASM 2.0;\ninclude "qelib1.inc";\n', 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'])
+def test_a_file_without_qubits_is_named(head, tmp_path):
+    with pytest.raises(CircuitError, match=r"c\.qasm.* declares no qubits"):
+        qbp.trace(written(tmp_path, head))
+
+
 def test_controls_see_the_phases_of_openqasm_3(tmp_path):
     """U(a, b, c) there is exp(i a / 2) times Qiskit's, u2 and u3 are exp(-i (b + c) / 2) times Qiskit's."""
     text = (

@@ -61,7 +61,9 @@ def _trace_text(text: str, filename: str, input_params: Any, weight_params: Any)
     own: CircuitError | None = None
     if not qiskit_reader.is_version_2(text):
         try:
-            return _trace_listing(qasm.loads(text, filename), input_params, weight_params)
+            listing = qasm.loads(text, filename)
+            _check_qubits(listing.n_qubits, filename)
+            return _trace_listing(listing, input_params, weight_params)
         except CircuitError as error:
             own = error
     try:
@@ -70,12 +72,18 @@ def _trace_text(text: str, filename: str, input_params: Any, weight_params: Any)
         raise MissingPackageError(f"{own}. {error}") from error
     except CircuitError as error:
         raise CircuitError(f"{own}; nor does Qiskit read it: {error}" if own else str(error)) from error
+    _check_qubits(circuit.num_qubits, filename)
     inputs, weights = _split(circuit, input_params, weight_params)
     try:
         return trace_qiskit(circuit, inputs, weights)
     except InstructionError as error:
         place = qiskit_reader.place_of(text, error.index, len(circuit.data))
         raise CircuitError(f"{filename}{place}: {error}") from error
+
+
+def _check_qubits(n_qubits: int, filename: str) -> None:
+    if not n_qubits:
+        raise CircuitError(f"{filename}: the file declares no qubits")
 
 
 def _split(circuit: Any, input_params: Any, weight_params: Any) -> tuple[list[Any], list[Any]]:
