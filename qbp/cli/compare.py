@@ -33,6 +33,9 @@ def compare(
     aa: Annotated[
         bool, typer.Option("--aa", help="Also compare each model with itself: neither may beat the other.")
     ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Train cell by cell, not many small models together; slower.")
+    ] = False,
     plan: Annotated[
         float | None,
         typer.Option(
@@ -61,6 +64,7 @@ def compare(
                 data={key: data.model_dump() for key, data in chosen.data.items()},
                 training=chosen.train,
                 aa=aa,
+                exact=exact,
                 directory=folder,
                 workers=workers or os.cpu_count() or 1,
                 executor=executor,
@@ -154,6 +158,9 @@ class _bar:
 def _print(found: Comparison) -> None:
     from qbp.nn.simulability import Simulability
 
+    most = max(row["together"] or 1 for row in found.rows)
+    if most > 1:
+        out().print(f"Up to {most} small models trained together; --exact trains each by itself.", markup=False)
     for dataset in dict.fromkeys(found.column("dataset")):
         out().print(_scores(found, dataset))
         for row in found.verdicts:

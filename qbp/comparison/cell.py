@@ -1,13 +1,13 @@
-"""One cell of a comparison: tune a model on the train part alone, fit it, and score it once on the test part."""
+"""Cells of a comparison: tune a model on the train part alone, fit it, and score it once on the test part."""
 
 from __future__ import annotations
 
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,14 @@ from qbp.errors import ArgumentError, check_count
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import renew
 from qbp.nn.resources import resources
-from qbp.training.fitting import DivergenceError, History, fit
+from qbp.training.checkpoint import History
+from qbp.training.ensemble import train_together
+from qbp.training.loop import train as train_alone
+from qbp.training.members import DivergenceError, Member
 from qbp.training.metrics import place
-from qbp.training.options import Training
+from qbp.training.options import Training, training_of
 
-__all__ = ["Protocol", "quantum_seconds", "trial"]
+__all__ = ["Job", "Protocol", "quantum_seconds", "trial", "trials"]
 
 SECONDS_A_CIRCUIT = 1000 * 250e-6
 """What a circuit is taken to cost on a device: 1,000 shots, one every 250 microseconds."""
@@ -53,72 +56,98 @@ class Protocol:
         check_count("folds", self.folds, 2, 20)
 
 
-def trial(
-    model: nn.Module | str,
-    train: Dataset,
-    test: Dataset,
-    seed: int,
-    protocol: Protocol,
-    *,
-    scaled: bool = False,
-    as_twin: bool = False,
-) -> dict[str, Any]:
-    """Tune, fit and score a model.
+class Job(NamedTuple):
+    """What is done in a cell: a model is tuned, fitted and scored.
 
-    Every configuration is scored by cross-validation on the train part (stratified folds, drawn by `seed`); the best
-    one, the first of equals, is fitted to all of it. The test part is looked at once.
-
-    Args:
-        model: a model (B, I) -> (B, n_classes), whose weights are drawn anew, or a key of
+    Attributes:
+        model: (B, I) -> (B, n_classes), whose weights are drawn anew, or a key of
             `qbp.comparison.controls.CLASSIFIERS`.
         train, test: the data.
         seed: of folds, initial weights, order of the rows and whatever else is random.
-        protocol: what is the same for all.
         scaled: whether the features are standardised first, by the train part.
         as_twin: whether the classical twin of the trained model is scored in its place (`qbp.comparison.twins`).
+    """
+
+    model: nn.Module | str
+    train: Dataset
+    test: Dataset
+    seed: int
+    scaled: bool = False
+    as_twin: bool = False
+
+
+def trial(
+    model: nn.Module | str, train: Dataset, test: Dataset, seed: int, protocol: Protocol, *, scaled: bool = False
+) -> dict[str, Any]:
+    """Do one job by itself; see `Job` and `trials`."""
+    return trials([Job(model, train, test, seed, scaled)], protocol, exact=True)[0]
+
+
+def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list[dict[str, Any]]:
+    """Tune, fit and score one model for several seeds.
+
+    Every configuration is scored by cross-validation on the train part (stratified folds, drawn by the seed); the best
+    one, the first of equals, is fitted to all of it. The test part is looked at once.
+
+    Args:
+        jobs: with one and the same model.
+        protocol: what is the same for all models.
+        exact: whether each training is by itself; otherwise those of all jobs, configurations and folds go together,
+            which changes no more than the last bits of a step.
 
     Returns:
-        `row` (the scores and costs of `qbp.comparison.comparing.COLUMNS`), `curve` (a row for each epoch), and
-        `arrays` (`y`, `predicted`, `probabilities`).
+        For each job `row` (the scores and costs of `qbp.comparison.comparing.COLUMNS`), `curve` (a row for each epoch),
+        and `arrays` (`y`, `predicted`, `probabilities`).
     """
-    feature_scale = float(torch.maximum(train.x.double().mean(0).abs(), train.x.double().std(0)).max())
-    if scaled:
-        train, test = _standardised(train, test)
+    model = jobs[0].model
+    scales = [_scale(job.train) for job in jobs]
+    jobs = [_standardised(job) if job.scaled else job for job in jobs]
     grid = CLASSIFIERS[model] if isinstance(model, str) else configurations(protocol.training)
     grid = grid[: protocol.budget]
     if not isinstance(model, str):
-        _warm_up(model, train)
+        _warm_up(model, jobs[0].train)
     began = time.perf_counter()
-    tried = grid if len(grid) > 1 else ()
-    scores = [_cross_validate(model, options, train, seed, protocol) for options in tried]
-    order = sorted(range(len(grid)), key=lambda k: -scores[k]) if scores else [0]
+    scores = _cross_validate(jobs, grid, protocol, exact) if len(grid) > 1 else None
+    orders = [
+        [0] if scores is None else sorted(range(len(grid)), key=lambda k: -scores[j][k]) for j in range(len(jobs))
+    ]
     tuned = time.perf_counter()
-    best, fitted = _fit_first(model, grid, order, train, seed, protocol)
+    chosen = _fit_first(jobs, grid, orders, protocol, exact)
     trained = time.perf_counter()
-    of_twin: Row = {"truncation": None, "same_labels": None}
-    if as_twin:
-        labels, fitted = _predict(fitted, test)[0], replace(fitted, model=twin_of(fitted.model, train.x))
-        of_twin["truncation"] = truncation_of(fitted.model)
-    predicted, probabilities, decision = _predict(fitted, test)
-    if as_twin:
-        of_twin["same_labels"] = float(np.mean(labels == predicted))
-    y = test.y.numpy()
-    row = {
-        **_scores(y, predicted, probabilities, decision, test.n_classes or 0),
-        "cv_score": scores[best] if scores else None,
-        "train_seconds": trained - tuned,
-        "tune_seconds": tuned - began,
-        **_costs(fitted, train, grid[best]),
-        "epochs": len(fitted.history.rows) if fitted.history is not None else None,
-        "converged": fitted.converged,
-        "feature_scale": feature_scale,
-        "hyperparameters": json.dumps(grid[best]),
-        **of_twin,
-    }
-    arrays = {"y": y, "predicted": predicted}
-    if probabilities is not None:
-        arrays["probabilities"] = probabilities
-    return {"row": row, "curve": list(fitted.history.rows) if fitted.history is not None else [], "arrays": arrays}
+    found = []
+    for j, (job, (best, fitted)) in enumerate(zip(jobs, chosen, strict=True)):
+        of_twin: Row = {"truncation": None, "same_labels": None}
+        if job.as_twin:
+            labels, fitted = _predict(fitted, job.test)[0], replace(fitted, model=twin_of(fitted.model, job.train.x))
+            of_twin["truncation"] = truncation_of(fitted.model)
+        predicted, probabilities, decision = _predict(fitted, job.test)
+        if job.as_twin:
+            of_twin["same_labels"] = float(np.mean(labels == predicted))
+        y, history = job.test.y.numpy(), fitted.history
+        row = {
+            **_scores(y, predicted, probabilities, decision, job.test.n_classes or 0),
+            "cv_score": None if scores is None else scores[j][best],
+            "train_seconds": (trained - tuned) / len(jobs),
+            "tune_seconds": (tuned - began) / len(jobs),
+            **_costs(fitted, job.train, grid[best]),
+            "epochs": len(history.rows) if history is not None else None,
+            "converged": fitted.converged,
+            "together": history.together if history is not None else 1,
+            "feature_scale": scales[j],
+            "hyperparameters": json.dumps(grid[best]),
+            **of_twin,
+        }
+        arrays = {"y": y, "predicted": predicted}
+        if probabilities is not None:
+            arrays["probabilities"] = probabilities
+        found.append({"row": row, "curve": list(history.rows) if history is not None else [], "arrays": arrays})
+    return found
+
+
+def _scale(train: Dataset) -> float:
+    """The largest mean or standard deviation of a column."""
+    x = train.x.double()
+    return float(torch.maximum(x.mean(0).abs(), x.std(0)).max())
 
 
 @dataclass(frozen=True)
@@ -130,36 +159,73 @@ class _Fitted:
     history: History | None = None
 
 
-def _fit(model: nn.Module | str, options: Mapping[str, Any], train: Dataset, seed: int, protocol: Protocol) -> _Fitted:
-    if isinstance(model, str):
-        from sklearn.exceptions import ConvergenceWarning
+class _Task(NamedTuple):
+    """A training."""
 
-        made = classifier(model, seed, options)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            made.fit(train.x.numpy(), train.y.numpy())
-        return _Fitted(made, not any(issubclass(each.category, ConvergenceWarning) for each in said))
-    fresh = renew(model, seed)
-    history = fit(fresh, train, protocol.training, seed=seed, **options)
-    return _Fitted(fresh, _has_converged(history.column("loss")), history)
+    options: Mapping[str, Any]
+    train: Dataset
+    seed: int
+
+
+def _fit_all(
+    model: nn.Module | str, tasks: Sequence[_Task], protocol: Protocol, exact: bool
+) -> list[_Fitted | DivergenceError]:
+    """Train a model for each task; in place of those that diverge their errors."""
+    if isinstance(model, str):
+        return [_classifier(model, task) for task in tasks]
+    members = [
+        Member.new(renew(model, seed), train, training_of(protocol.training, options), seed)
+        for options, train, seed in tasks
+    ]
+    if not exact:
+        errors, _ = train_together(members)
+    else:
+        errors = [_error_of(member) for member in members]
+    return [
+        _Fitted(member.model, _has_converged(member.history().column("loss")), member.history())
+        if error is None
+        else error
+        for member, error in zip(members, errors, strict=True)
+    ]
+
+
+def _error_of(member: Member) -> DivergenceError | None:
+    """Train one; its error where it diverges."""
+    try:
+        train_alone(member)
+    except DivergenceError as error:
+        return error
+    return None
+
+
+def _classifier(name: str, task: _Task) -> _Fitted:
+    from sklearn.exceptions import ConvergenceWarning
+
+    made = classifier(name, task.seed, task.options)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        made.fit(task.train.x.numpy(), task.train.y.numpy())
+    return _Fitted(made, not any(issubclass(each.category, ConvergenceWarning) for each in said))
 
 
 def _fit_first(
-    model: nn.Module | str,
+    jobs: Sequence[Job],
     grid: Sequence[Mapping[str, Any]],
-    order: Sequence[int],
-    train: Dataset,
-    seed: int,
+    orders: Sequence[Sequence[int]],
     protocol: Protocol,
-) -> tuple[int, _Fitted]:
-    """Fit the best configuration; where its loss is not finite on all rows, the next one."""
-    *before, last = order
-    for k in before:
-        try:
-            return k, _fit(model, grid[k], train, seed, protocol)
-        except DivergenceError:
-            continue
-    return last, _fit(model, grid[last], train, seed, protocol)
+    exact: bool,
+) -> list[tuple[int, _Fitted]]:
+    """Fit each job's best configuration; where its loss is not finite on all rows, the next one."""
+    chosen: dict[int, tuple[int, _Fitted]] = {}
+    for rank in range(len(grid)):
+        left = [j for j in range(len(jobs)) if j not in chosen]
+        tasks = [_Task(grid[orders[j][rank]], jobs[j].train, jobs[j].seed) for j in left]
+        for j, fitted in zip(left, _fit_all(jobs[0].model, tasks, protocol, exact) if left else (), strict=True):
+            if isinstance(fitted, _Fitted):
+                chosen[j] = orders[j][rank], fitted
+            elif rank == len(orders[j]) - 1:
+                raise fitted
+    return [chosen[j] for j in range(len(jobs))]
 
 
 def _has_converged(losses: list[float]) -> bool:
@@ -172,27 +238,39 @@ def _has_converged(losses: list[float]) -> bool:
 
 
 def _cross_validate(
-    model: nn.Module | str, options: Mapping[str, Any], train: Dataset, seed: int, protocol: Protocol
-) -> float:
+    jobs: Sequence[Job], grid: Sequence[Mapping[str, Any]], protocol: Protocol, exact: bool
+) -> list[list[float]]:
+    """The mean score of each configuration over the folds, for each job; minus infinity where one diverged."""
+    tasks: list[_Task] = []
+    places: list[tuple[int, int, Dataset]] = []
+    for j, job in enumerate(jobs):
+        folds = _folds(job, protocol)
+        for k, options in enumerate(grid):
+            for inside, outside in folds:
+                tasks.append(_Task(options, inside, job.seed))
+                places.append((j, k, outside))
+    scores: list[list[list[float]]] = [[[] for _ in grid] for _ in jobs]
+    for (j, k, held_out), fitted in zip(places, _fit_all(jobs[0].model, tasks, protocol, exact), strict=True):
+        score = None if isinstance(fitted, DivergenceError) else _score(protocol.metric, fitted, held_out)
+        scores[j][k].append(-np.inf if score is None else score)
+    return [[float(np.mean(of_folds)) for of_folds in of_job] for of_job in scores]
+
+
+def _folds(job: Job, protocol: Protocol) -> list[tuple[Dataset, Dataset]]:
     from sklearn.model_selection import StratifiedKFold
 
-    rows, labels = np.arange(len(train)), train.y.numpy()
+    rows, labels = np.arange(len(job.train)), job.train.y.numpy()
     fewest = int(np.bincount(labels).min())
     if fewest < 2:
         raise ArgumentError("Argument `train` must have two rows of every class, to tune on one and score on the other")
-    folds = StratifiedKFold(min(protocol.folds, fewest), shuffle=True, random_state=seed)
-    scores = []
-    for inside, outside in folds.split(rows, labels):
-        try:
-            fitted = _fit(model, options, train.subset(inside), seed, protocol)
-        except DivergenceError:
-            return -np.inf
-        held_out = train.subset(outside)
-        score = _scores(held_out.y.numpy(), *_predict(fitted, held_out), train.n_classes or 0)[protocol.metric]
-        if score is None:  # a fold without a class has no area under a curve
-            return -np.inf
-        scores.append(score)
-    return float(np.mean(scores))
+    folds = StratifiedKFold(min(protocol.folds, fewest), shuffle=True, random_state=job.seed)
+    return [(job.train.subset(inside), job.train.subset(outside)) for inside, outside in folds.split(rows, labels)]
+
+
+def _score(metric: str, fitted: _Fitted, held_out: Dataset) -> float | None:
+    """One score; None where a fold without a class has no area under a curve."""
+    y, (predicted, _, decision) = held_out.y.numpy(), _predict(fitted, held_out)
+    return SCORES[metric](y, predicted, decision, held_out.n_classes or 0)
 
 
 def _predict(fitted: _Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -212,31 +290,56 @@ def _predict(fitted: _Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray | N
     return predicted, None, fitted.model.decision_function(rows)
 
 
+def _accuracy(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
+    return float(np.mean(y == predicted))
+
+
+def _balanced(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
+    from sklearn.metrics import recall_score
+
+    return float(recall_score(y, predicted, average="macro", labels=np.unique(y)))
+
+
+def _f1(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(y, predicted, average="macro", zero_division=0))
+
+
+def _auc(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    if len(np.unique(y)) != n_classes:
+        return None
+    if n_classes == 2:
+        return float(roc_auc_score(y, decision[:, 1] if decision.ndim == 2 else decision))
+    # by class, as what a support vector machine returns is no probability
+    return float(roc_auc_score(np.eye(n_classes)[y], decision, average="macro"))
+
+
+# name -> (labels, predicted labels, what ranks the rows, number of classes) -> score
+SCORES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], float | None]] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced,
+    "f1": _f1,
+    "auc": _auc,
+}
+
+
 def _scores(
     y: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None, decision: np.ndarray, n_classes: int
 ) -> Row:
     from sklearn import metrics
 
     labels = list(range(n_classes))
-    ranking = decision[:, 1] if n_classes == 2 and decision.ndim == 2 else decision
-    has_all = len(np.unique(y)) == n_classes
-    if n_classes == 2:
-        auc = metrics.roc_auc_score(y, ranking) if has_all else None
-    else:  # by class, as what a support vector machine returns is no probability
-        one_hot = np.eye(n_classes)[y]
-        auc = metrics.roc_auc_score(one_hot, ranking, average="macro") if has_all else None
+    scores = {name: score(y, predicted, decision, n_classes) for name, score in SCORES.items()}
     losses: dict[str, float | None] = {"log_loss": None, "brier": None}
     if probabilities is not None:
         losses["log_loss"] = float(metrics.log_loss(y, probabilities, labels=labels))
         losses["brier"] = float(((probabilities - np.eye(n_classes)[y]) ** 2).sum(1).mean())
-    return {
-        "accuracy": float(metrics.accuracy_score(y, predicted)),
-        "balanced_accuracy": float(metrics.recall_score(y, predicted, average="macro", labels=np.unique(y))),
-        "f1": float(metrics.f1_score(y, predicted, average="macro", zero_division=0)),
-        **losses,
-        "auc": None if auc is None else float(auc),
-        "confusion": json.dumps(metrics.confusion_matrix(y, predicted, labels=labels).tolist()),
-    }
+    auc = scores.pop("auc")
+    confusion = metrics.confusion_matrix(y, predicted, labels=labels)
+    return {**scores, **losses, "auc": auc, "confusion": json.dumps(confusion.tolist())}
 
 
 def _costs(fitted: _Fitted, train: Dataset, options: Mapping[str, Any]) -> Row:
@@ -277,12 +380,13 @@ def _narrowest(model: nn.Module) -> int | None:
     return min(widths, default=None)
 
 
-def _standardised(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
-    x = train.x.double()
+def _standardised(job: Job) -> Job:
+    x = job.train.x.double()
     mean, deviation = x.mean(0), x.std(0, correction=0)
     deviation[deviation <= 1e-9 * mean.abs()] = 1.0  # a constant has rounding only
     deviation[deviation == 0] = 1.0
-    return tuple(replace(part, x=((part.x.double() - mean) / deviation).to(part.x)) for part in (train, test))  # type: ignore[return-value]
+    parts = [replace(part, x=((part.x.double() - mean) / deviation).to(part.x)) for part in (job.train, job.test)]
+    return job._replace(train=parts[0], test=parts[1])
 
 
 def _warm_up(model: nn.Module, train: Dataset) -> None:

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ __all__ = ["Go", "opened", "sweep"]
 LOG, LOCKS = "log.jsonl", "locks"
 
 Cell = dict[str, Any]
-Run = Callable[[Any], Cell]
+Run = Callable[[Any], Any]
+Together = Callable[[Any], Hashable]
 Progress = Callable[[int, int, float], object]
 Go = Callable[[Mapping[Path, Any]], list[Cell]]
 
@@ -33,6 +34,7 @@ def sweep(
     run: Run,
     directory: str | Path | None = None,
     *,
+    together: Together | None = None,
     workers: int = 1,
     executor: str = "processes",
     progress: Progress | None = None,
@@ -46,6 +48,9 @@ def sweep(
     Args:
         cells: what `run` is called with, by the path of the cell below the directory.
         run: returns plain data, and NumPy arrays under `arrays`. With several workers it must pickle.
+        together: a function of what `run` would be called with: cells with equal values are one call, for which `run`
+            takes and returns a list. Where only some of them are there, all run again, so that the others are the same
+            as if nothing had happened; those that are there stay.
         directory: where finished cells are kept; None keeps them in memory only.
         workers: processes; 1 runs here.
         executor: who runs them, as in `qbp.workers.pool`.
@@ -61,7 +66,7 @@ def sweep(
         >>> sweep({Path("a.json"): 2, Path("b.json"): 3}, lambda x: {"square": x * x})
         [{'square': 4}, {'square': 9}]
     """
-    with opened(run, directory, workers=workers, executor=executor, progress=progress) as go:
+    with opened(run, directory, together=together, workers=workers, executor=executor, progress=progress) as go:
         return go(cells)
 
 
@@ -70,6 +75,7 @@ def opened(
     run: Run,
     directory: str | Path | None = None,
     *,
+    together: Together | None = None,
     workers: int = 1,
     executor: str = "processes",
     progress: Progress | None = None,
@@ -77,54 +83,80 @@ def opened(
     """Open workers for several sweeps of the same function, one after the other; the arguments are those of `sweep`."""
     folder = None if directory is None else Path(directory)
     is_here = executor == "processes"  # other machines do not see the folder: what they find is kept from here
-    with pool(_Keeping(run, folder) if is_here else _Elsewhere(run), executor, workers) as each:
-        yield lambda cells: _sweep(cells, each, folder, is_here, progress)
+    every = run if together is not None else _OneByOne(run)
+    with pool(_Keeping(every, folder) if is_here else _Elsewhere(every), executor, workers) as each:
+        yield lambda cells: _sweep(cells, together, each, folder, is_here, progress)
 
 
 def _sweep(
-    cells: Mapping[Path, Any], each: Each, folder: Path | None, is_here: bool, progress: Progress | None
+    cells: Mapping[Path, Any],
+    together: Together | None,
+    each: Each,
+    folder: Path | None,
+    is_here: bool,
+    progress: Progress | None,
 ) -> list[Cell]:
     done = {path: cell for path in cells if folder is not None and (cell := _read(folder / path)) is not None}
-    waiting = [path for path in cells if path not in done]
+    groups: dict[Hashable, list[tuple[Path, Any]]] = {}
+    for path, argument in cells.items():
+        groups.setdefault(path if together is None else together(argument), []).append((path, argument))
+    waiting = [group for group in groups.values() if any(path not in done for path, _ in group)]
     began, before = time.monotonic(), len(done)
-    for k, cell in each([(path, cells[path]) for path in waiting]):
-        path = waiting[k]
-        done[path] = cell if is_here or folder is None else _kept(folder, path, cell)
-        if progress is not None:
-            seconds = (time.monotonic() - began) / (len(done) - before)
-            progress(len(done), len(cells), seconds * (len(cells) - len(done)))
+    for k, found in each(waiting):
+        for (path, _), cell in zip(waiting[k], found, strict=True):
+            if path in done:
+                continue
+            done[path] = cell if is_here or folder is None else _kept(folder, path, cell)
+            if progress is not None:
+                seconds = (time.monotonic() - began) / (len(done) - before)
+                progress(len(done), len(cells), seconds * (len(cells) - len(done)))
     return [done[path] for path in cells]
 
 
 @dataclass(frozen=True)
+class _OneByOne:
+    """Runs cells that are independent."""
+
+    run: Run
+
+    def __call__(self, arguments: list[Any]) -> list[Cell]:
+        return [self.run(argument) for argument in arguments]
+
+
+@dataclass(frozen=True)
 class _Keeping:
-    """Runs a cell, and writes it where it runs."""
+    """Runs cells, and writes them where they run."""
 
     run: Run
     folder: Path | None
 
-    def __call__(self, given: tuple[Path, Any]) -> Cell:
-        return _one(self.run, given[1], given[0], self.folder)
+    def __call__(self, given: list[tuple[Path, Any]]) -> list[Cell]:
+        paths, arguments = [path for path, _ in given], [argument for _, argument in given]
+        if self.folder is None:
+            cells: list[Cell] = self.run(arguments)
+            return cells
+        with contextlib.ExitStack() as locks:
+            for path in sorted(paths):
+                locks.enter_context(_locked(self.folder, path))
+            there = [_read(self.folder / path) for path in paths]
+            if all(cell is not None for cell in there):  # another sweep was quicker
+                return [cell for cell in there if cell is not None]
+            for path, cell in zip(paths, there, strict=True):
+                if cell is None:
+                    _log(self.folder, path, "began")
+            found = zip(paths, there, self.run(arguments), strict=True)
+            return [_write(self.folder, path, new) if old is None else old for path, old, new in found]
 
 
 @dataclass(frozen=True)
 class _Elsewhere:
-    """Runs a cell that is written by somebody else."""
+    """Runs cells that are written by somebody else."""
 
     run: Run
 
-    def __call__(self, given: tuple[Path, Any]) -> Cell:
-        return self.run(given[1])
-
-
-def _one(run: Run, argument: Any, path: Path, folder: Path | None) -> Cell:
-    if folder is None:
-        return run(argument)
-    with _locked(folder, path):
-        if (there := _read(folder / path)) is not None:  # another sweep was quicker
-            return there
-        _log(folder, path, "began")
-        return _write(folder, path, run(argument))
+    def __call__(self, given: list[tuple[Path, Any]]) -> list[Cell]:
+        cells: list[Cell] = self.run([argument for _, argument in given])
+        return cells
 
 
 def _kept(folder: Path, path: Path, cell: Cell) -> Cell:

@@ -34,6 +34,7 @@ COLUMNS: dict[str, type] = {
     "quantum_seconds": float,  # that training would take on a device: 1,000 shots of 250 microseconds a circuit
     "epochs": int,
     "converged": bool,
+    "together": int,  # models that trained at once
     "feature_scale": float,  # largest mean or standard deviation of a column of the train part, as it was given
     "hyperparameters": str,  # JSON: the configuration chosen
     "truncation": float,  # of a classical twin: how far outputs of its circuits may be off; 0 where they are exact

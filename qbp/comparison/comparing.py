@@ -25,11 +25,13 @@ from qbp.comparison.grid import (
     cell_path,
     check_classes,
     check_names,
+    check_sizes,
     fingerprints,
     model_names,
     right_rows,
     sources_of,
     split_hash,
+    wide,
 )
 from qbp.comparison.statistics import need_statsmodels
 from qbp.comparison.twins import TWIN
@@ -217,6 +219,7 @@ def compare(
     alpha: float = 0.05,
     primary: str | None = None,
     aa: bool = False,
+    exact: bool = False,
     directory: str | Path | None = None,
     workers: int = 1,
     executor: str = "processes",
@@ -250,6 +253,8 @@ def compare(
         primary: the one comparison that is fixed beforehand, "SUBJECT/CONTROL" as in "hybrid/matched_parameters": its p
             is taken as it is, and only those of the others are corrected for their number.
         aa: also train each subject twice with other random numbers: neither may beat the other.
+        exact: train every model by itself. Otherwise the seeds, configurations and folds of a small model train
+            together, several times faster; a step is the same but for its last bits. `together` of a row says how many.
         directory: where finished cells are kept; a comparison that was killed goes on from there.
         workers: processes.
         executor: who trains: "processes" of this machine, or "ray" or "ray:ADDRESS", a Ray cluster, whose machines have
@@ -281,15 +286,17 @@ def compare(
     names: dict[str, tuple[str, ...]] = {}
     structures: dict[str, dict[str, str]] = {}
     shape: tuple[int, int] | None = None
+    alone: set[tuple[str, str]] = set()
     for name, source in sources.items():
         parts = {seed: source.split(seed) for seed in numbers}
         first = parts[numbers[0]][0]
         shape = shape or (first.x.shape[1], first.n_classes or 0)
         check_classes(name, source, [train for train, _ in parts.values()], metric)
-        _check_sizes(sizes, first)
+        check_sizes(sizes, first)
         splits[name] = {seed: split_hash(*pair) for seed, pair in parts.items()}
         names[name] = model_names(models, first, aa)
         structures[name] = fingerprints(models, first)
+        alone |= {(name, subject) for subject in wide(models, first)}
     check_primary(primary, models, set().union(*names.values()))
     config = {
         "models": structures,
@@ -316,8 +323,8 @@ def compare(
         for model in names[name]
         if size is None or not model.endswith(f"/{TWIN}")
     ]
-    grid = Grid(sources, models, protocol, splits)
-    how: dict[str, Any] = {"workers": workers, "executor": executor, "progress": progress}
+    grid = Grid(sources, models, protocol, splits, exact, frozenset(alone))
+    how: dict[str, Any] = {"workers": workers, "executor": executor, "progress": progress, "together": grid.together}
     done = sweep({cell_path(*cell): cell for cell in cells}, grid, folder, **how)
     rows = sorted_rows([cell["row"] for cell in done])
     fresh = {name: source.fresh for name, source in sources.items()}
@@ -359,14 +366,6 @@ def _check(
             f"Argument `seeds` must be {FEWEST_SEEDS} different ones or more, but is {seeds!r}: one seed is one draw"
         )
     return numbers
-
-
-def _check_sizes(sizes: Sequence[int], train: Dataset) -> None:
-    for size in sizes:
-        if not 2 * (train.n_classes or 2) <= size < len(train):
-            raise ArgumentError(
-                f"Argument `sizes` must be {2 * (train.n_classes or 2)} to {len(train) - 1} rows, but has {size}"
-            )
 
 
 def _plain(source: Source) -> Any:

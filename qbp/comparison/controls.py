@@ -35,6 +35,7 @@ class Removed(nn.Module):
     """
 
     projection: Tensor | None
+    vmaps = True  # it draws and changes nothing: `torch.vmap` of it is many of it
 
     def __init__(self, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
@@ -62,6 +63,8 @@ class Sine(nn.Module):
         n_inputs, n_outputs: I and M.
         degree: r.
     """
+
+    vmaps = True
 
     def __init__(self, n_inputs: int, n_outputs: int, degree: int = 1) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.cell import Job, Protocol, trials
 from qbp.comparison.controls import CLASSIFIERS, RIVALS, controls_of
 from qbp.comparison.gates import share_known
 from qbp.comparison.twins import TWIN, has_twin
 from qbp.data import DATASETS, Dataset, load, split
 from qbp.errors import ArgumentError, ConfigError
+from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import renew
+from qbp.nn.stacking import WIDEST
 from qbp.training.checkpoint import fingerprint
 
 __all__ = [
@@ -32,14 +34,18 @@ __all__ = [
     "cell_path",
     "check_classes",
     "check_names",
+    "check_sizes",
     "model_names",
     "right_rows",
     "sources_of",
+    "wide",
 ]
 
 CELLS = "cells"
 ROW_METRICS = ("accuracy", "balanced_accuracy")
 """Scores that are a mean over test rows, which McNemar's test needs."""
+MOST_TOGETHER = 128
+"""Trainings of small models that are one."""
 IDENTICAL = "identical"  # the A/A check: the subject again, with other random numbers on the same split
 
 Subject = nn.Module | Callable[[int, int], nn.Module]
@@ -75,37 +81,59 @@ class Source:
 
 @dataclass(frozen=True)
 class Grid:
-    """Runs any cell, in any process, with nothing but the cell's name."""
+    """Runs any cells, in any process, with nothing but their names."""
 
     sources: Mapping[str, Source]
     models: Mapping[str, Subject]
     protocol: Protocol
     splits: Mapping[str, Mapping[int, str]]
+    exact: bool = False
+    alone: frozenset[tuple[str, str]] = frozenset()  # data sets and subjects of which each cell is one by itself
     last: dict[tuple[str, int], tuple[Dataset, Dataset]] = field(default_factory=dict, repr=False)
 
-    def __call__(self, cell: Cell) -> dict[str, Any]:
-        train, test = self._parts(cell)
-        model, subject, role, seed = self._model(cell, train)
-        if cell.n_train is not None:
-            train = split(train, cell.n_train / len(train), seed=cell.seed)[1]
-        done = trial(model, train, test, seed, self.protocol, scaled=role in RIVALS, as_twin=role == TWIN)
-        about = {
-            "dataset": cell.dataset,
-            "split": self.splits[cell.dataset][cell.seed],
-            "seed": cell.seed,
-            "model": cell.model,
-            "subject": subject,
-            "role": role,
-            "n_train": len(train),
-            "n_test": len(test),
-            "overlap": share_known(train.x.numpy(), test.x.numpy()),
-        }
-        return done | {"row": about | done["row"]}
+    def together(self, cell: Cell) -> Hashable:
+        """Cells of which this is the same train together: those of a small model on the same data set, but for seeds.
+
+        It does not depend on who runs them: who trains with whom changes the last bits.
+        """
+        subject = cell.model.partition("/")[0]
+        if self.exact or cell.model in CLASSIFIERS or (cell.dataset, subject) in self.alone:
+            return cell
+        seeds, trainings = list(self.splits[cell.dataset]), self.protocol.budget * self.protocol.folds
+        return cell.dataset, cell.model, cell.n_train, seeds.index(cell.seed) // max(1, MOST_TOGETHER // trainings)
+
+    def __call__(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        """Run cells that differ in their seeds only."""
+        jobs: list[Job] = []
+        about: list[dict[str, Any]] = []
+        for cell in cells:
+            train, test = self._parts(cell)
+            if not jobs:
+                model, subject, role = self._model(cell, train)
+            if cell.n_train is not None:
+                train = split(train, cell.n_train / len(train), seed=cell.seed)[1]
+            jobs.append(Job(model, train, test, _seed(cell), role in RIVALS, role == TWIN))
+            about.append(
+                {
+                    "dataset": cell.dataset,
+                    "split": self.splits[cell.dataset][cell.seed],
+                    "seed": cell.seed,
+                    "model": cell.model,
+                    "subject": subject,
+                    "role": role,
+                    "n_train": len(train),
+                    "n_test": len(test),
+                    "overlap": share_known(train.x.numpy(), test.x.numpy()),
+                }
+            )
+        done = trials(jobs, self.protocol, self.exact)
+        return [each | {"row": said | each["row"]} for each, said in zip(done, about, strict=True)]
 
     def _parts(self, cell: Cell) -> tuple[Dataset, Dataset]:
         key = cell.dataset, cell.seed
         if key not in self.last:
-            self.last.clear()  # cells of one split follow each other
+            if len(self.last) >= MOST_TOGETHER:  # cells of the same splits follow each other
+                self.last.clear()
             parts = self.sources[cell.dataset].split(cell.seed)
             if split_hash(*parts) != self.splits[cell.dataset][cell.seed]:
                 raise ConfigError(
@@ -114,20 +142,23 @@ class Grid:
             self.last[key] = parts
         return self.last[key]
 
-    def _model(self, cell: Cell, train: Dataset) -> tuple[nn.Module | str, str, str, int]:
-        """What to train, the subject that it belongs to, its role, and the seed of its training."""
+    def _model(self, cell: Cell, train: Dataset) -> tuple[nn.Module | str, str, str]:
+        """What to train, the subject that it belongs to, and its role."""
         if cell.model in CLASSIFIERS:
-            return cell.model, "", cell.model, cell.seed
+            return cell.model, "", cell.model
         subject, _, control = cell.model.partition("/")
         shape = train.x.shape[1], train.n_classes or 0
         model = build(self.models[subject], *shape)
         if not control:
-            return model, subject, "subject", cell.seed
-        if control == IDENTICAL:
-            return model, subject, control, cell.seed + 1_000_000
-        if control == TWIN:
-            return model, subject, control, cell.seed
-        return controls_of(model, *shape)[control], subject, control, cell.seed
+            return model, subject, "subject"
+        if control in (IDENTICAL, TWIN):
+            return model, subject, control
+        return controls_of(model, *shape)[control], subject, control
+
+
+def _seed(cell: Cell) -> int:
+    """The seed of a cell's training."""
+    return cell.seed + 1_000_000 * cell.model.endswith(f"/{IDENTICAL}")
 
 
 def cell_path(dataset: str, model: str, seed: int, n_train: int | None = None) -> Path:
@@ -209,6 +240,17 @@ def fingerprints(models: Mapping[str, Subject], train: Dataset) -> dict[str, str
     return {name: fingerprint(build(subject, *shape)) for name, subject in models.items()}
 
 
+def wide(models: Mapping[str, Subject], train: Dataset) -> set[str]:
+    """Return the subjects whose circuits are so wide that nothing is gained by training several together."""
+    shape = train.x.shape[1], train.n_classes or 0
+    built = {name: build(subject, *shape) for name, subject in models.items()}
+    return {name for name, model in built.items() if any(layer.circuit.n_qubits > WIDEST for layer in _layers(model))}
+
+
+def _layers(model: nn.Module) -> list[QuantumLayer]:
+    return [m for m in model.modules() if isinstance(m, QuantumLayer) and m.n_outputs is not None]
+
+
 def check_classes(name: str, source: Source, trains: Sequence[Dataset], metric: str) -> None:
     """Refuse a class that cannot be learned, and a score of test rows that cannot be taken row by row."""
     for train in trains if trains[0].n_classes else ():
@@ -219,6 +261,15 @@ def check_classes(name: str, source: Source, trains: Sequence[Dataset], metric: 
         raise ArgumentError(
             f"Argument `metric` must be one of {', '.join(ROW_METRICS)} for a test set of your own, but is {metric!r}"
         )
+
+
+def check_sizes(sizes: Sequence[int], train: Dataset) -> None:
+    """Refuse numbers of rows that there are not, or that cannot hold all classes."""
+    for size in sizes:
+        if not 2 * (train.n_classes or 2) <= size < len(train):
+            raise ArgumentError(
+                f"Argument `sizes` must be {2 * (train.n_classes or 2)} to {len(train) - 1} rows, but has {size}"
+            )
 
 
 def right_rows(

@@ -26,12 +26,17 @@ __all__ = [
     "check_norms",
     "choose_diff_method",
     "evaluate",
+    "expectations",
     "gradients_of",
     "plan_of",
 ]
 
 DIFF_METHODS = ("best", "adjoint", "backprop", *RULES, *STATEFUL)
 """What `diff_method` may be; PennyLane's names, and those of `qbp.gradients.stateful`."""
+
+
+APART_FROM = 8
+"""Qubits from which rows with shared angles of their own are not one batch."""
 
 
 class Task(NamedTuple):
@@ -60,6 +65,16 @@ def evaluate(task: Task, angles: Angles, amplitudes: Tensor | None) -> Tensor:
     errors = task.errors
     values, errors.stds, errors.truncation, errors.sources = execute(task.executor, task.program, angles, amplitudes)
     return values
+
+
+def expectations(task: Task, batched: Tensor, shared: Tensor, amplitudes: Tensor | None) -> Tensor:
+    """Outputs (K, B, M), where each of K parts has shared angles (K, Ks) of its own; by the adjoint rule or torch's."""
+    if task.diff_method == "adjoint":
+        outputs: Tensor = Expectations.apply(batched, shared, amplitudes, task)
+        return outputs
+    states = [None] * len(batched) if amplitudes is None else amplitudes
+    parts = zip(batched, shared, states, strict=True)
+    return torch.stack([evaluate(task, Angles(*angles), state) for *angles, state in parts])
 
 
 class Expectation(torch.autograd.Function):
@@ -126,6 +141,45 @@ class Expectation(torch.autograd.Function):
             g.amplitudes if need_amplitudes else None,
             None,
         )
+
+
+class Expectations(torch.autograd.Function):
+    """Outputs (K, B, M) of a program, where each of K parts has shared angles of its own, by the adjoint rule.
+
+    Few qubits go as one batch, whose rows have all their angles for themselves; for more, a call for each part costs
+    less (measured: from `APART_FROM` qubits on).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, batched: Tensor, shared: Tensor, amplitudes: Tensor | None, task: Task) -> Tensor:
+        program, executor = task.program, task.executor
+        ctx.task, ctx.shape, ctx.n_batched = task, batched.shape[:2], batched.shape[2]
+        if program.n_qubits >= APART_FROM or program.is_noisy:
+            parts = zip(batched, shared, [None] * len(batched) if amplitudes is None else amplitudes, strict=True)
+            ctx.calls = [(Angles(rows.contiguous(), own), states) for rows, own, states in parts]
+        else:
+            every = torch.cat([batched, shared[:, None].expand(-1, batched.shape[1], -1)], 2).flatten(0, 1)
+            states = None if amplitudes is None else amplitudes.flatten(0, 1)
+            ctx.calls = [(Angles.of(every), states)]
+        results = [executor.forward(program, *call) for call in ctx.calls]  # type: ignore[attr-defined]
+        ctx.states = [state for _, state in results]
+        return torch.cat([result.values for result, _ in results]).unflatten(0, ctx.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        task, wanted = ctx.task, ctx.needs_input_grad[:3]
+        rows = grad.flatten(0, 1).split([len(angles.batched) for angles, _ in ctx.calls])
+        parts = [
+            task.executor.vjp(task.program, *call, state, part, (True, True, wanted[2]))
+            for call, state, part in zip(ctx.calls, ctx.states, rows, strict=True)
+        ]
+        of_rows = torch.cat([part.batched for part in parts]).unflatten(0, ctx.shape)
+        if len(parts) == 1:
+            of_shared = of_rows[..., ctx.n_batched :].sum(1)
+        else:
+            of_shared = torch.stack([part.shared for part in parts])
+        of_states = torch.cat([part.amplitudes for part in parts]).unflatten(0, ctx.shape) if wanted[2] else None
+        return of_rows[..., : ctx.n_batched] if wanted[0] else None, of_shared, of_states, None
 
 
 def _shaped(gradients: Gradients, shared: Tensor) -> Gradients:

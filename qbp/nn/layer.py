@@ -15,7 +15,16 @@ from qbp.errors import ArgumentError, CircuitError, check_choice
 from qbp.executors import Executor, capabilities_of, check_noise, name_of
 from qbp.executors import backend as make_backend
 from qbp.executors.objects import is_object
-from qbp.gradients.autograd import DIFF_METHODS, ErrorBars, Expectation, Task, check_bits, check_norms, evaluate
+from qbp.gradients.autograd import (
+    DIFF_METHODS,
+    ErrorBars,
+    Expectation,
+    Task,
+    check_bits,
+    check_norms,
+    evaluate,
+    expectations,
+)
 from qbp.gradients.stateful import rule_of
 from qbp.gradients.transforms import Outputs, is_transformed
 from qbp.nn.noise import (
@@ -284,6 +293,21 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
         elif not is_batch:
             outputs = outputs.reshape(*lead, outputs.shape[1])
         return outputs if outputs.dtype is dtype else outputs.to(dtype)
+
+    def forward_each(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Outputs (K, B, M) of inputs (K, B, I), where each of K parts has weights (K, P) of its own."""
+        circuit = self.circuit_for(inputs.shape[-1])
+        if circuit.bits and self._checks_bits:
+            check_bits(inputs.flatten(0, 1), circuit.bits)
+        angles: Any = (inputs, weights)
+        if not circuit.angle_map.is_identity:
+            angles = torch.vmap(circuit.angle_map)(*angles)
+        states: Any = None
+        if circuit.program.amplitudes:
+            states = torch.vmap(circuit.angle_map.amplitudes)(inputs, weights)
+            if circuit.normalized:
+                check_norms(states.flatten(0, 1))
+        return expectations(self._task(circuit, inputs, weights), angles[0], angles[1], states)
 
     def _check_recorded(self, can_be: bool) -> None:
         """Raise where `torch.export`, or `make_fx`, would take the outputs of a simulator for constants."""

@@ -62,13 +62,18 @@ class Batches:
         if self.loader is not None:
             yield from map(self._from_loader, self.loader)
             return
+        x, y, weights = self.rows(order)
+        parts: Any = [None] * len(self.sizes) if weights is None else weights.split(self.sizes)
+        yield from map(Batch, x.split(self.sizes), y.split(self.sizes), parts)
+
+    def rows(self, order: torch.Generator) -> Batch:
+        """All rows in the order of an epoch."""
         x, y, weights = self.x, self.y, self.weights
         if self.shuffle:
             permutation = torch.randperm(len(x), generator=order).to(x.device)
             x, y = x[permutation], y[permutation]
             weights = None if weights is None else weights[permutation]
-        parts: Any = [None] * len(self.sizes) if weights is None else weights.split(self.sizes)
-        yield from map(Batch, x.split(self.sizes), y.split(self.sizes), parts)
+        return Batch(x, y, weights)
 
     def _from_loader(self, batch: Any) -> Batch:
         x, y, *weight = batch

@@ -33,7 +33,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class History:
-    """The metrics of a run, one row per epoch; what "best" looks at, and what was trained.
+    """The metrics of a run, one row per epoch; what "best" looks at, what was trained, and how many models at once.
 
     A row holds `epoch` (from 1), `loss`, `accuracy` (or `mae` and `r2`), the same for validation as
     `val_loss` and so on, `lr` and `seconds`. Metrics of the train data are taken while the weights move.
@@ -48,6 +48,7 @@ class History:
     monitor: str | None = None
     mode: str = "min"
     model: nn.Module | None = field(default=None, compare=False)
+    together: int = field(default=1, compare=False)
 
     def __repr__(self) -> str:
         last = ", ".join(

@@ -115,16 +115,22 @@ class Objective:
             self.chosen = _pick(outputs, self.data, self.loss)
         if weights is None:
             return self.chosen(outputs, targets)
-        is_own = callable(self.loss)
-        values = self.chosen(outputs, targets) if is_own else self.chosen(outputs, targets, reduction="none")
-        if not is_own:
-            values = values.flatten(1).mean(1) if values.ndim > 1 else values
-        elif values.shape != weights.shape:
+        if not callable(self.loss):
+            return (weights * self.each(outputs, targets)).mean()
+        values = self.chosen(outputs, targets)
+        if values.shape != weights.shape:
             raise ArgumentError(
                 f"Argument `loss` must give a value for each row, of shape ({len(weights)},), where rows have weights, "
                 f'but gives {tuple(values.shape)}: as torch\'s do with `reduction="none"`'
             )
         return (weights * values).mean()
+
+    def each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each row (B,), where it is a key of `LOSSES`."""
+        if self.chosen is None:
+            self.chosen = _pick(outputs, self.data, self.loss)
+        values = self.chosen(outputs, targets, reduction="none")
+        return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 
 def objective(data: Dataset, loss: str | Loss | None) -> Objective:
@@ -209,15 +215,22 @@ def own(metrics: Mapping[str, Metric] | None, outputs: Tensor, y: Tensor) -> dic
 def summary(outputs: Tensor, y: Tensor) -> dict[str, float]:
     """Return `accuracy` for labels, with `exact_match` where a row may have several; `mae` and `r2` (mean over columns,
     as scikit-learn's) for targets."""
+    return summaries(outputs[None], y[None])[0]
+
+
+def summaries(outputs: Tensor, y: Tensor) -> list[dict[str, float]]:
+    """Return the summary of each of K models: of outputs (K, N, M) and targets (K, N) or (K, N, T)."""
     if y.dtype == torch.bool:
         right = (outputs > 0) == y
-        return {"accuracy": right.double().mean().item(), "exact_match": right.all(1).double().mean().item()}
+        shares = right.double().mean((1, 2)).tolist(), right.all(2).double().mean(1).tolist()
+        return [{"accuracy": share, "exact_match": whole} for share, whole in zip(*shares, strict=True)]
     if not y.is_floating_point():
-        return {"accuracy": (predicted(outputs) == y).double().mean().item()}
-    error = (outputs - y).double()
-    squares, spread = error.square().sum(0), (y.double() - y.double().mean(0)).square().sum(0)
-    r2 = torch.where(spread > 0, 1 - squares / spread, (squares == 0).double())
-    return {"mae": error.abs().mean().item(), "r2": r2.mean().item()}
+        said = predicted(outputs.flatten(0, 1)).view(y.shape)
+        return [{"accuracy": score} for score in (said == y).double().mean(1).tolist()]
+    error, wanted = (outputs - y).double(), y.double()
+    squares, spread = error.square().sum(1), (wanted - wanted.mean(1, keepdim=True)).square().sum(1)
+    r2 = torch.where(spread > 0, 1 - squares / spread, (squares == 0).double()).mean(1).tolist()
+    return [{"mae": m, "r2": r} for m, r in zip(error.abs().mean((1, 2)).tolist(), r2, strict=True)]
 
 
 def main_metric(result: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "MODES",
     "OPTIMIZERS",
     "SCHEDULES",
+    "TRAINING",
     "Training",
     "mode_of",
     "new_optimizer",

@@ -22,7 +22,7 @@ from qbp.training.checkpoint import CHECKPOINT, Row, get_random, monitored, set_
 from qbp.training.metrics import Objective
 from qbp.training.options import Training, mode_of, new_optimizer, new_schedule
 
-__all__ = ["TrainingState", "take_step"]
+__all__ = ["TrainingState", "forward", "loss_of", "take_step"]
 
 
 @dataclass
@@ -78,11 +78,15 @@ class TrainingState:
     def step(self, batches: Sequence[Batch], target: Objective) -> tuple[list[Tensor], list[Tensor]]:
         """Take one step; outputs and losses of its batches before it."""
         found = take_step(self.model, batches, target, self.optimizer, self.parameters, self.training.clip_grad_norm)
+        self.stepped()
+        return found
+
+    def stepped(self) -> None:
+        """Note that the optimiser has taken a step."""
         if self.training.ema_decay is not None:
             self._follow(self.training.ema_decay)
         if self.scheduler is not None and self.training.schedule_interval == "step":
             self.scheduler.step()
-        return found
 
     def _follow(self, decay: float) -> None:
         """Move the average on; it begins with the weights after the first step."""
@@ -115,7 +119,7 @@ class TrainingState:
             self.best = {"epoch": row["epoch"], "value": value, "model": {}}
             if keep or self.training.early_stopping is not None:
                 with self.averaged():
-                    self.best["model"] = copy.deepcopy(self.model.state_dict())
+                    self.best["model"] = _kept(self.model)
         if self.scheduler is None or self.training.schedule_interval == "step":
             return
         if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
@@ -169,6 +173,14 @@ class TrainingState:
         return own
 
 
+def _kept(model: nn.Module) -> dict[str, Any]:
+    """The state of a model as it is now."""
+    state: dict[str, Any] = model.state_dict()
+    for key, value in state.items():
+        state[key] = value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+    return state
+
+
 def take_step(
     model: nn.Module,
     batches: Sequence[Batch],
@@ -186,13 +198,8 @@ def take_step(
         optimizer.zero_grad(set_to_none=True)
         first, total = not losses, []
         for batch in batches:
-            output = _forward(model, batch.x, target.data.inputs)
-            value = target(output, batch.y, batch.weights) if batch.weights is not None else target(output, batch.y)
-            if value.ndim:
-                raise ArgumentError(
-                    f"Argument `loss` must give one number for a batch, but gives {tuple(value.shape)}: a value for "
-                    "each row is for rows that have weights"
-                )
+            output = forward(model, batch.x, inputs=target.data.inputs)
+            value = loss_of(target, output, batch.y, batch.weights)
             share = value if len(batches) == 1 else value * (len(batch.x) / rows)
             share.backward()
             total.append(share.detach())
@@ -211,7 +218,19 @@ def take_step(
     return outputs, losses
 
 
-def _forward(model: nn.Module, x: Tensor, inputs: tuple[Input, ...] = ()) -> Tensor:
+def loss_of(target: Objective, outputs: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+    """The loss of a batch."""
+    value = target(outputs, y, weights) if weights is not None else target(outputs, y)
+    if value.ndim:
+        raise ArgumentError(
+            f"Argument `loss` must give one number for a batch, but gives {tuple(value.shape)}: a value for "
+            "each row is for rows that have weights"
+        )
+    return value
+
+
+def forward(model: Any, x: Tensor, axis: int = 0, inputs: tuple[Input, ...] = ()) -> Tensor:
+    """The outputs of a batch, whose rows are that axis."""
     try:
         outputs: Tensor = call(model, x, inputs)
     except ValueError as error:
@@ -219,6 +238,6 @@ def _forward(model: nn.Module, x: Tensor, inputs: tuple[Input, ...] = ()) -> Ten
             raise
         raise ArgumentError(
             "Argument `batch_size` must let each step have two rows or more, as batch normalisation needs, but one "
-            f"has {len(x)}"
+            f"has {x.shape[axis]}"
         ) from error
     return outputs

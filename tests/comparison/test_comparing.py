@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import qbp
-from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.cell import Job, Protocol, trial, trials
 from qbp.comparison.comparing import COLUMNS, Comparison, compare, load_comparison, save_tables
 from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
 from qbp.comparison.grid import cell_path
@@ -227,20 +227,23 @@ def test_scores_follow_from_the_probabilities():
     assert row["log_loss"] == pytest.approx(-np.log(picked).mean(), rel=1e-5)
 
 
-def test_a_configuration_that_diverges_is_passed_over(monkeypatch):
-    from qbp.training import fitting as training
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_configuration_that_diverges_is_passed_over(monkeypatch, exact):
+    from qbp.training import loop, members
 
-    def fit(model, data, how, *, lr, **options):
-        if lr > 0.05:
-            raise training.DivergenceError("not finite")
-        return training.fit(model, data, how, lr=lr, **options)
+    def row(member, *scores):
+        if member.state.training.lr > 0.05:
+            raise members.DivergenceError("not finite")
+        return whole(member, *scores)
 
-    monkeypatch.setattr("qbp.comparison.cell.fit", fit)
-    train, test = qbp.data.load("iris", test_size=0.5)
-    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=2, lr=0.06), budget=4))
-    assert json.loads(found["row"]["hyperparameters"])["lr"] == pytest.approx(0.02)
-    with pytest.raises(training.DivergenceError):
-        trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=2, lr=0.06), budget=2))
+    whole = members.Member.row
+    monkeypatch.setattr(members.Member, "row", row)
+    assert loop.Member is members.Member
+    job = Job(torch.nn.Linear(4, 3), *qbp.data.load("iris", test_size=0.5), 0)
+    found = trials([job] * 2, Protocol(Training(epochs=2, lr=0.06), budget=4), exact)
+    assert [json.loads(each["row"]["hyperparameters"])["lr"] for each in found] == pytest.approx([0.02] * 2)
+    with pytest.raises(members.DivergenceError):
+        trials([job], Protocol(Training(epochs=2, lr=0.06), budget=2), exact)
 
 
 def test_a_test_set_of_one_s_own_is_kept_and_compared_row_by_row():

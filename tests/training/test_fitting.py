@@ -25,8 +25,9 @@ from qbp.nn.models import hybrid, mlp
 from qbp.storage.container import load_state, save_state
 from qbp.training import checkpoint
 from qbp.training.checkpoint import CHECKPOINT, METRICS
-from qbp.training.fitting import DivergenceError, History, _bar, evaluate, fit, load_checkpoint
+from qbp.training.fitting import DivergenceError, History, evaluate, fit, load_checkpoint
 from qbp.training.learning_rate import lr_range_test
+from qbp.training.loop import bar
 from qbp.training.options import OPTIMIZERS, SCHEDULES
 
 
@@ -497,14 +498,14 @@ import torch
 torch.set_num_threads(1)
 import sklearn.model_selection
 from qbp.storage import container
-from qbp.training import fitting as train
+from qbp.training import fitting as train, members
 from qbp.training import state
 from qbp.data import Dataset
 from torch import nn
 
 root = sys.argv[1]
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-to_line, replace, write_atomic = train.to_line, os.replace, container.write_atomic
+to_line, replace, write_atomic = members.to_line, os.replace, container.write_atomic
 
 def torn(path, content):
     with open(path.with_name(path.name + ".tmp"), "wb") as file:
@@ -515,7 +516,7 @@ def plant(point):
     if point in ("row without checkpoint", "torn row"):
         state.save_state = kill
     if point == "torn row":
-        train.to_line = lambda row: to_line(row)[:20]
+        members.to_line = lambda row: to_line(row)[:20]
     if point == "torn checkpoint":
         container.write_atomic = torn
     if point == "before replace":
@@ -681,7 +682,7 @@ def test_time_left_after_three_epochs(done: int, monkeypatch: pytest.MonkeyPatch
             super().__init__(*columns, **options, get_time=lambda: clock[0], disable=True)
 
     monkeypatch.setattr(rich.progress, "Progress", Spy)
-    with _bar(True, epochs=50, steps=37) as tick:
+    with bar(True, epochs=50, steps=37) as tick:
         for epoch in range(done + 1, done + 4):
             for step in range(1, 38):
                 clock[0] += 0.5
