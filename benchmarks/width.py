@@ -2,9 +2,10 @@
 
     python benchmarks/width.py
 
-A step is a forward pass and the gradients of inputs and weights. All workloads take turns; reported are medians over
-the rounds, and as a ratio to 12 qubits, 6 strongly entangling layers, batch 128 (W4 of speed.py) the median of the
-rounds' ratios with its bootstrap interval (95 %). Where the whole state fits, it is checked first.
+A step is a forward pass and the gradients of inputs and weights, which have moved a little since the last one. All
+workloads take turns; reported are medians over the rounds, and as a ratio to 12 qubits, 6 strongly entangling layers,
+batch 128 (W4 of speed.py) the median of the rounds' ratios with its bootstrap interval (95 %). Where the whole state
+fits, it is checked first.
 Then the border: chains on which both ways are timed, for the rule of `qbp.executors.native.ways`; and what words take
 besides steps: how long a graph is built, and what error a cut has.
 """
@@ -12,13 +13,17 @@ besides steps: how long a graph is built, and what error a cut has.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pennylane as qml
 import torch
 from checkouts import interval
@@ -72,9 +77,17 @@ def step_of(model: torch.nn.Module, n_inputs: int, batch: int) -> Callable[[], N
     def step() -> None:
         x.grad = None
         model.zero_grad(set_to_none=True)
-        model(x).sum().backward()
+        moved(model)(x).sum().backward()
 
     return step
+
+
+def moved(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with other weights, by almost nothing, as after a step: what depends on them is made anew."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1 + 2**-22)
+    return model
 
 
 class Whole(Native):
@@ -175,6 +188,43 @@ def words() -> dict[str, float]:
     return found
 
 
+def beside(python: str, rounds: int) -> dict[str, float]:
+    """Values of the 50 qubits by pauli-prop and here, in turn: seconds of a row of the one, of 32 rows of the other."""
+    quantum, x = cut(), torch.randn(32, 50, generator=torch.Generator().manual_seed(1))
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        file = Path(folder) / "circuit.npz"
+        np.savez(file, data=x.double().numpy(), angles=quantum.weights.double().numpy())
+        exact = layer_like(quantum, "windows")(x)
+        peer = Path(__file__).with_name("peers") / "pauli_prop_values.py"
+        command, clean = (
+            [python, str(peer), str(file), "3e-5"],
+            {k: v for k, v in os.environ.items() if "PYTHON" not in k},
+        )
+        theirs, ours, errors = [], [], []
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean) as process:
+            for row in range(rounds):
+                process.stdin.write("next\n")
+                process.stdin.flush()
+                answer = json.loads(process.stdout.readline())
+                theirs.append(answer["seconds"])
+                errors.append(float((torch.tensor(answer["values"]) - exact[row]).abs().max()))
+                start = time.perf_counter()
+                moved(quantum)(x)
+                ours.append(time.perf_counter() - start)
+            process.stdin.close()
+    ratios = [a / b for a, b in zip(theirs[1:], ours[1:], strict=True)]
+    low, high = interval(ratios)
+    found = {"pauli_prop_s": median(theirs[1:]), "qbp_batch_32_s": median(ours[1:]), "error": max(errors)}
+    return found | {"ratio": median(ratios), "low": low, "high": high}
+
+
+def layer_like(quantum: qbp.QuantumLayer, backend: str) -> qbp.QuantumLayer:
+    """The same layer on another backend."""
+    other = copy.deepcopy(quantum)
+    other.set_backend(backend)
+    return other
+
+
 def border(seconds: float) -> list[dict[str, float | bool]]:
     """Chains of several lengths, depths and batches by windows and on the whole state."""
     rows = []
@@ -211,8 +261,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a workload's turn, at least one step")
     parser.add_argument("--only", help="workloads with this in their name; their rows replace those that are there")
+    parser.add_argument(
+        "--pauli-prop", help="a Python that has pauli-prop: measure it beside the cut, and nothing else"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "width.json")
     args = parser.parse_args()
+    if args.pauli_prop:
+        result = json.loads(args.out.read_text())
+        result["pauli_prop"] = beside(args.pauli_prop, args.rounds)
+        print(result["pauli_prop"])
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        return
     steps = workloads()
     first = next(iter(steps))
     steps = {name: step for name, step in steps.items() if not args.only or args.only in name or name == first}
