@@ -22,7 +22,8 @@ LINKED = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CH
 ENGINE = ROOT / "qbp" / "executors" / "native"
 RUN = [ROOT / "README.md", *PAGES]
 QUICK = ("simulator.md",)
-ELSEWHERE = ("sweeps.md", "cluster.md")  # need extras that the tests do without; `tests/runs` has what they show
+EXTRAS = {"sweeps.md": ("optuna",), "tracking.md": ("tensorboard", "mlflow", "sqlalchemy")}  # else they are skipped
+ELSEWHERE = ("cluster.md",)  # needs a cluster: `tests/workers/test_ray.py` has one
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -63,6 +64,8 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """One after the other, in a folder of their own; what goes to a quantum computer goes to the loopback server."""
     from contextlib import ExitStack
 
+    for package in EXTRAS.get(page.name, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     text = page.read_text()
     with ExitStack() as stack:

@@ -150,11 +150,11 @@ def test_the_same_sweep(cluster: Any, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     config = configs.load("digits", ["train.epochs=8", "data.n_samples=200", "model.n_qubits=2"])
     search = {
-        "train.lr": {"low": 0.001, "high": 0.3, "log": True},
-        "model.n_layers": {"low": 1, "high": 3},
-        "model.circuit": ["strongly_entangling", "basic_entangler"],
+        "train.lr": {"low": 0.0001, "high": 0.3, "log": True},
+        "model.n_layers": {"low": 1, "high": 2},
+        "train.optimizer": ["sgd", "adam"],
     }
-    options: dict[str, Any] = {"search": search, "trials": 16, "warmup_epochs": 3, "metric": "val_loss"}
+    options: dict[str, Any] = {"search": search, "trials": 16, "warmup_epochs": 2, "metric": "val_loss"}
 
     def table(name: str) -> list[dict[str, str]]:
         with open(tmp_path / name / "trials.csv", newline="", encoding="utf-8") as file:
