@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 CompareArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a config that comes with qbp: moons.")
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, also one of `qbp train`, or a config that comes with qbp: moons, digits, xor.",
+    ),
 ]
 
 

@@ -52,7 +52,8 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
     """Read and check a config.
 
     Args:
-        config: the path of a YAML file, or the name of a config that comes with qbp (see `packaged`).
+        config: the path of a YAML file, or the name of a config that comes with qbp (see `packaged`); as a `Compare`
+            also those of a `Config`, whose data and model are then what is compared.
         overrides: "key=value" with a dotted key, as in "train.lr=0.02"; the value is read as YAML.
         kind: what it configures, `Config` or `Compare`.
         trust: whether the file may name a backend that has to be imported ("package.module:Thing"), that is a plugin
@@ -65,30 +66,56 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
         ConfigError: no such file; not YAML; a key is unknown, missing or twice there; a value is wrong; a backend
             wants `trust`.
     """
-    path = Path(config)
-    if not path.is_file():
-        known = packaged(kind)
-        if str(config) not in known:
-            raise ConfigError(
-                f"Config {str(config)!r} is neither a file nor one of {', '.join(known)}{_meant(str(config), known)}"
-            )
-        path = FOLDERS[kind] / f"{config}.yaml"
+    path = _path_of(config, kind)
     values, lines = _read(path)
+    as_train = kind is Compare and ("model" in values or isinstance((values.get("data") or {}).get("name"), str))
+    named = "name" in values or any(override.partition("=")[0].strip() == "name" for override in overrides)
     values.setdefault("name", path.stem)
     for override in overrides:
         keys = _override(values, override)
         lines = {key: line for key, line in lines.items() if key[: len(keys)] != keys} | {keys: 0}
+    read = _checked(values, path, lines, Config if as_train else kind)
+    for key, backend in _backends(read):
+        if not any(lines.get(key[:k]) == 0 for k in range(1, len(key) + 1)):
+            check_trusted(backend, _at(path, lines, key).removesuffix(": "), trust)
+    read = _found(read, path.parent, lines)
+    return _comparison(read, read.name if named else f"{read.name}-compare") if as_train else read
+
+
+def _path_of(config: str | Path, kind: type[Any]) -> Path:
+    """The file of a config that may be named."""
+    path = Path(config)
+    if path.is_file():
+        return path
+    kinds = (Compare, Config) if kind is Compare else (kind,)
+    names = {name: FOLDERS[each] / f"{name}.yaml" for each in reversed(kinds) for name in packaged(each)}
+    if str(config) not in names:
+        raise ConfigError(
+            f"Config {str(config)!r} is neither a file nor one of {', '.join(names)}{_meant(str(config), names)}"
+        )
+    return names[str(config)]
+
+
+def _checked(values: dict[str, Any], path: Path, lines: Mapping[Key, int], kind: type[Any]) -> Any:
+    """The values as a config; what is wrong with them by key and line."""
     try:
-        read = kind.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         said = [_explain(each, kind) for each in error.errors()]
         raise ConfigError(
             "\n".join(f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in said)
         ) from error
-    for key, backend in _backends(read):
-        if not any(lines.get(key[:k]) == 0 for k in range(1, len(key) + 1)):
-            check_trusted(backend, _at(path, lines, key).removesuffix(": "), trust)
-    return _found(read, path.parent, lines)
+
+
+def _comparison(config: Config, name: str) -> Compare:
+    """What a config of `qbp train` compares: its model on its data, by its section `compare`."""
+    return Compare(
+        name=name,
+        data={Path(config.data.name).stem: config.data},
+        models={config.model.kind: config.model},
+        train=config.train,
+        **dict(config.compare or {}),
+    )
 
 
 def _found(read: Any, folder: Path, lines: Mapping[Key, int]) -> Any:
@@ -275,7 +302,7 @@ def _yaml(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _at(path: Path, lines: dict[Key, int], key: Key) -> str:
+def _at(path: Path, lines: Mapping[Key, int], key: Key) -> str:
     while key and key not in lines:
         key = key[:-1]
     if key and lines[key] == 0:

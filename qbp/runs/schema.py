@@ -33,6 +33,7 @@ __all__ = [
     "Hybrid",
     "Mlp",
     "Prune",
+    "Rules",
     "Section",
     "Sweep",
 ]
@@ -79,20 +80,15 @@ def _class_weight(value: Any) -> Any:
     return {str(key): float(w) for key, w in value.items()} if isinstance(value, dict) else tuple(map(float, value))
 
 
-def _seeds(value: Any) -> int | tuple[int, ...]:
-    numbers = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    whole = isinstance(numbers, range | list | tuple) and all(isinstance(n, int) and n >= 0 for n in numbers)
-    if not whole or len(set(numbers)) < max(5, len(numbers)):
-        raise PydanticCustomError("seeds", "must be 5 or more, or a list of as many different ones")
-    return value if isinstance(numbers, range) else tuple(numbers)
+def _seeds(fewest: int, what: str) -> AfterValidator:
+    def check(value: Any) -> int | tuple[int, ...]:
+        numbers = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        whole = isinstance(numbers, range | list | tuple) and all(type(n) is int and 0 <= n < 2**32 for n in numbers)
+        if not whole or len(set(numbers)) < max(fewest, len(numbers)):
+            raise PydanticCustomError("seeds", what)
+        return value if isinstance(numbers, range) else tuple(numbers)
 
-
-def _distinct_seeds(value: Any) -> int | tuple[int, ...]:
-    numbers = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    whole = isinstance(numbers, range | list | tuple) and all(type(n) is int and 0 <= n < 2**32 for n in numbers)
-    if not whole or not numbers or len(set(numbers)) < len(numbers):
-        raise PydanticCustomError("seeds", "must be how many seeds, or a list of different ones")
-    return value if isinstance(numbers, range) else tuple(numbers)
+    return AfterValidator(check)
 
 
 def _listed(value: Any) -> Any:
@@ -314,11 +310,25 @@ class Sweep(Section):
     warmup_epochs: Annotated[int, Field(strict=True, ge=0)] = 5
     metric: str | None = None
     mode: Annotated[str | None, _among([None, "min", "max"])] = None
-    seeds: Annotated[Any, AfterValidator(_distinct_seeds)] = 1
+    seeds: Annotated[Any, _seeds(1, "must be how many seeds, or a list of different ones")] = 1
+
+
+class Rules(Section):
+    """How models are compared: the options of `qbp.compare`."""
+
+    seeds: Annotated[Any, _seeds(5, "must be 5 or more, or a list of as many different ones")] = 10
+    budget: Annotated[int, Field(strict=True, ge=1, le=12)] = 4
+    folds: Annotated[int, Field(strict=True, ge=2, le=20)] = 3
+    sizes: tuple[Count, ...] = ()
+    metric: Annotated[str, _among(METRICS)] = "accuracy"
+    rope: Share = 0.01
+    alpha: Share = 0.05
+    primary: str | None = None
 
 
 class Config(Section):
-    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`, with `sweep` one of `qbp sweep`.
+    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`, with `sweep` one of `qbp sweep`;
+    `qbp compare` compares its model.
 
     Attributes:
         name: the run's directory; by default the file's name.
@@ -329,7 +339,7 @@ class Config(Section):
         tracking: tensorboard, mlflow or a list of both: where metrics go besides the run's own files.
         prune: how the trained model is pruned.
         distill: how the trained model then teaches a smaller one, or the pruned one.
-        sweep: which keys are searched.
+        sweep, compare: which keys are searched; how the model is compared.
 
     Example:
         >>> from qbp.runs.config import load
@@ -350,10 +360,13 @@ class Config(Section):
     prune: Prune | None = None
     distill: Distill | None = None
     sweep: Sweep | None = None
+    compare: Rules | None = None
 
 
-class Compare(Section):
+class Compare(Rules):
     """One comparison of `qbp compare`; what the keys mean is said in `qbp.compare`.
+
+    A config of `qbp train` is one, too: its data and its model, by its section `compare`.
 
     Attributes:
         name: the comparison's directory; by default the file's name.
@@ -362,23 +375,17 @@ class Compare(Section):
 
     Example:
         >>> from qbp.runs.config import load
-        >>> config = load("moons", ["seeds=6"], kind=Compare)
-        >>> list(config.data), list(config.models), config.seeds
-        (['moons'], ['hybrid'], 6)
+        >>> load("moons", ["seeds=6"], kind=Compare).seeds
+        6
+        >>> config = load("digits", ["compare.seeds=6"], kind=Compare)
+        >>> config.name, list(config.data), list(config.models), config.seeds
+        ('digits-compare', ['mnist'], ['hybrid'], 6)
     """
 
     name: Name
-    seeds: Annotated[Any, AfterValidator(_seeds)] = 10
     data: Annotated[dict[str, Data], Field(min_length=1)]
     models: Annotated[dict[str, Model], Field(min_length=1)]
     train: Train = Training()
-    budget: Annotated[int, Field(strict=True, ge=1, le=12)] = 4
-    folds: Annotated[int, Field(strict=True, ge=2, le=20)] = 3
-    sizes: tuple[Count, ...] = ()
-    metric: Annotated[str, _among(METRICS)] = "accuracy"
-    rope: Share = 0.01
-    alpha: Share = 0.05
-    primary: str | None = None
 
 
 KINDS: dict[str, type[Section]] = {"hybrid": Hybrid, "mlp": Mlp}
@@ -389,5 +396,6 @@ SECTIONS: dict[str, type[Section]] = {
     "finetune": TRAIN,
     "distill": Distill,
     "sweep": Sweep,
+    "compare": Rules,
     **KINDS,
 }

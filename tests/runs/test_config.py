@@ -258,3 +258,22 @@ def test_backends_of_a_file_want_trust(name, tmp_path):
     key = {"run.yaml": "model.backend", "student.yaml": "distill.student.backend"}
     for file, dotted in key.items():
         configs.load(tmp_path / file, [f"{dotted}={name}"])
+
+
+def test_a_train_config_is_one_of_compare(tmp_path: Path) -> None:
+    """Its model on its data, by its section `compare`; faults are told by its own keys."""
+    file = tmp_path / "mine.yaml"
+    text = "data: {name: moons, n_samples: 120}\nmodel: {kind: hybrid, n_qubits: 2}\ntrain: {epochs: 5}\n"
+    file.write_text(text + "compare: {seeds: 7, folds: 2}\n")
+    train, compare = configs.load(file), configs.load(file, ["train.lr=0.5"], kind=configs.Compare)
+    assert (compare.name, train.name) == ("mine-compare", "mine")
+    assert compare.data == {"moons": train.data} and compare.models == {"hybrid": train.model}
+    assert (compare.seeds, compare.folds, compare.budget, compare.train.lr) == (7, 2, 4, 0.5)
+    assert configs.load(file, ["name=other"], kind=configs.Compare).name == "other"
+    with pytest.raises(ConfigError, match=r"key `compare.seedz` is unknown .*did you mean `seeds`"):
+        configs.load(file, ["compare.seedz=7"], kind=configs.Compare)
+    file.write_text(text.replace("moons", "moonz"))
+    with pytest.raises(ConfigError, match=r"line 1: key `data.name` must be one of .*did you mean `moons`"):
+        configs.load(file, kind=configs.Compare)
+    with pytest.raises(ConfigError, match=r"neither a file nor one of .*did you mean `digits`"):
+        configs.load("digitz", kind=configs.Compare)
