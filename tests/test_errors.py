@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from qbp.errors import ArgumentError, check_count, check_positive, check_seed, check_share
+import qbp
+from qbp.errors import ArgumentError, QbpError, check_count, check_positive, check_seed, check_share
 
 WRONG = (None, "3", True, False, np.True_, np.float64("nan"), [], {}, object(), 1j, torch.tensor(True), float("inf"))
 
@@ -54,3 +55,29 @@ def test_checks_take_numbers_and_refuse_the_rest_by_name(check, takes, refuses):
 def test_messages_say_what_is_wanted_and_what_was_given(check, said):
     with pytest.raises(ArgumentError, match=re.escape(said)):
         check()
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda: qbp.QuantumLayer("strongly_entagling", n_qubits=2, n_layers=1), "strongly_entangling"),
+        (lambda: qbp.QuantumLayer("reupload4q"), "reupload_4q"),
+        (lambda: qbp.QuantumLayer("xor_2q", backend="natve"), "native"),
+        (lambda: qbp.QuantumLayer("xor_2q", backend="lightning.qbit"), "lightning.qubit"),
+        (lambda: qbp.QuantumLayer("xor_2q", diff_method="adjont"), "adjoint"),
+        (lambda: qbp.NoiseModel.of({"CNOTT": {"DepolarizingChannel": 0.1}}), "CNOT"),
+        (lambda: qbp.NoiseModel.of({"CNOT": {"DepolarisingChannel": 0.1}}), "DepolarizingChannel"),
+        (lambda: qbp.data.load("moonz"), "moons"),
+        (lambda: qbp.Training(optimizer="adamm"), "adam"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_suggested(call, meant):
+    with pytest.raises(QbpError, match=rf"did you mean `{re.escape(meant)}`\?"):
+        call()
+
+
+def test_a_device_that_is_nearly_right_is_suggested():
+    pytest.importorskip("qiskit_aer")
+    pytest.importorskip("qiskit_ibm_runtime")
+    with pytest.raises(QbpError, match="did you mean `manila`"):
+        qbp.QuantumLayer("xor_2q", backend="fake:manilla")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qbp.circuit.channels import Channel
 from qbp.circuit.gates import GATES, PENNYLANE, Gate, qiskit_name
 from qbp.circuit.noise_rows import ROWS
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, did_you_mean
 
 __all__ = ["WRITTEN", "GateError", "NoiseModel", "gate_row"]
 
@@ -117,6 +117,7 @@ class NoiseModel:
                 if kind not in ROWS:
                     raise ArgumentError(
                         f"Argument `gates` must name channels among {', '.join(ROWS)}, but has {kind!r}"
+                        f"{did_you_mean(kind, ROWS)}"
                     )
                 values = strengths if isinstance(strengths, Sequence) else (strengths,)
                 matrix = ROWS[kind](*values)
@@ -153,6 +154,6 @@ def gate_row(name: str) -> Gate:
     if row is None:
         raise ArgumentError(
             f"A noise model must name gates among {', '.join(_WRITTEN)}, or the same in Qiskit's words, but names "
-            f"{str(name)[:80]!r}"
+            f"{str(name)[:80]!r}{did_you_mean(name, _WRITTEN)}"
         )
     return row

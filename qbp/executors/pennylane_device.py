@@ -14,8 +14,8 @@ from qbp.circuit.angles import Angles
 from qbp.circuit.lock import LOCK
 from qbp.circuit.program import Channel, Clifford, Expval, Op, Program, Rotation, wires_of
 from qbp.circuit.readout import confused, read
-from qbp.errors import ArgumentError, CircuitError
-from qbp.executors import Capabilities, Gradients, Results
+from qbp.errors import ArgumentError, CircuitError, did_you_mean
+from qbp.executors import PLAIN, Capabilities, Gradients, Results
 from qbp.limits import check_memory
 
 __all__ = ["PennyLaneDevice", "measurements", "operation", "portable"]
@@ -67,9 +67,11 @@ class PennyLaneDevice:
             try:
                 qml.device(device, wires=1, **_seed(device, None))
             except qml.exceptions.DeviceError as error:
+                names = [*PLAIN, "pauli-propagation", "trajectories", *qml.plugin_devices]
                 raise ArgumentError(
                     f"Argument `backend` must be 'auto', 'native', 'dense', 'pauli', 'qiskit', 'aer', 'fake:NAME', "
-                    f"'ibm:NAME', a PennyLane device, or 'package.module:Thing', but is {device!r}: {error}"
+                    f"'ibm:NAME', a PennyLane device, or 'package.module:Thing', but is {device!r}: "
+                    f"{str(error).rstrip('.')}{did_you_mean(device, names)}"
                 ) from error
         self._made: dict[int, Any] = {}
         self._adjoint_able: dict[Program, bool] = {}

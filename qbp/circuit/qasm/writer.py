@@ -19,7 +19,7 @@ from qbp.circuit.gates import GATES, Step
 from qbp.circuit.qasm.expression import PI, Expression
 from qbp.circuit.qasm.listing import Call, Listing, format_observables, in_order_of_numbers
 from qbp.circuit.qasm.reader import loads
-from qbp.errors import ArgumentError, CircuitError
+from qbp.errors import ArgumentError, CircuitError, did_you_mean
 
 __all__ = [
     "Call",
@@ -148,6 +148,7 @@ def find(name_or_path: str | Path) -> Path:
     names = ", ".join(available())
     raise ArgumentError(
         f"Argument `name_or_path` must be an OpenQASM 3 file or one of {names}, but is {str(name_or_path)!r}"
+        f"{did_you_mean(str(name_or_path), available())}"
     )
 
 

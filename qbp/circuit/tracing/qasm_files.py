@@ -14,7 +14,7 @@ from qbp.circuit.gates import GATES
 from qbp.circuit.program import Measurement
 from qbp.circuit.tracing.circuit import Circuit, Recorder, build
 from qbp.circuit.tracing.qiskit import InstructionError, trace_qiskit
-from qbp.errors import ArgumentError, CircuitError, MissingPackageError
+from qbp.errors import ArgumentError, CircuitError, MissingPackageError, did_you_mean
 
 __all__ = ["trace_qasm"]
 
@@ -48,6 +48,7 @@ def trace_qasm(
         raise ArgumentError(
             f"Argument `source` must be the path of a .qasm file, a file of circuits/ ({', '.join(qasm.available())}) "
             f"or a family ({', '.join(ansatz.ANSATZE)}), but is {str(source)!r}"
+            f"{did_you_mean(str(source), [*ansatz.ANSATZE, *qasm.available()])}"
         )
     file = qasm.find(source)
     text = qasm.text_of(file)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qbp.errors import ArgumentError, CircuitError, JobError
+from qbp.errors import ArgumentError, CircuitError, JobError, did_you_mean
 from qbp.executors.qiskit_primitive.billing import LEARNING, bill, client_mitigates
 from qbp.executors.qiskit_primitive.billing import client_version as _version  # noqa: F401
 from qbp.executors.qiskit_primitive.fake_devices import twin_of
@@ -89,6 +89,7 @@ class IBM:
                     raise
                 raise ArgumentError(
                     f"Argument `backend` must be 'ibm:' and one of {', '.join(known)}, but is {self.name!r}"
+                    f"{did_you_mean(self.device, known)}"
                 ) from error
         return self._backend
 

@@ -16,7 +16,7 @@ import torch
 
 from qbp.circuit.angles import Angles
 from qbp.circuit.noise_model import NoiseModel
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, did_you_mean
 from qbp.executors.noisy import NoisyRuns
 from qbp.executors.qiskit_primitive.isa import Compiled
 from qbp.executors.qiskit_primitive.local import MAX_DENSITY_QUBITS, Aer, require
@@ -90,6 +90,7 @@ def _fake(name: str, noise: bool) -> FakeDevice:
     if name not in known:
         raise ArgumentError(
             f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is 'fake:{name}'"
+            f"{did_you_mean(name, known)}"
         )
     return FakeDevice(known[name](), noise=noise, name=f"fake:{name}")
 

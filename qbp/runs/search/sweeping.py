@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qbp.comparison.cells import opened
-from qbp.errors import ArgumentError, ConfigError, check_choice
+from qbp.errors import ArgumentError, ConfigError, check_choice, did_you_mean
 from qbp.runs import run as runs
 from qbp.runs.config import Config, Sweep, changed, load
 from qbp.runs.folder import plain
@@ -172,7 +172,9 @@ def _trials(config: Config) -> Trials:
     kinds = ("accuracy",) if train.n_classes else ("r2", "mae")
     metric = sweep.metric or f"val_{kinds[0]}"
     if metric not in (known := [f"val_{kind}" for kind in ("loss", *kinds)]):
-        raise ConfigError(f"Key `sweep.metric` must be one of {', '.join(known)}, but is {metric}")
+        raise ConfigError(
+            f"Key `sweep.metric` must be one of {', '.join(known)}, but is {metric}{did_you_mean(metric, known)}"
+        )
     seeds = range(config.seed, config.seed + sweep.seeds) if isinstance(sweep.seeds, int) else sweep.seeds
     return Trials(base, sweep, metric, mode_of(metric, sweep.mode), tuple(seeds))
 
