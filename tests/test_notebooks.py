@@ -39,3 +39,10 @@ def test_notebook_shows_the_outputs_of_one_clean_run(path):
     assert outputs
     kinds = {output.get("name", output.output_type) for output in outputs}
     assert not kinds & {"stderr", "error"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_short_and_ends_by_asserting_what_it_claims(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert len(cells) <= 10
+    assert any(line.startswith("assert ") for line in cells[-1].source.splitlines())
