@@ -327,8 +327,7 @@ class Rules(Section):
 
 
 class Config(Section):
-    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`, with `sweep` one of `qbp sweep`;
-    `qbp compare` compares its model.
+    """One run of `qbp train`; with `prune` or `distill` one of `qbp run`, with `sweep` one of `qbp sweep`.
 
     Attributes:
         name: the run's directory; by default the file's name.
