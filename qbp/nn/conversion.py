@@ -70,12 +70,14 @@ def convert(model: nn.Module, *, inplace: bool = False) -> Any:
         raise ArgumentError("Argument `model` must hold a TorchLayer or a TorchConnector, but holds none")
     layers: dict[int, QuantumLayer] = {}
     stay: list[str] = []
+    other: list[str] = []
     parameters: dict[int, Any] = {}  # what stands for the original's, by its id
     with spared(), torch.no_grad():
         for name, original in named.items():
             try:
                 layer = _layer_of(original)
-                _compare(original, layer)
+                if not _compare(original, layer):
+                    other.append(repr(name))
                 _check_weights(original, layer)
             except Exception as error:  # the user's code runs, which may raise anything
                 stay.append(f"{name!r} ({error})")
@@ -84,6 +86,9 @@ def convert(model: nn.Module, *, inplace: bool = False) -> Any:
             layers[id(original)] = layer
     if stay:
         warnings.warn(f"These layers stay as they are: {'; '.join(stay)}", stacklevel=2)
+    if other:
+        what = "gave values for a batch that are not those of its rows: now they are those of its rows"
+        warnings.warn(f"The original of {', '.join(other)} {what}", stacklevel=2)
     if inplace:
         for original in named.values():
             if id(original) in layers:
@@ -134,11 +139,15 @@ def _input_argument(name: str) -> Iterator[None]:
 # ---- equal outputs ---------------------------------------------------------------------------------------------------
 
 
-def _compare(original: Any, layer: QuantumLayer) -> None:
-    """Raise unless the layer gives what the original gives; nothing where outputs are random, or the code is the
-    same."""
+def _compare(original: Any, layer: QuantumLayer) -> bool:
+    """Raise unless the layer gives what the original gives for each row; nothing is compared where outputs are random,
+    or the code is the same.
+
+    Returns:
+        Whether the original, too, gives for a batch what it gives for its rows.
+    """
     if layer.executor is None or capabilities_of(layer.executor).shots or layer.backend not in _EXACT:
-        return
+        return True
     dtype = torch.float64
     rows = _rows(layer)
     try:
@@ -152,9 +161,10 @@ def _compare(original: Any, layer: QuantumLayer) -> None:
     error = (want.reshape(-1).to(got.dtype) - got.reshape(-1)).abs().max().item() if want.numel() else 0.0
     if not error <= _TOLERANCE[dtype] * max(1.0, want.abs().max().item() if want.numel() else 0.0):
         raise CircuitError(f"outputs differ by {error:.2g} from the original's")
-    shape = _shape_of_batch(original, rows.to(dtype))
-    if shape not in (None, got.shape):
-        raise CircuitError(f"a batch gives shape {tuple(shape or ())}, but {tuple(got.shape)} in qbp: return a list")
+    batch = _batch(original, rows.to(dtype))
+    if batch is not None and batch.shape != got.shape:
+        raise CircuitError(f"a batch gives shape {tuple(batch.shape)}, but {tuple(got.shape)} in qbp: return a list")
+    return batch is None or torch.allclose(batch.to(got.dtype), got, atol=_TOLERANCE[torch.float32])
 
 
 _EXACT = ("native", "pauli", "windows", "pauli-propagation")
@@ -196,10 +206,11 @@ def _answer(original: Any) -> Any:
     return run
 
 
-def _shape_of_batch(original: Any, rows: Tensor) -> torch.Size | None:
-    """Of its outputs for a batch; None where it takes none."""
+def _batch(original: Any, rows: Tensor) -> Tensor | None:
+    """Its outputs for a batch; None where it takes none."""
     try:
-        return type(original).forward(original, rows).shape
+        outputs: Tensor = type(original).forward(original, rows)
+        return outputs.to_dense() if outputs.is_sparse else outputs
     except Exception:  # whatever a function raises that is written for one sample
         return None
 

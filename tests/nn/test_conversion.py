@@ -355,6 +355,19 @@ def test_bits_of_ones_own():
     torch.testing.assert_close(qbp.convert(connector)(torch.ones(2, 3)), connector(torch.ones(2, 3)), atol=1e-6, rtol=0)
 
 
+def test_an_original_whose_batches_are_wrong_is_told_of():
+    """Qiskit counts all rows together where the register of bits has a name of its own."""
+    parts = qubits(2)
+    parts["circuit"].add_register(ClassicalRegister(2, "mine"))
+    parts["circuit"].measure([0, 1], [1, 0])
+    connector, x = TorchConnector(SamplerQNN(**parts)), torch.randn(3, 2)
+    with pytest.warns(UserWarning, match="not those of its rows"):
+        faster = qbp.convert(connector)
+    rows = torch.cat([connector(row[None]) for row in x])
+    assert not torch.allclose(connector(x), rows)
+    torch.testing.assert_close(faster(x), rows, atol=1e-6, rtol=0)
+
+
 def test_circuits_that_are_laid_out_on_a_device():
     parts = qubits(2)
     parts["circuit"] = transpile(
