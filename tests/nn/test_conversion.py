@@ -278,6 +278,49 @@ def test_a_converted_model_is_a_file(tmp_path):
     assert [*pickle.loads(pickle.dumps(model[2])).state_dict()] == ["weight", "_weights"]
 
 
+def by_index(inputs, weights):
+    for wire in range(2):
+        qml.RY(inputs[wire], wires=wire)
+    qml.StronglyEntanglingLayers(weights, wires=range(2))
+    return [qml.expval(qml.Z(wire)) for wire in range(2)]
+
+
+def test_what_users_of_torchlayer_suffer_from():
+    """A shift rule behind a layer that trains, rows by index in batches of any size, copies after a call on lightning."""
+    shifted = nn.Sequential(nn.Linear(2, 2), torchlayer(diff_method="parameter-shift"))
+    with pytest.raises(NotImplementedError):
+        shifted(torch.randn(3, 2)).sum().backward()
+    faster = qbp.convert(shifted)
+    assert faster[1].diff_method == "parameter-shift"
+    faster(torch.randn(3, 2)).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in faster.parameters())
+    rows = torch.randn(5, 2)
+    layer = torchlayer(by_index)
+    want = torch.stack([layer(row) for row in rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        faster = qbp.convert(layer)
+    for n in (1, 2, 3, 5):
+        torch.testing.assert_close(faster(rows[:n]), want[:n], atol=1e-6, rtol=0)
+    compiled = torchlayer(name="lightning.qubit")
+    compiled(rows)
+    with pytest.raises((TypeError, NotImplementedError, RuntimeError)):
+        copy.deepcopy(compiled)
+    faster = qbp.convert(compiled)
+    faster(rows)
+    for other in (copy.deepcopy(faster), pickle.loads(pickle.dumps(faster))):
+        torch.testing.assert_close(other(rows), compiled(rows), atol=1e-6, rtol=0)
+
+
+def test_a_layer_in_front_of_a_connector_trains():
+    model = nn.Sequential(nn.Linear(2, 2), TorchConnector(EstimatorQNN(**qubits(2))))
+    model(torch.randn(3, 2)).sum().backward()
+    assert model[0].weight.grad is None
+    faster = qbp.convert(model)
+    faster(torch.randn(3, 2)).sum().backward()
+    assert faster[0].weight.grad.any()
+
+
 # ---- convert: Qiskit -------------------------------------------------------------------------------------------------
 
 
