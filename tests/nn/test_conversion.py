@@ -286,7 +286,7 @@ def by_index(inputs, weights):
 
 
 def test_what_users_of_torchlayer_suffer_from():
-    """A shift rule behind a layer that trains, rows by index in batches of any size, copies after a call on lightning."""
+    """Shift rules behind a layer that trains, rows by index in batches of any size, copies after calls on lightning."""
     shifted = nn.Sequential(nn.Linear(2, 2), torchlayer(diff_method="parameter-shift"))
     with pytest.raises(NotImplementedError):
         shifted(torch.randn(3, 2)).sum().backward()
