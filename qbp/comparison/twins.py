@@ -20,13 +20,18 @@ __all__ = ["TWIN", "has_twin", "truncation_of", "twin_of"]
 
 TWIN = "classical_twin"
 
-MOST_WORDS = 50_000
+MOST_WORDS = 1_000_000
 """Values of words that each circuit may have, as `max_words` counts them; where there are more, words are left out."""
+
+MOST_VALUES = 50_000
+"""Those of them that a twin computes of each row."""
 
 CUTS: tuple[Mapping[str, Any], ...] = (
     {},
     {"min_coefficient": 1e-3},
+    {"min_coefficient": 3e-3},
     {"min_coefficient": 1e-2},
+    {"min_coefficient": 3e-2},
     {"min_coefficient": 1e-1},
     {"max_sines": 4},
     {"max_sines": 2},
@@ -81,11 +86,13 @@ def _twin(layer: QuantumLayer, rows: Callable[[], Tensor]) -> ClassicalTwin:
     first: QbpError | None = None
     for cut in CUTS:
         try:
-            return layer.to_classical(rows() if cut else None, max_words=MOST_WORDS, **cut)
+            twin = layer.to_classical(rows() if cut else None, max_words=MOST_WORDS, **cut)
         except ArgumentError as error:
             first = first or error
-    assert first is not None
-    raise first
+            continue
+        if twin.n_words <= MOST_VALUES:
+            return twin
+    raise first or ArgumentError(f"A classical twin has at most {MOST_VALUES:,} values a row")
 
 
 def has_twin(model: nn.Module, n_inputs: int) -> bool:
