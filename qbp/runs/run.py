@@ -28,7 +28,18 @@ from qbp.training.fitting import evaluate as evaluate_model
 from qbp.training.metrics import main_metric
 from qbp.training.tracking import Tracking
 
-__all__ = ["build", "diagnose", "evaluate", "load_data", "opened", "restore", "tracking", "train", "verdict"]
+__all__ = [
+    "build",
+    "check_trains",
+    "diagnose",
+    "evaluate",
+    "load_data",
+    "opened",
+    "restore",
+    "tracking",
+    "train",
+    "verdict",
+]
 
 DIAGNOSIS = "diagnosis.json"
 
@@ -92,10 +103,7 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
         ArgumentError: the config asks for what cannot be built.
     """
     folder = Path(directory)
-    if config.prune is not None or config.distill is not None:
-        raise ConfigError(f"Config {config.name} has `prune` or `distill`: use `qbp run`, or take them out")
-    if config.sweep is not None:
-        raise ConfigError(f"Config {config.name} has `sweep`: use `qbp sweep`, or take it out")
+    check_trains(config)
     with threads(config.threads):
         train_data, test_data = load_data(config)
         built = build(config, train_data)  # what cannot be built claims no directory
@@ -104,6 +112,14 @@ def train(config: Config, directory: str | Path, *, resume: bool = False, progre
         if not run.is_finished:
             run.finish(_train(config, folder, resume, progress, (train_data, test_data), built, watch))
         return run.result()
+
+
+def check_trains(config: Config) -> None:
+    """Raise `ConfigError` where a config asks for more than to be trained."""
+    if config.prune is not None or config.distill is not None:
+        raise ConfigError(f"Config {config.name} has `prune` or `distill`: use `qbp run`, or take them out")
+    if config.sweep is not None:
+        raise ConfigError(f"Config {config.name} has `sweep`: use `qbp sweep`, or take it out")
 
 
 def _train(

@@ -12,12 +12,12 @@ from typing import Any
 from qbp.errors import ArgumentError, check_seed
 from qbp.runs.config import Config
 from qbp.runs.folder import CONFIG, TWIN, claim, plain
-from qbp.runs.run import tracking, train
+from qbp.runs.run import build, check_trains, load_data, tracking, train
 from qbp.storage.atomic import write_atomic, write_table
 from qbp.storage.folder import RESULT, RunFolder
 from qbp.training.checkpoint import METRICS, History
 from qbp.training.metrics import metrics_of
-from qbp.workers import pool
+from qbp.workers import check_executor, pool
 
 __all__ = ["train_seeds"]
 
@@ -64,6 +64,10 @@ def train_seeds(
         check_seed("seeds", number)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ArgumentError(f"Argument `seeds` must be how many seeds, or different ones, but is {seeds!r}")
+    check_executor(executor)
+    check_trains(config)
+    tracking(config, Path(directory), "")
+    build(config, load_data(config)[0])  # what cannot be trained claims no directory
     folder = RunFolder(Path(directory), SEEDS, "set of runs")
     folder.claim({"seeds": numbers, **plain(config, folder.path)}, resume=resume)
     configs = {number: config.model_copy(update={"seed": number}) for number in numbers}

@@ -21,6 +21,11 @@ def test_seeds_are_runs(tmp_path: Path) -> None:
     config = configs.load(tmp_path / "own.yaml")
     with pytest.raises(ArgumentError, match="`seeds`"):
         train_seeds(config, tmp_path / "seeds", [1, 1])
+    with pytest.raises(ArgumentError, match="`executor`"):
+        train_seeds(config, tmp_path / "seeds", 2, executor="threads")
+    with pytest.raises(ConfigError, match="use `qbp run`"):
+        train_seeds(configs.changed(config, {"prune": {}}), tmp_path / "seeds", 2)
+    assert not (tmp_path / "seeds").exists()
     seen: list[tuple[int, int]] = []
     found = train_seeds(config, tmp_path / "seeds", [3, 5], progress=lambda done, total, _: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)] and found["seeds"] == [3, 5]
