@@ -24,7 +24,7 @@ from qbp.training.checkpoint import History
 from qbp.training.ensemble import train_together
 from qbp.training.loop import train as train_alone
 from qbp.training.members import DivergenceError, Member
-from qbp.training.metrics import place
+from qbp.training.metrics import calibration_error, place
 from qbp.training.options import Training, training_of
 
 __all__ = ["Job", "Protocol", "quantum_seconds", "trial", "trials"]
@@ -96,7 +96,7 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
             which changes no more than the last bits of a step.
 
     Returns:
-        For each job `row` (the scores and costs of `qbp.comparison.comparing.COLUMNS`), `curve` (a row for each epoch),
+        For each job `row` (the scores and costs of `qbp.comparison.columns.COLUMNS`), `curve` (a row for each epoch),
         and `arrays` (`y`, `predicted`, `probabilities`).
     """
     model = jobs[0].model
@@ -135,6 +135,7 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
             "together": history.together if history is not None else 1,
             "feature_scale": scales[j],
             "hyperparameters": json.dumps(grid[best]),
+            "tried": None if scores is None else json.dumps([s if np.isfinite(s) else None for s in scores[j]]),
             **of_twin,
         }
         arrays = {"y": y, "predicted": predicted}
@@ -333,10 +334,11 @@ def _scores(
 
     labels = list(range(n_classes))
     scores = {name: score(y, predicted, decision, n_classes) for name, score in SCORES.items()}
-    losses: dict[str, float | None] = {"log_loss": None, "brier": None}
+    losses: dict[str, float | None] = dict.fromkeys(("log_loss", "brier", "ece"))
     if probabilities is not None:
         losses["log_loss"] = float(metrics.log_loss(y, probabilities, labels=labels))
         losses["brier"] = float(((probabilities - np.eye(n_classes)[y]) ** 2).sum(1).mean())
+        losses["ece"] = calibration_error(y, probabilities)
     auc = scores.pop("auc")
     confusion = metrics.confusion_matrix(y, predicted, labels=labels)
     return {**scores, **losses, "auc": auc, "confusion": json.dumps(confusion.tolist())}

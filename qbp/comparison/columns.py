@@ -20,6 +20,7 @@ COLUMNS: dict[str, type] = {
     "f1": float,  # mean over classes
     "log_loss": float,  # None where the model gives no probabilities
     "brier": float,  # likewise; mean over rows of the squared error of the probabilities, summed over classes
+    "ece": float,  # likewise; how far confidence is from accuracy, over 15 bins (arXiv 1706.04599)
     "auc": float,  # one against the rest, mean over classes
     "confusion": str,  # JSON: counts, row = true class, column = predicted class
     "cv_score": float,  # in the metric that is compared, of the configuration chosen, mean over folds of the train part
@@ -37,6 +38,7 @@ COLUMNS: dict[str, type] = {
     "together": int,  # models that trained at once
     "feature_scale": float,  # largest mean or standard deviation of a column of the train part, as it was given
     "hyperparameters": str,  # JSON: the configuration chosen
+    "tried": str,  # JSON: of every configuration what `cv_score` is of the chosen one, in the order of the budget
     "truncation": float,  # of a classical twin: how far outputs of its circuits may be off; 0 where they are exact
     "same_labels": float,  # of a classical twin: share of the rows to test that it labels as the trained model does
 }

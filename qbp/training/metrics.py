@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -231,6 +232,24 @@ def summaries(outputs: Tensor, y: Tensor) -> list[dict[str, float]]:
     squares, spread = error.square().sum(1), (wanted - wanted.mean(1, keepdim=True)).square().sum(1)
     r2 = torch.where(spread > 0, 1 - squares / spread, (squares == 0).double()).mean(1).tolist()
     return [{"mae": m, "r2": r} for m, r in zip(error.abs().mean((1, 2)).tolist(), r2, strict=True)]
+
+
+def calibration_error(y: np.ndarray, probabilities: np.ndarray, n_bins: int = 15) -> float:
+    """Return how far the confidence of a model is from its accuracy (ECE: Guo et al., arXiv 1706.04599, equation 3).
+
+    Args:
+        y: (n,) labels.
+        probabilities: (n, n_classes); the largest of a row is its confidence.
+        n_bins: intervals of equal width from 0 to 1; each counts by its rows.
+
+    Example:
+        >>> calibration_error(np.array([0, 1]), np.array([[0.75, 0.25], [0.75, 0.25]]))  # right by half
+        0.25
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == y
+    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bins, right - confidence, minlength=n_bins)  # of each bin, times its rows
+    return float(np.abs(gaps).sum() / len(y))
 
 
 def main_metric(result: Mapping[str, Any]) -> str:

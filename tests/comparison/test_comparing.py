@@ -214,6 +214,8 @@ def test_a_cell_tunes_on_the_train_part_alone():
     for key in ("hyperparameters", "cv_score", "n_parameters"):
         assert found["row"][key] == other["row"][key]  # whatever the test part says
     assert found["row"]["accuracy"] == pytest.approx(1 - other["row"]["accuracy"])
+    tried = json.loads(found["row"]["tried"])
+    assert len(tried) == 3 and found["row"]["cv_score"] == max(tried)
     assert json.loads(found["row"]["hyperparameters"])["C"] in (1.0, 10.0, 0.1)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from qbp.comparison.ranks import expected_best, over_datasets, rank, sample_complexity
 from qbp.errors import ArgumentError
+from qbp.training.metrics import calibration_error
 
 
 def test_ranks():
@@ -60,6 +61,27 @@ def test_ranks_are_those_of_scikit_posthocs():
             for j, two in enumerate(found["models"][:i]):
                 apart = abs(found["mean_ranks"][i] - found["mean_ranks"][j])
                 assert (apart > found["critical_difference"]) == (p[int(one), int(two)] < 0.05)
+
+
+def test_the_calibration_error_bin_by_bin():
+    """Against the definition, a loop over bins; and calibrated answers have little of it."""
+    rng = np.random.default_rng(4)
+    for k in range(300):
+        n, classes = int(rng.integers(1, 80)), 2 + k % 3
+        p = rng.dirichlet(np.ones(classes), n)
+        y = rng.integers(0, classes, n)
+        want = 0.0
+        for m in range(15):
+            inside = (p.max(1) > m / 15) & (p.max(1) <= (m + 1) / 15)
+            if inside.any():
+                want += inside.sum() / n * abs((p.argmax(1) == y)[inside].mean() - p.max(1)[inside].mean())
+        assert calibration_error(y, p) == pytest.approx(want)
+    sure = rng.uniform(0.5, 1.0, 20_000)
+    right = rng.random(20_000) < sure
+    assert calibration_error(np.where(right, 0, 1), np.stack([sure, 1 - sure], 1)) < 0.02
+    assert calibration_error(np.where(right, 0, 1), np.stack([0 * sure + 1, 0 * sure], 1)) == pytest.approx(
+        0.25, abs=0.01
+    )
 
 
 def test_the_expected_best_of_drawn_configurations():
