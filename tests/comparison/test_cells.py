@@ -153,6 +153,29 @@ def test_a_comparison_killed_three_times_is_the_undisturbed_one(tmp_path):
         assert all(np.array_equal(one[key], two[key]) for key in two)
 
 
+def test_cells_that_run_together_are_kept_one_by_one(tmp_path):
+    ran = []
+
+    def run(arguments):
+        ran.append(arguments)
+        return [{"row": k, "arrays": {"y": np.arange(k)}} for k in arguments]
+
+    cells = {Path("a", f"{k}.json"): k for k in range(5)}
+    seen = []
+    options = {"together": lambda k: k % 2, "progress": lambda *state: seen.append(state[:2])}
+    first = sweep(cells, run, tmp_path, **options)
+    assert ran == [[0, 2, 4], [1, 3]] and seen == [(k, 5) for k in (1, 2, 3, 4, 5)]
+    assert first == [{"row": k} for k in range(5)]
+    before = {path: (tmp_path / path).stat().st_mtime_ns for path in cells}
+    (tmp_path / "a" / "2.json").unlink()
+    assert sweep(cells, run, tmp_path, **options) == first
+    assert ran[2:] == [[0, 2, 4]]  # as before, so that the last bits are; only one of them is written
+    after = {path: (tmp_path / path).stat().st_mtime_ns for path in cells}
+    assert [path.stem for path in cells if before[path] != after[path]] == ["2"]
+    assert [e["cell"] for e in events(tmp_path) if e["event"] == "began"].count("a/0.json") == 1
+    assert sweep(cells, run, tmp_path, **options) == first and len(ran) == 3
+
+
 SCRIPT = """
 import math, time
 from functools import partial

@@ -13,8 +13,8 @@ import torch
 import qbp
 from qbp.comparison.cell import Job, Protocol, trial, trials
 from qbp.comparison.comparing import COLUMNS, Comparison, compare, load_comparison, save_tables
-from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
-from qbp.comparison.grid import cell_path
+from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS, Sine
+from qbp.comparison.grid import Cell, Grid, cell_path
 from qbp.comparison.twins import MOST_WORDS, TWIN, has_twin, truncation_of, twin_of
 from qbp.comparison.verdicts import IncompleteError, judge
 from qbp.data import Dataset
@@ -329,3 +329,64 @@ def test_models_without_a_twin():
     assert not has_twin(torch.nn.Linear(3, 2), 3)
     noisy = qbp.hybrid(3, 2, n_qubits=2, n_layers=1, noise=qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": 0.1}}))
     assert not has_twin(noisy, 3)
+
+
+# ---- together ----------------------------------------------------------------------------------------------------
+
+
+def test_cells_together_are_as_cells_one_by_one():
+    """Scores, choices and curves of several seeds, configurations and folds, in float64."""
+    parts = [qbp.data.load("moons", n_samples=90, test_size=0.5, seed=seed) for seed in range(3)]
+    protocol = Protocol(Training(epochs=4, validation=0.2), budget=8, folds=2)  # of two batch sizes
+    for model in (qbp.hybrid(2, 2, n_qubits=2, n_layers=1, seed=0).double(), Sine(2, 2, 2).double()):
+        jobs = [Job(model, *part, seed) for seed, part in enumerate(parts)]
+        together, apart = trials(jobs, protocol), trials(jobs, protocol, exact=True)
+        assert [each["row"]["together"] for each in apart] == [1, 1, 1]
+        assert sum(each["row"]["together"] > 1 for each in together) >= 2
+        timed = {"train_seconds", "tune_seconds", "together"}
+        for one, other in zip(together, apart, strict=True):
+            for key in one["row"].keys() - timed:
+                same = one["row"][key], other["row"][key]
+                assert same[0] == (pytest.approx(same[1], abs=1e-9) if isinstance(same[1], float) else same[1]), key
+            assert [row["loss"] for row in one["curve"]] == pytest.approx([row["loss"] for row in other["curve"]])
+            assert np.array_equal(one["arrays"]["predicted"], other["arrays"]["predicted"])
+
+
+def test_who_trains_with_whom_does_not_depend_on_who_is_there():
+    grid = Grid(
+        {},
+        {},
+        Protocol(budget=12, folds=3),
+        {"moons": dict.fromkeys(range(10), "")},
+        alone=frozenset({("moons", "wide")}),
+    )
+    cells = [Cell("moons", "hybrid/frozen", seed, None) for seed in range(10)]
+    keys = [grid.together(cell) for cell in cells]
+    assert [keys.index(key) for key in keys] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9]  # 128 // 36 seeds
+    assert keys[0] != grid.together(cells[0]._replace(n_train=10)) != grid.together(cells[0]._replace(model="hybrid"))
+    for alone in (cells[0]._replace(model="svm_rbf"), cells[0]._replace(model="wide/frozen")):
+        assert grid.together(alone) == alone
+    assert Grid({}, {}, Protocol(), {}, exact=True).together(cells[0]) == cells[0]
+
+
+@pytest.mark.slow
+def test_no_verdict_is_another_one_by_one(tmp_path):
+    """The comparison that comes with qbp, shortened."""
+    from qbp.runs.config import Compare, load
+
+    chosen = load("moons", ["seeds=6"], kind=Compare)
+    options = {
+        "data": {key: data.model_dump() for key, data in chosen.data.items()},
+        "training": {"epochs": 40},
+        "budget": 3,
+        "seeds": 6,
+        "workers": 2,
+    }
+    together, exact = (
+        qbp.compare({"hybrid": qbp.hybrid}, exact=exact, directory=tmp_path / str(exact), **options)
+        for exact in (False, True)
+    )
+    assert set(exact.column("together")) == {1} and max(together.column("together")) == 6
+    words = [{(row["subject"], row["control"]): row["verdict"] for row in f.verdicts} for f in (together, exact)]
+    assert words[0] == words[1]
+    assert np.abs(np.subtract(together.column("accuracy"), exact.column("accuracy"))).max() <= 0.01
