@@ -55,6 +55,7 @@ def digits(rounds: int) -> dict[str, Any]:
         "seconds of one": median(a for a, _ in times),
         "seconds of ten together": median(b for _, b in times),
         "ratio": median(b / a for a, b in times),
+        "ratio of the quickest": min(b for _, b in times) / min(a for a, _ in times),
         "ratios": sorted(b / a for a, b in times),
         "test accuracies alone": accuracies[0],
         "test accuracies together": accuracies[1],

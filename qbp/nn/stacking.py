@@ -86,12 +86,16 @@ class Stack:
         self.sizes = sizes
         return self._function(x)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a sum of the models' losses to theirs."""
+    def backward(self, loss: Tensor, again: bool = False) -> None:
+        """Take the gradients of a sum of the models' losses; `again` adds them to those that are there."""
         leaves = [leaf for group in self._trained for leaf in group]
         gradients = iter(torch.autograd.grad(loss, leaves, materialize_grads=True))
         for total, group in zip(self.gradients, self._trained, strict=True):
-            total += torch.cat([next(gradients).reshape(len(total), -1) for _ in group], 1)
+            parts = [next(gradients).reshape(len(total), -1) for _ in group]
+            if again:
+                total += torch.cat(parts, 1)
+            else:
+                torch.cat(parts, 1, out=total)
 
     def clip(self, norm: float) -> None:
         """Make the gradient of each model no longer than this, as `torch.nn.utils.clip_grad_norm_`."""

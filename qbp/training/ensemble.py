@@ -232,8 +232,6 @@ class Ensemble:
         """Take a step of each member; for each of the batches the outputs (K, B, M) and losses (K,) before it."""
         outputs: list[Tensor] = []
         losses: list[Tensor] = []
-        for gradients in self.stack.gradients:
-            gradients.zero_()
         for batch in batches:
             run = self.stack if batch.is_even else partial(self.stack, sizes=batch.sizes)
             given = forward(run, batch.x, axis=1)
@@ -242,7 +240,7 @@ class Ensemble:
             if len(batches) > 1:
                 rows = torch.tensor([each.sizes for each in batches], dtype=values.dtype).sum(0)
                 shares = values * (values.new_tensor(batch.sizes) / rows)
-            self.stack.backward(shares.sum())
+            self.stack.backward(shares.sum(), again=len(losses) > 0)
             outputs.append(given.detach())
             losses.append(values.detach())
         if self.training.clip_grad_norm is not None:

@@ -85,11 +85,18 @@ class JointOptimizer:
 
     def regroup(self) -> None:
         """Take the rates as they are now."""
-        options = self._options()
-        if options != self.options:
-            for k in range(len(self.own)):
-                self.spread(k)
-            self._join()
+        self.options = self._options()
+        for block in self.blocks:
+            models = self.options[block.first : block.first + len(block.parameter)]
+            if any(options[block.group] != models[0][block.group] for options in models):
+                break
+        else:
+            for block, group in zip(self.blocks, self.joint.param_groups, strict=True):
+                group.update(self.options[block.first][block.group])
+            return
+        for k in range(len(self.own)):
+            self.spread(k)
+        self._join()
 
     def spread(self, k: int) -> None:
         """Let the k-th own optimiser have what is remembered of its model."""

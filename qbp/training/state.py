@@ -99,6 +99,9 @@ class TrainingState:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Let the model have the average of its weights, where one is kept."""
+        if not self.average:
+            yield
+            return
         weights = dict(self.model.named_parameters())
         before = {name: weights[name].detach().clone() for name in self.average}
         with torch.no_grad():
