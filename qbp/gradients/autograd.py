@@ -91,9 +91,8 @@ class Expectation(torch.autograd.Function):
         ctx.task, ctx.state, errors = task, None, task.errors
         ctx.save_for_backward(batched, shared, amplitudes)
         if task.dtype is not None:
-            results, ctx.state = task.executor.forward(  # type: ignore[attr-defined]
-                task.program, Angles(batched.to(task.dtype), shared.to(task.dtype)), None
-            )
+            ctx.angles = Angles(batched.to(task.dtype), shared.to(task.dtype))
+            results, ctx.state = task.executor.forward(task.program, ctx.angles, None)  # type: ignore[attr-defined]
             return results.values.to(batched)
         angles = Angles(batched, shared)
         if task.diff_method == "adjoint":
@@ -114,10 +113,13 @@ class Expectation(torch.autograd.Function):
         batched, shared, amplitudes = ctx.saved_tensors
         task: Task = ctx.task
         need_batched, need_shared, need_amplitudes, _ = ctx.needs_input_grad
-        if task.dtype is not None:  # torch rounds the gradients to the dtypes of the angles
-            batched, shared, grad = batched.to(task.dtype), shared.to(task.dtype), grad.to(task.dtype)
-            task = task._replace(dtype=None)
         again = torch.is_grad_enabled()  # the caller wants to differentiate the gradient
+        if task.dtype is not None:  # torch rounds the gradients to the dtypes of the angles
+            grad = grad.to(task.dtype)
+            if again:
+                batched, shared, task = batched.to(task.dtype), shared.to(task.dtype), task._replace(dtype=None)
+            else:
+                batched, shared = ctx.angles
         if task.diff_method == "adjoint" and not again:
             wanted = (need_batched, need_shared, need_amplitudes)
             angles = Angles(batched, shared)

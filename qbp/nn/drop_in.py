@@ -31,7 +31,7 @@ class _InDouble(QuantumLayer):
             return super()._run(circuit, x, in_jit)
         weight = None if in_jit or is_transformed() else self._only_weight_of(circuit, x)
         if weight is not None:  # rounded within one step of autograd
-            return Expectation.apply(x, weight, None, self._task(circuit, x, weight)._replace(dtype=torch.float64))
+            return Expectation.apply(x, weight, None, self._task(circuit, x, weight, dtype=torch.float64))
         return super()._run(circuit, x.to(torch.complex128 if x.is_complex() else torch.float64), in_jit)
 
 

@@ -354,12 +354,15 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
         takes_it = self._diff_method == "adjoint" and self._executor.capabilities.any_shape  # type: ignore[union-attr]
         return weight if takes_it and (x.requires_grad or weight.requires_grad) else None
 
-    def _task(self, circuit: Circuit, x: Tensor, weights: Tensor, every: bool = False) -> Task:
-        """The task, with `every` gradient to be expected where tensors do not tell."""
+    def _task(
+        self, circuit: Circuit, x: Tensor, weights: Tensor, every: bool = False, dtype: torch.dtype | None = None
+    ) -> Task:
+        """The task, with `every` gradient to be expected where tensors do not tell, computed in `dtype`."""
         assert self._executor is not None
         needs = circuit.angle_map.needs(x.requires_grad or every, weights.requires_grad or every)
         executor, method = self._executor, self._diff_method
-        return Task(circuit.program, executor, method, needs, self._generator, self._errors, self._rule, self.training)
+        errors, rule, training = self._errors, self._rule, self.training
+        return Task(circuit.program, executor, method, needs, self._generator, errors, rule, training, dtype)
 
     def set_circuit(self, circuit: Circuit, weights: Mapping[str, Tensor]) -> None:
         """Put another circuit with its weights in this one's place, as pruning does.

@@ -546,6 +546,10 @@ def test_torchlayers_as_pennylanes():
     assert torch.equal(ours.weights, theirs.weights)
     x = torch.randn(3, 2)
     same(theirs, ours, x, atol=1e-6)
+    curvatures = [torch.autograd.functional.hessian(lambda x, m=m: m(x).pow(2).sum(), x) for m in (theirs, ours)]
+    torch.testing.assert_close(curvatures[1], curvatures[0], atol=1e-5, rtol=0)
+    jacobians = [torch.func.jacrev(ours)(x), torch.autograd.functional.jacobian(theirs, x)]
+    torch.testing.assert_close(*jacobians, atol=1e-5, rtol=0)
     ours.qnode = torchlayer(two_values).qnode
     for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), copy.copy(ours)):
         torch.testing.assert_close(other(x), ours(x))
