@@ -134,10 +134,15 @@ def test_the_same_comparison(cluster: Any, tmp_path: Path) -> None:
     options["data"] = {"moons": {"name": "moons", "n_samples": 60}}
     one = qbp.compare(models, directory=tmp_path / "processes", workers=2, **options)
     two = qbp.compare(models, directory=tmp_path / "ray", executor=f"ray:{cluster.address}", **options)
-    loss = when(lambda: len(list((tmp_path / "lost").rglob("cells/*/*/*.json"))) >= 10, lambda: lose(cluster))
+
+    def count() -> int:
+        return len(list((tmp_path / "lost").rglob("cells/*/*/*.json")))
+
+    left: list[int] = []
+    loss = when(lambda: count() >= 10, lambda: left.append(count()) or lose(cluster))
     three = qbp.compare(models, directory=tmp_path / "lost", executor=f"ray:{cluster.address}", **options)
     loss.join()
-    assert len(cluster.worker_nodes) == 2 and len(one.rows) == 80
+    assert left[0] < len(one.rows) == 5 * len({row["model"] for row in one.rows}) > 50
     for other in (two, three):
         assert rows_of(other) == rows_of(one) and other.verdicts == one.verdicts
         for row in one.rows:
