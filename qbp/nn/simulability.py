@@ -75,7 +75,7 @@ class Simulability:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
-        return asdict(self)
+        return asdict(self) | {"outputs": [asdict(output) for output in self.outputs]}
 
     @staticmethod
     def from_json(kept: Mapping[str, Any]) -> Simulability:
