@@ -107,6 +107,7 @@ def test_links_lead_somewhere(page: Path):
             path, _, anchor = target.partition("#")
             there = (page.parent / path).resolve() if path else page
             assert there.exists(), f"{page.name}: there is no {path}"
+            assert page.name == "README.md" or there.is_file(), f"{page.name}: the site has no folders, as {path}"
             assert not anchor or anchor in anchors(there), f"{page.name}: {there.name} has no #{anchor}"
 
 
