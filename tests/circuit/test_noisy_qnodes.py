@@ -191,3 +191,23 @@ def test_noise_that_is_drawn_is_not_traced():
     with pytest.warns(UserWarning, match="runs by itself"):
         layer = QuantumLayer(qml.add_noise(on(mixed()), model), SHAPES, n_inputs=N)
     assert layer.backend.startswith("qnode on")
+
+
+@pytest.mark.parametrize(("name", "method"), [("lightning.qubit", "best"), ("default.qubit", "adjoint")])
+def test_a_device_that_takes_gates_apart_before_its_transforms_runs_itself(name, method):
+    """Which gates, goes by what wants a gradient: noise after each gate is then more noise than the circuit says."""
+
+    def circuit(inputs, weights):
+        qml.RY(inputs[0], wires=0)
+        qml.Rot(*weights, wires=0)
+        qml.CNOT([0, 1])
+        return qml.expval(qml.Z(0)), qml.expval(qml.Z(1))
+
+    device = qml.noise.insert(qml.device(name, wires=2), qml.RX, 0.3, position="all")
+    qnode = qml.QNode(circuit, device, diff_method=method)
+    weights = torch.tensor([0.4, 0.9, -0.3], dtype=torch.float64)
+    layer = QuantumLayer(qnode, {"weights": 3}, init_method={"weights": weights}).double()
+    x = torch.tensor([[0.7], [-0.2]], dtype=torch.float64)
+    leaf = weights.clone().requires_grad_()
+    want = torch.stack([torch.stack(qnode(inputs=row, weights=leaf)) for row in x]).detach()
+    torch.testing.assert_close(layer(x), want.to(x), atol=1e-6, rtol=0)

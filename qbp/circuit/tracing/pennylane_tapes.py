@@ -135,10 +135,29 @@ def called(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, T
             if transformed and any(ends):
                 raise CircuitError(_SEVERAL)
             if transformed:
-                config = device.setup_execution_config(qml.devices.ExecutionConfig(), tape)
-                tape = _through(tape, qnode.device.preprocess_transforms(config))
+                tape = _through(tape, qnode.device.preprocess_transforms(_config_of(qnode, device, tape)))
             returned = list(tape.measurements)
     return Called(queued, tape, returned, not isinstance(result, (list, tuple)), ends)
+
+
+def _config_of(qnode: Any, device: Any, tape: Any) -> Any:
+    """What a QNode asks its device for.
+
+    Raises:
+        CircuitError: where gates are taken apart for gradients before the device's transforms see them: which gates,
+            goes by the tensors that want a gradient.
+    """
+    import pennylane as qml
+
+    config = qml.devices.ExecutionConfig(interface=qnode.interface, gradient_method=qnode.diff_method)
+    try:
+        supported = qnode.diff_method is None or device.supports_derivatives(config, tape)
+        config = device.setup_execution_config(config, tape)
+    except Exception as error:  # whatever a device makes of tensors without values
+        raise CircuitError(f"The QNode's device cannot be asked what it runs: {str(error)[:200]}") from error
+    if not supported or config.gradient_method not in (None, "backprop"):
+        raise CircuitError("The QNode's device has transforms, and gates are taken apart for gradients before them")
+    return config
 
 
 def tape_of(function: Callable[..., Any], inputs: Tensor, weights: Mapping[str, Tensor], input_arg: str) -> Taped:
