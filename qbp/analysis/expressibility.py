@@ -17,6 +17,7 @@ from qbp.circuit.tracing import Circuit
 from qbp.errors import CircuitError
 from qbp.executors.dense import Dense
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.simulability import WIDEST_STATE
 
 __all__ = [
     "entangling_capability",
@@ -114,7 +115,8 @@ def variance_by_qubits(
     """Variance of the gradients over random weights, of the circuit and of what it is on its first wires only.
 
     A barren plateau is a variance that falls exponentially with the number of qubits (arXiv 1803.11173). The circuit on
-    n wires keeps the gates and the parts of the observables that lie within the first n.
+    n wires keeps the gates and the parts of the observables that lie within the first n. Of more than 20 qubits, whose
+    whole state nobody has, only the circuit itself is measured.
 
     Args:
         layer: the quantum layer; its weights are not touched.
@@ -132,7 +134,8 @@ def variance_by_qubits(
     circuit, angles, amplitudes = _draw(layer, x, n_samples, seed)
     weighted = torch.tensor(circuit.angle_map.needs(False, True))
     sizes, variances = [], []
-    smallest = circuit.n_qubits if amplitudes is not None else 1  # amplitudes cannot be cut
+    whole = amplitudes is not None or circuit.n_qubits > WIDEST_STATE  # amplitudes cannot be cut
+    smallest = circuit.n_qubits if whole else 1
     for n_qubits in range(smallest, circuit.n_qubits + 1):
         part = _first_wires(circuit.program, n_qubits)
         if part is None:

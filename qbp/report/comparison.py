@@ -15,7 +15,6 @@ from qbp import data
 from qbp.analysis.diagnosis import diagnose
 from qbp.comparison.comparing import Comparison, load_comparison
 from qbp.nn import models
-from qbp.nn.simulability import WIDEST_STATE
 from qbp.report import charts, parts
 from qbp.report.dataset import TITLES, dataset_sections
 from qbp.report.document import (
@@ -216,9 +215,6 @@ def _diagnosis(config: Mapping[str, Any]) -> Iterator[Block]:
         options = {key: value for key, value in about.items() if key != "kind"}
         model = models.hybrid(train.x.shape[1], train.n_classes or 1, seed=config["seeds"][0], **options)
         yield Heading(f"{name} on {dataset}, before training")
-        if any(layer.circuit.n_qubits > WIDEST_STATE for layer in parts.quantum_layers(model)):
-            yield Paragraph(f"Not diagnosed: that takes the states of circuits, of at most {WIDEST_STATE} qubits.")
-            continue
         yield from parts.diagnosis(diagnose(model, train, seed=config["seeds"][0]))
 
 

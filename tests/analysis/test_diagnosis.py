@@ -362,3 +362,17 @@ def test_gradients_do_not_depend_on_what_the_caller_switched_off():
     assert jacobian.abs().sum() > 0
     assert torch.equal(jacobian, qbp.analysis.fisher.model_jacobian(model, train.x[:3]))
     torch.testing.assert_close(small(train.x), qbp.prune(model, train, amount=0.5, by="taylor")(train.x))
+
+
+def test_circuits_wider_than_any_state_are_diagnosed(monkeypatch):
+    """All but their states; and the variance at their own width is that of the whole series."""
+    layer = qbp.QuantumLayer("hardware_efficient", n_qubits=40, n_layers=1, seed=0)
+    train = Dataset(torch.rand(30, 40), torch.arange(30) % 2)
+    codes = {finding.code: finding for finding in diagnose(nn.Sequential(layer, nn.Linear(40, 2)), train)}
+    assert {"BARREN_PLATEAU", "ANGLES_WRAP", "DEAD_PARAMETERS"} <= set(codes) and "LOW_EXPRESSIBILITY" not in codes
+    assert codes["BARREN_PLATEAU"].picture.x == (40,)
+    small = qbp.QuantumLayer("hardware_efficient", n_qubits=5, n_layers=2, seed=0)
+    rows = torch.rand(20, 5)
+    sizes, variances = expressibility.variance_by_qubits(small, rows)
+    monkeypatch.setattr(expressibility, "WIDEST_STATE", 4)
+    assert len(sizes) > 1 and expressibility.variance_by_qubits(small, rows) == ([5], variances[-1:])

@@ -43,7 +43,7 @@ def diagnose(
 
     Args:
         model: any torch model, with or without quantum layers; it is not touched. A QNode that runs itself is judged
-            by what goes in and out.
+            by what goes in and out; states are looked at up to 20 qubits, all else whatever the width.
         data: what it is trained on.
         history: what `fit` returned; without it the model counts as not yet trained, and neither a stalled loss nor a
             collapse to one class is looked for.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from qbp.analysis import expressibility
 from qbp.analysis.diagnosis.probe import Finding, Picture, Probe
+from qbp.nn.simulability import WIDEST_STATE
 
 __all__ = ["angles", "gradients", "states"]
 
@@ -35,11 +36,12 @@ def gradients(probe: Probe) -> Iterator[Finding]:
 
 
 def states(probe: Probe) -> Iterator[Finding]:
-    """Expressibility and entangling capability (arXiv 1905.10876), of circuits without noise: others have no states."""
+    """Expressibility and entangling capability (arXiv 1905.10876), of circuits whose states fit and are pure."""
     for where, layer, x, _ in probe.quantum:
-        if layer.circuit_for(x.shape[1]).program.is_noisy:
+        program = layer.circuit_for(x.shape[1]).program
+        n = program.n_qubits
+        if program.is_noisy or n > WIDEST_STATE:
             continue
-        n = layer.circuit_for(x.shape[1]).n_qubits
         states = expressibility.random_states(layer, x, n_states=100 if n <= 10 else 30, seed=probe.seed)
         pairs = expressibility.fidelities(states)
         value, most = expressibility.expressibility(states), expressibility.max_divergence(n)
