@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import ExecutorOption, SetOption, TrustOption, err, out, table
+from qbp.cli.console import Bar, ExecutorOption, SetOption, TrustOption, err, out, table, time_left
 
 if TYPE_CHECKING:
     from qbp.comparison.comparing import Comparison
@@ -62,7 +62,7 @@ def compare(
     if plan is not None:
         options["seeds"] = _other_seeds(options["seeds"])
     try:
-        with _bar(quiet) as progress:
+        with Bar(quiet, time_left) as progress:
             found = compare_models(
                 {key: partial(_build, model) for key, model in chosen.models.items()},
                 data={key: data.model_dump() for key, data in chosen.data.items()},
@@ -135,28 +135,6 @@ def _build(model: Hybrid | Mlp, n_inputs: int, n_outputs: int) -> Any:
 
 def _subjects(config: Compare) -> dict[str, Any]:
     return {name: model.model_dump(mode="json") for name, model in config.models.items()}
-
-
-class _bar:
-    """A bar over cells, with the time left; without one where it is not wanted."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(*columns, console=err(), disable=quiet)
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        self.task = self.bar.add_task("", total=None)
-        return self.move
-
-    def move(self, done: int, total: int, left: float) -> None:
-        minutes, seconds = divmod(round(left), 60)
-        self.bar.update(self.task, completed=done, total=total, description=f"{minutes}:{seconds:02d} left")
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
 
 def _print(found: Comparison) -> None:

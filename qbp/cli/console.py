@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +15,18 @@ from rich.text import Text
 if TYPE_CHECKING:
     from qbp.runs.config import Config
 
-__all__ = ["Bar", "ConfigArgument", "ExecutorOption", "SetOption", "TrustOption", "err", "load_config", "out", "table"]
+__all__ = [
+    "Bar",
+    "ConfigArgument",
+    "ExecutorOption",
+    "SetOption",
+    "TrustOption",
+    "err",
+    "load_config",
+    "out",
+    "table",
+    "time_left",
+]
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or a config that comes with qbp: digits, smaller, xor.")
@@ -97,23 +108,38 @@ def err() -> Console:
     return Console(stderr=True, soft_wrap=True)
 
 
-class Bar:
-    """A bar over runs, with the best score so far, if there is such a thing."""
+def best_so_far(score: float | None) -> str:
+    """What a bar over runs says beside it."""
+    return "" if score is None else f"best {score:.4f}"
 
-    def __init__(self, quiet: bool) -> None:
+
+def time_left(seconds: float) -> str:
+    """What a bar over cells says beside it."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d} left"
+
+
+class Bar:
+    """A bar over runs or cells; without one where it is not wanted.
+
+    Args:
+        quiet: whether it is not wanted.
+        says: what stands beside it, of the number that comes with each run.
+    """
+
+    def __init__(self, quiet: bool, says: Callable[[Any], str] = best_so_far) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(*columns, console=err(), disable=quiet)
+        self.bar, self.says = Progress(*columns, console=err(), disable=quiet), says
 
     def __enter__(self) -> Any:
         self.bar.start()
         self.task = self.bar.add_task("", total=None)
         return self.move
 
-    def move(self, done: int, total: int, best: float | None) -> None:
-        said = "" if best is None else f"best {best:.4f}"
-        self.bar.update(self.task, completed=done, total=total, description=said)
+    def move(self, done: int, total: int, number: float | None) -> None:
+        self.bar.update(self.task, completed=done, total=total, description=self.says(number))
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qbp.comparison.statistics import FEWEST_PAIRS
+from qbp.comparison.statistics import FEWEST_PAIRS, smallest
 from qbp.comparison.twins import TWIN
 from qbp.errors import ArgumentError, check_positive, check_share
 
@@ -77,13 +77,7 @@ def seeds_needed(
         found = stats.nct.sf(threshold, n - 1, np.minimum(shift, _BEYOND))
         return bool(np.where(shift < _BEYOND, found, 1.0).mean() >= power)
 
-    low, high = FEWEST_PAIRS, MOST_SEEDS
-    if not reached(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle + 1, high)
-    return low
+    return smallest(reached, FEWEST_PAIRS, MOST_SEEDS)
 
 
 def plan(pilot: Comparison, difference: float, *, power: float = 0.8, workers: int = 1) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from qbp.errors import ArgumentError, MissingPackageError
 
-__all__ = ["FEWEST_PAIRS", "Difference", "check_scores", "holm", "mcnemar", "paired", "verdict"]
+__all__ = ["FEWEST_PAIRS", "Difference", "check_scores", "holm", "mcnemar", "paired", "smallest", "verdict"]
 
 VERDICTS = ("BEATS", "TIES", "LOSES", "INCONCLUSIVE")
 MOST_PAIRS = 2**20
@@ -255,7 +255,11 @@ def _pairs_needed(effect: float, test_share: float, alpha: float, power: float =
         sure = effect * math.sqrt(independent) > 8  # where scipy's noncentral t overflows
         return sure or bool(TTestPower().power(effect, independent, alpha, df=n - 1) >= power)
 
-    low, high = 2, MOST_PAIRS
+    return smallest(reached, 2, MOST_PAIRS)
+
+
+def smallest(reached: Callable[[int], bool], low: int, high: int) -> int | None:
+    """Return the smallest number from `low` to `high` that reaches, as all beyond it do; None where none does."""
     if not reached(high):
         return None
     while low < high:
