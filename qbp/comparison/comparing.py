@@ -297,7 +297,7 @@ def compare(
         names[name] = model_names(models, first, aa)
         structures[name] = fingerprints(models, first)
         alone |= {(name, subject) for subject in wide(models, first)}
-    check_primary(primary, models, set().union(*names.values()))
+    check_primary(primary, models, dict.fromkeys(model for own in names.values() for model in own))
     config = {
         "models": structures,
         "data": {name: _plain(source) for name, source in sources.items()},

@@ -90,8 +90,10 @@ def judge(
 
 
 def rivals_of(subject: str, models: Iterable[str]) -> list[str]:
-    """Return what a subject is compared with: its own controls, those of all, and the other subjects."""
-    return [model for model in models if model != subject and model.partition("/")[0] in (subject, model)]
+    """Return what a subject is compared with: its own controls, those of all, and the other subjects; not its twin,
+    which is itself."""
+    own = (subject, f"{subject}/{TWIN}")
+    return [model for model in models if model not in own and model.partition("/")[0] in (subject, model)]
 
 
 def check_primary(primary: str | None, subjects: Iterable[str], models: Collection[str]) -> None:

@@ -195,9 +195,9 @@ def test_the_primary_comparison_is_not_corrected_and_does_not_count_for_the_othe
 
 
 def test_the_primary_comparison_must_be_one():
-    models = ["a", "a/frozen", "b", "b/frozen", "svm_rbf"]
+    models = ["a", "a/frozen", "a/classical_twin", "b", "b/frozen", "svm_rbf"]
     for name in ("a/frozen", "a/b", "b/svm_rbf", None):
         check_primary(name, ["a", "b"], models)
-    for name in ("a/a", "svm_rbf/a", "a/matched", "a/b/frozen", "frozen"):
+    for name in ("a/a", "svm_rbf/a", "a/matched", "a/b/frozen", "frozen", "a/classical_twin"):
         with pytest.raises(ArgumentError, match="`primary` must be one of 'a/frozen', 'a/b'"):
             check_primary(name, ["a", "b"], models)
