@@ -90,15 +90,13 @@ class Expectation(torch.autograd.Function):
     def forward(ctx: Any, batched: Tensor, shared: Tensor, amplitudes: Tensor | None, task: Task) -> Tensor:
         ctx.task, ctx.state, errors = task, None, task.errors
         ctx.save_for_backward(batched, shared, amplitudes)
-        if task.dtype is not None:
-            ctx.angles = Angles(batched.to(task.dtype), shared.to(task.dtype))
-            results, ctx.state = task.executor.forward(task.program, ctx.angles, None)  # type: ignore[attr-defined]
-            return results.values.to(batched)
         angles = Angles(batched, shared)
+        if task.dtype is not None:
+            angles = ctx.angles = Angles(batched.to(task.dtype), shared.to(task.dtype))
         if task.diff_method == "adjoint":
             results, ctx.state = task.executor.forward(task.program, angles, amplitudes)  # type: ignore[attr-defined]
             values, errors.stds, errors.truncation, errors.sources = results
-            return values
+            return values if task.dtype is None else values.to(batched)
         if task.training and capabilities_of(task.executor).one_job:
             plan = plan_of(task, ctx.needs_input_grad, Angles(batched.detach(), shared.detach()), amplitudes)
             results, *rest = _together(task, [Point(angles, amplitudes), *plan.points()])

@@ -606,3 +606,20 @@ def test_products_of_options_as_qiskits_own_tests_have_them():
         np.testing.assert_almost_equal(model(x).detach().numpy(), want)
         model(x)[:, 0].sum().backward()
         np.testing.assert_almost_equal(model.weight.grad.numpy(), gradient[:, 0].sum(0), decimal=6)
+
+
+def test_the_error_of_cuts_is_told_in_double_precision_too():
+    """float32 rows are rounded after the circuit: what the executor says of its outputs reaches the layer."""
+
+    def circuit(inputs, weights):
+        qml.AngleEmbedding(inputs, wires=range(6))
+        qml.StronglyEntanglingLayers(weights, wires=range(6))
+        return [qml.expval(qml.Z(wire)) for wire in range(6)]
+
+    node = qml.QNode(circuit, qml.device("default.qubit", wires=6))
+    layer, x = qbp.TorchLayer(node, {"weights": (3, 6, 3)}), torch.randn(4, 6)
+    exact = layer(x).detach()
+    layer.set_backend("pauli-propagation:min_coefficient=0.05")
+    off = (layer(x) - exact).abs()
+    told = layer.last_truncation
+    assert told is not None and told.shape == off.shape and bool((off <= told).all()) and off.max() > 1e-3
