@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from qbp.comparison.controls import CLASSIFIERS, LARGEST_BUDGET, classifier, configurations
+from qbp.comparison.controls import configurations
+from qbp.comparison.estimators import CLASSIFIERS, LARGEST_BUDGET, classifier, kept_numbers
+from qbp.comparison.scores import SCORES, scores_of
 from qbp.comparison.twins import truncation_of, twin_of
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_count
@@ -24,7 +26,7 @@ from qbp.training.checkpoint import History
 from qbp.training.ensemble import train_together
 from qbp.training.loop import train as train_alone
 from qbp.training.members import DivergenceError, Member
-from qbp.training.metrics import calibration_error, place
+from qbp.training.metrics import place
 from qbp.training.options import Training, training_of
 
 __all__ = ["Job", "Protocol", "quantum_seconds", "trial", "trials"]
@@ -41,7 +43,7 @@ class Protocol:
 
     Attributes:
         training: how the models are trained that are torch's.
-        budget: configurations that every model may try, at most `qbp.comparison.controls.LARGEST_BUDGET`.
+        budget: configurations that every model may try, at most `qbp.comparison.estimators.LARGEST_BUDGET`.
         folds: parts of the train part, on each of which every configuration is scored once.
         metric: the score by which a configuration is chosen, the one that is compared.
     """
@@ -61,7 +63,7 @@ class Job(NamedTuple):
 
     Attributes:
         model: (B, I) -> (B, n_classes), whose weights are drawn anew, or a key of
-            `qbp.comparison.controls.CLASSIFIERS`.
+            `qbp.comparison.estimators.CLASSIFIERS`.
         train, test: the data.
         seed: of folds, initial weights, order of the rows and whatever else is random.
         scaled: whether the features are standardised first, by the train part.
@@ -125,7 +127,7 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
             of_twin["same_labels"] = float(np.mean(labels == predicted))
         y, history = job.test.y.numpy(), fitted.history
         row = {
-            **_scores(y, predicted, probabilities, decision, job.test.n_classes or 0),
+            **scores_of(y, predicted, probabilities, decision, job.test.n_classes or 0),
             "cv_score": None if scores is None else scores[j][best],
             "train_seconds": (trained - tuned) / len(jobs),
             "tune_seconds": (tuned - began) / len(jobs),
@@ -291,59 +293,6 @@ def _predict(fitted: _Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray | N
     return predicted, None, fitted.model.decision_function(rows)
 
 
-def _accuracy(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
-    return float(np.mean(y == predicted))
-
-
-def _balanced(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
-    from sklearn.metrics import recall_score
-
-    return float(recall_score(y, predicted, average="macro", labels=np.unique(y)))
-
-
-def _f1(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(y, predicted, average="macro", zero_division=0))
-
-
-def _auc(y: np.ndarray, predicted: np.ndarray, decision: np.ndarray, n_classes: int) -> float | None:
-    from sklearn.metrics import roc_auc_score
-
-    if len(np.unique(y)) != n_classes:
-        return None
-    if n_classes == 2:
-        return float(roc_auc_score(y, decision[:, 1] if decision.ndim == 2 else decision))
-    # by class, as what a support vector machine returns is no probability
-    return float(roc_auc_score(np.eye(n_classes)[y], decision, average="macro"))
-
-
-# name -> (labels, predicted labels, what ranks the rows, number of classes) -> score
-SCORES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], float | None]] = {
-    "accuracy": _accuracy,
-    "balanced_accuracy": _balanced,
-    "f1": _f1,
-    "auc": _auc,
-}
-
-
-def _scores(
-    y: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None, decision: np.ndarray, n_classes: int
-) -> Row:
-    from sklearn import metrics
-
-    labels = list(range(n_classes))
-    scores = {name: score(y, predicted, decision, n_classes) for name, score in SCORES.items()}
-    losses: dict[str, float | None] = dict.fromkeys(("log_loss", "brier", "ece"))
-    if probabilities is not None:
-        losses["log_loss"] = float(metrics.log_loss(y, probabilities, labels=labels))
-        losses["brier"] = float(((probabilities - np.eye(n_classes)[y]) ** 2).sum(1).mean())
-        losses["ece"] = calibration_error(y, probabilities)
-    auc = scores.pop("auc")
-    confusion = metrics.confusion_matrix(y, predicted, labels=labels)
-    return {**scores, **losses, "auc": auc, "confusion": json.dumps(confusion.tolist())}
-
-
 def _costs(fitted: _Fitted, train: Dataset, options: Mapping[str, Any]) -> Row:
     if isinstance(fitted.model, nn.Module):
         counts = resources(fitted.model, train.x.shape[1], options["batch_size"])
@@ -351,29 +300,13 @@ def _costs(fitted: _Fitted, train: Dataset, options: Mapping[str, Any]) -> Row:
         seconds = quantum_seconds(counts["circuits_per_step"], options["batch_size"], epochs * len(train))
         return {**counts, "narrowest": _narrowest(fitted.model), "quantum_seconds": seconds}
     none = dict.fromkeys(("n_gates", "two_qubit_gates", "circuits_per_step"), 0)
-    size, multiply_adds = _kept(fitted.model[-1])
+    size, multiply_adds = kept_numbers(fitted.model)
     return {"n_parameters": size, **none, "multiply_adds": multiply_adds, "narrowest": None, "quantum_seconds": 0.0}
 
 
 def quantum_seconds(circuits_per_step: int, batch_size: int, n_rows: int) -> float:
     """Return the seconds that training would take on a device that has seen so many rows, in all epochs together."""
     return n_rows * circuits_per_step / batch_size * SECONDS_A_CIRCUIT
-
-
-def _kept(model: Any) -> tuple[int, int]:
-    """Numbers that a classifier of scikit-learn keeps, and its multiply-adds for a row (trees compare instead)."""
-    if hasattr(model, "coefs_"):
-        matrices = sum(w.size for w in model.coefs_)
-        return matrices + sum(b.size for b in model.intercepts_), matrices
-    if hasattr(model, "support_vectors_"):
-        kept = model.support_vectors_.size + model.dual_coef_.size
-        return kept + model.intercept_.size, kept
-    if hasattr(model, "coef_"):
-        return model.coef_.size + model.intercept_.size, model.coef_.size
-    if not hasattr(model, "estimators_"):  # the most frequent class
-        return 1, 0
-    trees = np.ravel(np.asarray(model.estimators_, dtype=object))
-    return sum(3 * tree.tree_.node_count for tree in trees), 0  # feature, threshold and value of each node
 
 
 def _narrowest(model: nn.Module) -> int | None:

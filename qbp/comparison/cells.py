@@ -18,7 +18,7 @@ import numpy as np
 from qbp.storage.atomic import write_atomic
 from qbp.workers import Each, pool
 
-__all__ = ["Go", "opened", "sweep"]
+__all__ = ["Go", "locked", "opened", "sweep"]
 
 LOG, LOCKS = "log.jsonl", "locks"
 
@@ -137,7 +137,7 @@ class _Keeping:
             return cells
         with contextlib.ExitStack() as locks:
             for path in sorted(paths):
-                locks.enter_context(_locked(self.folder, path))
+                locks.enter_context(locked(self.folder, path))
             there = [_read(self.folder / path) for path in paths]
             if all(cell is not None for cell in there):  # another sweep was quicker
                 return [cell for cell in there if cell is not None]
@@ -161,7 +161,7 @@ class _Elsewhere:
 
 def _kept(folder: Path, path: Path, cell: Cell) -> Cell:
     """Keep a cell that another machine has run."""
-    with _locked(folder, path):
+    with locked(folder, path):
         there = _read(folder / path)
         return _write(folder, path, cell) if there is None else there
 
@@ -192,7 +192,7 @@ def _log(folder: Path, path: Path, event: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, path: Path) -> Iterator[None]:
+def locked(folder: Path, path: Path) -> Iterator[None]:
     """Hold a cell's lock, which the system releases when a process dies."""
     from filelock import FileLock
 

@@ -34,6 +34,7 @@ from qbp.comparison.grid import (
     wide,
 )
 from qbp.comparison.statistics import need_statsmodels
+from qbp.comparison.timing import times_of
 from qbp.comparison.twins import TWIN
 from qbp.comparison.verdicts import METRICS, check_primary, judge
 from qbp.data import Dataset
@@ -231,8 +232,9 @@ def compare(
     Every seed fixes the split (or the draw), the initial weights and the order of the rows for all models, which are
     trained from nothing: weights that a model has are not used. Each tries `budget` configurations by cross-validation
     on its train part. The controls: a hybrid model's circuit frozen, without entanglers, removed, replaced by linear,
-    tanh and sine layers; networks matched in parameters and in multiply-adds; a linear model; logistic regression,
-    support vector machine, random forest, gradient boosting and multi-layer perceptron of scikit-learn. Beside them
+    tanh and sine layers or by noise; networks matched in parameters, multiply-adds and time of training; a linear
+    model; logistic regression, support vector machine, random Fourier features, random forest, gradient boosting and
+    multi-layer perceptron of scikit-learn. Beside them
     stands the classical twin of the trained model where its circuits have one: it decides nothing, but says whether the
     same labels are had without quantum code.
 
@@ -287,9 +289,10 @@ def compare(
     structures: dict[str, dict[str, str]] = {}
     shape: tuple[int, int] | None = None
     alone: set[tuple[str, str]] = set()
+    trains: dict[str, Dataset] = {}
     for name, source in sources.items():
         parts = {seed: source.split(seed) for seed in numbers}
-        first = parts[numbers[0]][0]
+        first = trains[name] = parts[numbers[0]][0]
         shape = shape or (first.x.shape[1], first.n_classes or 0)
         check_classes(name, source, [train for train, _ in parts.values()], metric)
         check_sizes(sizes, first)
@@ -323,7 +326,8 @@ def compare(
         for model in names[name]
         if size is None or not model.endswith(f"/{TWIN}")
     ]
-    grid = Grid(sources, models, protocol, splits, exact, frozenset(alone))
+    times = times_of(models, trains, protocol.training, folder)
+    grid = Grid(sources, models, protocol, splits, exact, frozenset(alone), times)
     how: dict[str, Any] = {"workers": workers, "executor": executor, "progress": progress, "together": grid.together}
     done = sweep({cell_path(*cell): cell for cell in cells}, grid, folder, **how)
     rows = sorted_rows([cell["row"] for cell in done])

@@ -1,27 +1,32 @@
 """Controls: what a hybrid model has to be compared with before a word is said about its circuit.
 
 Three kinds. In place of the circuit: is it the circuit that does it, its training, its entanglement? Matched rivals: a
-classical network of as many parameters, of as many multiply-adds. And what anybody would try first: a linear model and
-scikit-learn's classifiers.
+classical network of as many parameters, of as many multiply-adds, of as much time. And what anybody would try first: a
+linear model, and the models of `qbp.comparison.estimators`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from qbp.circuit.program import Op
+from qbp.circuit.program import Expval, Op
 from qbp.nn.flow import replaced
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import matched_mlp, mlp
 from qbp.nn.resources import resources, shape_of
 from qbp.training.options import Training
 
-__all__ = ["CLASSIFIERS", "CONTROLS", "LAYER_CONTROLS", "RIVALS", "Removed", "Sine"]
+if TYPE_CHECKING:
+    from qbp.nn.stacking import Stack
+
+__all__ = ["CONTROLS", "LAYER_CONTROLS", "MATCHED_TIME", "RIVALS", "Noise", "Removed", "Sine"]
+
+MATCHED_TIME = "matched_time"
 
 
 # ---- in place of the circuit ---------------------------------------------------------------------------------------
@@ -86,6 +91,69 @@ class Sine(nn.Module):
         return waves[..., 0, :] if self.amplitudes is None else (waves * self.amplitudes).sum(-2)
 
 
+class Noise(nn.Module):
+    """A placebo: numbers that have nothing to do with the input, uniform over the range of a layer's outputs.
+
+    In training they are drawn anew for every row and call, so that none can be learned by heart. In evaluation the i-th
+    row of a call gets the same ones each time, by a seed that is drawn with the weights. The input counts with a factor
+    of nought: what stands before the layer has gradients, all of them 0.
+
+    Args:
+        ranges: for each of M outputs the lowest and the highest value.
+    """
+
+    seed: Tensor
+
+    def __init__(self, ranges: Sequence[tuple[float, float]]) -> None:
+        super().__init__()
+        self.ranges = tuple(ranges)
+        self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the seed of evaluation anew."""
+        self.seed.copy_(torch.randint(2**31, ()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (*, M)."""
+        generator = None if self.training else torch.Generator().manual_seed(int(self.seed))
+        return self.drawn(x, generator) + 0 * x.sum(-1, keepdim=True)
+
+    def drawn(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return noise for the rows (*, I): (*, M)."""
+        low, high = x.new_tensor(self.ranges).T
+        shares = torch.rand(*x.shape[:-1], len(self.ranges), dtype=x.dtype, generator=generator)
+        return low + (high - low) * shares.to(x)
+
+    @staticmethod
+    def stacked(stack: Stack, modules: Sequence[Noise]) -> Callable[[Tensor], Tensor]:
+        """What many do at once (`qbp.nn.stacking`): each draws what it would alone."""
+        first = modules[0]
+
+        def function(x: Tensor) -> Tensor:
+            noise = x.new_zeros(*x.shape[:-1], len(first.ranges))
+            for k, module in enumerate(modules):
+                size = x.shape[1] if stack.sizes is None else stack.sizes[k]
+                draws = stack.draws[k] if first.training else torch.Generator().manual_seed(int(module.seed))
+                noise[k, :size] = first.drawn(x[k, :size], draws)
+            return noise + 0 * x.sum(-1, keepdim=True)
+
+        return function
+
+
+def _ranges(layer: QuantumLayer) -> list[tuple[float, float]]:
+    """The lowest and the highest value that each output of a layer could have."""
+    ranges: list[tuple[float, float]] = []
+    for measurement in layer.circuit.program.measurements:
+        if isinstance(measurement, Expval):
+            centre = sum(c for c, word, _ in measurement.terms if not word.strip("I"))
+            reach = sum(abs(c) for c, word, _ in measurement.terms if word.strip("I"))
+            ranges.append((centre - reach, centre + reach))
+        else:
+            ranges += [(0.0, 1.0)] * 2 ** len(measurement.wires)
+    return ranges
+
+
 def _is_entangling(op: Op) -> bool:
     return len(op.wires) > 1
 
@@ -109,6 +177,7 @@ def _tanh(layer: QuantumLayer) -> nn.Module:
 
 # name -> what stands in the place of each quantum layer.
 LAYER_CONTROLS: dict[str, Callable[[QuantumLayer], nn.Module]] = {
+    "noise": lambda layer: Noise(_ranges(layer)),
     "removed": lambda layer: Removed(*shape_of(layer)),
     "frozen": _frozen,
     "separable": _separable,
@@ -164,84 +233,13 @@ CONTROLS: dict[str, Control] = {
     **{name: _layer_control(make) for name, make in LAYER_CONTROLS.items()},
     "matched_parameters": matched_mlp,
     "matched_compute": _matched_compute,
+    # trained for as many epochs as fit into the time of the subject's: `qbp.comparison.timing`
+    MATCHED_TIME: lambda model, n_inputs, n_outputs: mlp(n_inputs, 100, n_outputs),
     "linear_model": lambda model, n_inputs, n_outputs: nn.Linear(n_inputs, n_outputs),
 }
 
 
-# name -> twelve configurations, the likeliest first: a budget of n takes the first n of every model.
-CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
-    "majority": ({},),  # always the most frequent class, which leaves nothing to tune
-    "logistic_regression": tuple(
-        {"C": c} for c in (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 1e4, 3.0, 0.3, 30.0, 0.03)
-    ),
-    "svm_rbf": (
-        {"C": 10.0, "gamma": "scale"},
-        {"C": 1.0, "gamma": "scale"},
-        {"C": 100.0, "gamma": 1.0},
-        {"C": 100.0, "gamma": 0.1},
-        {"C": 10.0, "gamma": 0.01},
-        {"C": 100.0, "gamma": "scale"},
-        {"C": 1.0, "gamma": 1.0},
-        {"C": 10.0, "gamma": 10.0},
-        {"C": 1000.0, "gamma": 0.01},
-        {"C": 0.1, "gamma": "scale"},
-        {"C": 1000.0, "gamma": 0.1},
-        {"C": 1.0, "gamma": 0.01},
-    ),
-    "random_forest": tuple(
-        {"min_samples_leaf": leaf, "max_features": share, "max_depth": depth}
-        for depth, leaf, share in (
-            (None, 1, "sqrt"),
-            (None, 1, None),
-            (None, 4, "sqrt"),
-            (4, 1, "sqrt"),
-            (None, 2, "sqrt"),
-            (None, 4, None),
-            (None, 2, None),
-            (8, 1, "sqrt"),
-            (4, 1, None),
-            (8, 1, None),
-            (None, 8, "sqrt"),
-            (2, 1, "sqrt"),
-        )
-    ),
-    "gradient_boosting": tuple(
-        {"learning_rate": rate, "max_depth": depth}
-        for rate, depth in (
-            (0.1, 3),
-            (0.3, 3),
-            (0.1, 1),
-            (0.1, 5),
-            (0.03, 3),
-            (0.3, 1),
-            (0.3, 5),
-            (0.03, 5),
-            (1.0, 1),
-            (0.03, 1),
-            (1.0, 3),
-            (0.1, 8),
-        )
-    ),
-    "multilayer_perceptron": tuple(
-        {"hidden_layer_sizes": sizes, "learning_rate_init": rate, "alpha": alpha}
-        for rate, sizes, alpha in (
-            (0.01, (100,), 1e-4),
-            (0.001, (100,), 1e-4),
-            (0.01, (50, 50), 1e-4),
-            (0.01, (100,), 1e-2),
-            (0.001, (50, 50), 1e-4),
-            (0.1, (100,), 1e-4),
-            (0.01, (50, 50), 1e-2),
-            (0.001, (100,), 1e-2),
-            (0.1, (50, 50), 1e-4),
-            (0.01, (16,), 1e-4),
-            (0.001, (50, 50), 1e-2),
-            (0.01, (100, 100), 1e-3),
-        )
-    ),
-}
-LARGEST_BUDGET = min(len(grid) for name, grid in CLASSIFIERS.items() if name != "majority")
-RIVALS = ("matched_parameters", "matched_compute", "linear_model")
+RIVALS = ("matched_parameters", "matched_compute", MATCHED_TIME, "linear_model")
 """Controls that begin with a dense layer and so want scaled features, whatever the subject wants."""
 
 
@@ -249,27 +247,6 @@ def configurations(training: Training) -> tuple[dict[str, Any], ...]:
     """Return the twelve configurations of a model that `qbp.fit` trains: rates around `lr`, two batch sizes."""
     sizes = (training.batch_size, max(1, training.batch_size // 2))
     return tuple({"lr": training.lr * by, "batch_size": size} for size in sizes for by in (1, 3, 1 / 3, 10, 0.1, 30))
-
-
-def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:
-    """Build one of scikit-learn's classifiers, behind a scaler that is fitted on what it trains on."""
-    from sklearn.dummy import DummyClassifier
-    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-
-    makers: dict[str, Callable[[], Any]] = {
-        "majority": lambda: DummyClassifier(strategy="most_frequent"),
-        "logistic_regression": lambda: LogisticRegression(max_iter=5000),
-        "svm_rbf": SVC,
-        "random_forest": lambda: RandomForestClassifier(random_state=seed),
-        "gradient_boosting": lambda: GradientBoostingClassifier(random_state=seed),
-        "multilayer_perceptron": lambda: MLPClassifier(max_iter=1000, random_state=seed),
-    }
-    return make_pipeline(StandardScaler(), makers[name]().set_params(**options))
 
 
 # ---- what a model costs --------------------------------------------------------------------------------------------

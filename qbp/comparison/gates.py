@@ -95,7 +95,7 @@ def gates_of(rows: Sequence[Row], metric: str, twins: Sequence[Row] = ()) -> Gat
 def _weakness(rows: Sequence[Row]) -> str | None:
     role = rows[0]["role"]
     converged = sum(row["converged"] for row in rows)
-    if converged < CONVERGED * len(rows):
+    if role != "noise" and converged < CONVERGED * len(rows):  # a placebo has nowhere to converge to
         return f"only {converged} of {len(rows)} trainings of {role} had converged: train longer"
     if role == "matched_parameters" and rows[0].get("narrowest") == 1:
         return f"{role} has a layer of one neuron, as a model of so few parameters has no better twin"

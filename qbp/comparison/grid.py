@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ import numpy as np
 from torch import nn
 
 from qbp.comparison.cell import Job, Protocol, trials
-from qbp.comparison.controls import CLASSIFIERS, RIVALS, controls_of
+from qbp.comparison.controls import MATCHED_TIME, RIVALS, controls_of
+from qbp.comparison.estimators import CLASSIFIERS
 from qbp.comparison.gates import share_known
 from qbp.comparison.twins import TWIN, has_twin
 from qbp.data import DATASETS, Dataset, load, split
@@ -89,6 +90,7 @@ class Grid:
     splits: Mapping[str, Mapping[int, str]]
     exact: bool = False
     alone: frozenset[tuple[str, str]] = frozenset()  # data sets and subjects of which each cell is one by itself
+    times: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # `qbp.comparison.timing.times_of`
     last: dict[tuple[str, int], tuple[Dataset, Dataset]] = field(default_factory=dict, repr=False)
 
     def together(self, cell: Cell) -> Hashable:
@@ -126,7 +128,11 @@ class Grid:
                     "overlap": share_known(train.x.numpy(), test.x.numpy()),
                 }
             )
-        done = trials(jobs, self.protocol, self.exact)
+        protocol = self.protocol
+        if role == MATCHED_TIME:
+            epochs = protocol.training.epochs * self.times[cells[0].dataset][subject]
+            protocol = replace(protocol, training=replace(protocol.training, epochs=epochs))
+        done = trials(jobs, protocol, self.exact)
         return [each | {"row": said | each["row"]} for each, said in zip(done, about, strict=True)]
 
     def _parts(self, cell: Cell) -> tuple[Dataset, Dataset]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
+from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS
+from qbp.comparison.estimators import CLASSIFIERS
 from qbp.comparison.gates import Gates, gates_of
 from qbp.comparison.ranks import over_datasets, rank, sample_complexity
 from qbp.comparison.statistics import Difference, check_scores, holm, mcnemar, paired, verdict

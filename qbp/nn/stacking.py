@@ -113,6 +113,9 @@ class Stack:
         for kind, make in _KINDS.items():
             if type(first) is kind or (kind is QuantumLayer and isinstance(first, kind)):
                 return make(self, modules)
+        if callable(stacked := getattr(first, "stacked", None)):  # it says so itself
+            function: Callable[[Tensor], Tensor] = stacked(self, modules)
+            return function
         if getattr(first, "vmaps", False):
             return _vmapped(self, modules)
         raise Unstackable(f"it is not known what a {type(first).__name__} does with many models at once")

@@ -32,6 +32,7 @@ __all__ = ["TITLES", "dataset_sections"]
 
 # The ladder from no circuit to the whole one, and what each rung is.
 LADDER = {
+    "noise": "noise instead",
     "removed": "circuit removed",
     "layer_linear": "linear layer instead",
     "layer_tanh": "tanh layer instead",
@@ -44,9 +45,11 @@ TITLES = {
     **{role: title for role, title in LADDER.items() if role != "subject"},
     "matched_parameters": "MLP, as many parameters",
     "matched_compute": "MLP, as many multiply-adds",
+    "matched_time": "MLP, as much time",
     "linear_model": "linear model",
     "logistic_regression": "logistic regression",
     "svm_rbf": "SVM, RBF kernel",
+    "random_fourier": "random Fourier features",
     "random_forest": "random forest",
     "gradient_boosting": "gradient boosting",
     "multilayer_perceptron": "MLP, scikit-learn",

@@ -292,7 +292,7 @@ def test_compare_prints_every_control_and_goes_on(qbp: Run) -> None:
     for words in ("moons: 30 rows to train, 10 to test, 5 seeds", "small/frozen", "mlp/matched_parameters", "svm_rbf"):
         assert words in done.out
     assert "small/identical" in done.out and "small against its controls is INCONCLUSIVE" in done.out
-    assert done.out.count("INCONCLUSIVE") > 20 and "115/115" in done.err
+    assert done.out.count("INCONCLUSIVE") > 20 and "135/135" in done.err
     log = Path("runs/two/log.jsonl").read_text()
     again = qbp("compare", "two.yaml", "--workers", "1", "--aa", "--quiet")
     assert again.out == done.out and Path("runs/two/log.jsonl").read_text() == log

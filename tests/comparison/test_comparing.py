@@ -13,7 +13,8 @@ import torch
 import qbp
 from qbp.comparison.cell import Job, Protocol, trial, trials
 from qbp.comparison.comparing import COLUMNS, Comparison, compare, load_comparison, save_tables
-from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS, Sine
+from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS, Sine
+from qbp.comparison.estimators import CLASSIFIERS
 from qbp.comparison.grid import Cell, Grid, cell_path
 from qbp.comparison.twins import MOST_WORDS, TWIN, has_twin, truncation_of, twin_of
 from qbp.comparison.verdicts import IncompleteError, judge
@@ -153,7 +154,10 @@ def test_it_can_be_read_again_and_every_table_follows_from_the_rows(linear):
         assert np.mean(kept["y"] == kept["predicted"]) == pytest.approx(row["accuracy"])
         confusion = np.array(json.loads(row["confusion"]))
         assert confusion.trace() / confusion.sum() == pytest.approx(row["accuracy"])
-    assert len(again.curves) == 15 * sum(row["epochs"] is not None for row in again.rows)
+    times = json.loads((options["directory"] / "times.json").read_text())["linear"]["hybrid"]
+    epochs = {row["role"]: row["epochs"] for row in again.rows if row["epochs"] is not None}
+    assert epochs == dict.fromkeys(epochs, 15) | {"matched_time": 15 * times}
+    assert len(again.curves) == 6 * sum(epochs.values())
 
 
 def test_it_goes_on_where_it_was_but_not_with_another(linear):
@@ -338,7 +342,8 @@ def test_cells_together_are_as_cells_one_by_one():
     """Scores, choices and curves of several seeds, configurations and folds, in float64."""
     parts = [qbp.data.load("moons", n_samples=90, test_size=0.5, seed=seed) for seed in range(3)]
     protocol = Protocol(Training(epochs=4, validation=0.2), budget=8, folds=2)  # of two batch sizes
-    for model in (qbp.hybrid(2, 2, n_qubits=2, n_layers=1, seed=0).double(), Sine(2, 2, 2).double()):
+    hybrid = qbp.hybrid(2, 2, n_qubits=2, n_layers=1, seed=0).double()
+    for model in (hybrid, Sine(2, 2, 2).double(), CONTROLS["noise"](hybrid, 2, 2)):
         jobs = [Job(model, *part, seed) for seed, part in enumerate(parts)]
         together, apart = trials(jobs, protocol), trials(jobs, protocol, exact=True)
         assert [each["row"]["together"] for each in apart] == [1, 1, 1]
@@ -370,8 +375,9 @@ def test_who_trains_with_whom_does_not_depend_on_who_is_there():
 
 
 @pytest.mark.slow
-def test_no_verdict_is_another_one_by_one(tmp_path):
+def test_no_verdict_is_another_one_by_one(tmp_path, monkeypatch):
     """The comparison that comes with qbp, shortened."""
+    monkeypatch.setattr("qbp.comparison.comparing.times_of", lambda *_: {"moons": {"hybrid": 8}})
     from qbp.runs.config import Compare, load
 
     chosen = load("moons", ["seeds=6"], kind=Compare)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pennylane as qml
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 import qbp
-from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS, Removed, Sine, controls_of, uploads
+from qbp.comparison import timing
+from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS, Removed, Sine, controls_of, uploads
+from qbp.comparison.estimators import CLASSIFIERS, classifier, kept_numbers
 from qbp.errors import ArgumentError
 from qbp.nn.models import hybrid, mlp, n_parameters, renew
 from qbp.nn.resources import resources
+from qbp.training.options import Training
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
 
@@ -65,6 +70,70 @@ def test_separable_has_no_entanglement(model):
     off = ~torch.eye(3, dtype=torch.bool)
     assert dependence(separable)[off].max() < 1e-6 < dependence(separable).diagonal().min()
     assert dependence(model[2])[off].max() > 1e-2
+
+
+def test_noise_has_the_range_of_the_outputs_and_nothing_of_the_input():
+    def circuit(inputs, weights):
+        qml.AngleEmbedding(inputs, wires=range(3))
+        qml.BasicEntanglerLayers(weights, wires=range(3))
+        return [qml.expval(2 * qml.Z(0) + 0.5 * qml.I(0)), qml.expval(qml.Z(1) @ qml.Z(2)), qml.probs(wires=[0, 1])]
+
+    noise = CONTROLS["noise"](qbp.QuantumLayer(circuit, {"weights": (1, 3)}), 3, 6)
+    assert noise.ranges == ((-1.5, 2.5), (-1.0, 1.0), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+    x = torch.randn(4000, 3, dtype=torch.float64, requires_grad=True)
+    low, high = torch.tensor(noise.ranges).T
+    outputs = noise(x)
+    assert outputs.dtype == x.dtype and not torch.equal(outputs, noise(x))  # drawn anew
+    for k in range(6):
+        test = stats.kstest(outputs[:, k].detach(), stats.uniform(low[k], high[k] - low[k]).cdf)
+        assert test.pvalue > 1e-4
+    correlations = np.corrcoef(torch.cat([x, outputs], 1).detach().T)[:3, 3:]
+    assert abs(correlations).max() < 5 / math.sqrt(4000)
+    outputs.sum().backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
+    noise.eval()
+    assert torch.equal(noise(x), noise(x + 1)) and torch.equal(noise(x)[:10], noise(x[:10]))
+    assert not torch.equal(noise(x), renew(noise, 3).eval()(x)) and not torch.equal(noise(x)[0], noise(x)[1])
+
+
+def test_random_fourier_features_approximate_the_kernel_and_are_read_linearly(rng):
+    x, y = rng.normal(size=(200, 3)), rng.integers(2, size=200)
+    found = classifier("random_fourier", 5, {"gamma": 0.3, "n_components": 4_000, "C": 10.0}).fit(x, y)
+    scaler, sampler, linear = (step for _, step in found.steps)
+    z = scaler.transform(x)
+    features = math.sqrt(2 / 4_000) * np.cos(z @ sampler.random_weights_ + sampler.random_offset_)
+    kernel = np.exp(-0.3 * ((z[:, None] - z[None]) ** 2).sum(2))
+    assert np.abs(features @ features.T - kernel).max() < 0.1
+    np.testing.assert_allclose(found.decision_function(x), features @ linear.coef_[0] + linear.intercept_[0])
+    assert kept_numbers(found) == (3 * 4_000 + 4_000 + 4_000 + 1, 4 * 4_000)
+    assert stats.kstest(sampler.random_weights_.ravel() / math.sqrt(0.6), "norm").pvalue > 1e-4
+    again = classifier("random_fourier", 5, {"gamma": 0.3, "n_components": 4_000, "C": 10.0}).fit(x, y)
+    assert np.array_equal(found.decision_function(x), again.decision_function(x))
+
+
+def test_as_many_epochs_as_fit_into_the_time_of_the_subject(monkeypatch, tmp_path):
+    """The seconds are planted: a hybrid's epoch takes as long as so many of the network's."""
+    train, _ = qbp.data.load("moons", n_samples=80)
+    slow = {"ratio": 1.0}
+
+    def seconds(model, rows, training):
+        assert len(rows) == 60 and training.early_stopping is None
+        return 1e-3 * (slow["ratio"] if any(isinstance(m, qbp.QuantumLayer) for m in model.modules()) else 1.0)
+
+    monkeypatch.setattr(timing, "seconds_of", seconds)
+    subjects, training = {"hybrid": hybrid(2, 2, n_qubits=2, n_layers=1)}, Training(early_stopping=2)
+    for ratio, times in ((0.2, 1), (1.3, 1), (1.5, 2), (7.0, 8), (33.0, 32), (1e4, 32)):
+        slow["ratio"] = ratio
+        assert timing.times_of(subjects, {"moons": train}, training, None) == {"moons": {"hybrid": times}}
+    slow["ratio"] = 4.0
+    measured = timing.times_of(subjects, {"moons": train}, training, tmp_path)
+    slow["ratio"] = 16.0
+    assert timing.times_of(subjects, {"moons": train}, training, tmp_path) == measured == {"moons": {"hybrid": 4}}
+
+
+def test_seconds_of_an_epoch_are_measured():
+    train, _ = qbp.data.load("moons", n_samples=80)
+    assert timing.seconds_of(mlp(2, 4, 2), train, Training(epochs=2)) > 0
 
 
 def test_sine_is_what_a_circuit_without_entanglers_is():

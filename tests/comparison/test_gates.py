@@ -10,7 +10,8 @@ import torch
 
 import qbp
 from qbp.comparison.cell import Protocol, trial
-from qbp.comparison.controls import CLASSIFIERS, CONTROLS
+from qbp.comparison.controls import CONTROLS
+from qbp.comparison.estimators import CLASSIFIERS
 from qbp.comparison.gates import gates_of, share_known
 from qbp.comparison.statistics import holm
 from qbp.comparison.verdicts import check_primary, judge

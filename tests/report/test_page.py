@@ -23,7 +23,8 @@ from qbp import report as page
 from qbp.analysis.diagnosis import Finding, Picture
 from qbp.cli import main
 from qbp.comparison.comparing import COLUMNS, Comparison, load_comparison, save_tables, sorted_rows
-from qbp.comparison.controls import CLASSIFIERS, CONTROLS, LAYER_CONTROLS
+from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS
+from qbp.comparison.estimators import CLASSIFIERS
 from qbp.comparison.grid import cell_path
 from qbp.comparison.verdicts import judge
 from qbp.errors import ArgumentError, ConfigError
@@ -367,7 +368,7 @@ def test_the_ladder_goes_from_no_circuit_to_the_whole_model(one: Comparison, pag
     (section,) = (s for s in pages["one"].sections if s.title == "What does the circuit do?")
     (table,) = section.blocks
     assert isinstance(table, Table) and len(table.rows) == len(LAYER_CONTROLS) + 1
-    assert table.rows[0][0] == "circuit removed" and table.rows[-1][2] == parts_percent(one)
+    assert table.rows[0][0] == "noise instead" and table.rows[-1][2] == parts_percent(one)
 
 
 def parts_percent(found: Comparison) -> str:
