@@ -114,6 +114,7 @@ WINGS = (
     "comparison",
     "compression",
     "runs",
+    "trials",
     "report",
     "cli",
 )

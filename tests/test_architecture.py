@@ -34,6 +34,7 @@ WINGS = (
     "comparison",
     "compression",
     "runs",
+    "trials",
     "report",
     "cli",
     "__main__",

@@ -46,11 +46,12 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: zipfile.ZipFile) 
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "qbp").rglob("*.py")}
     circuits = {f"qbp/circuits/{name}" for name in below("circuits", "*")}
     configs = {f"qbp/configs/{name}" for name in below("qbp/configs", "*.yaml")}
+    claims = {f"qbp/trials/claims/{name}" for name in below("qbp/trials/claims", "*.yaml")}
     assert any(name.endswith(".qasm") for name in circuits)
-    assert configs
+    assert configs and claims
     about = f"qbp-{qbp.__version__}.dist-info"
     licences = {f"{about}/licenses/LICENSE", f"{about}/licenses/qbp/datasets/README.md"}
-    assert names == modules | circuits | configs | licences | {
+    assert names == modules | circuits | configs | claims | licences | {
         "qbp/py.typed",
         "qbp/report/style.css",
         "qbp/report/templates/blocks.html",

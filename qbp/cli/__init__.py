@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qbp._version import __version__
-from qbp.cli import about, compare, compress, jobs, report, start, sweep, train
+from qbp.cli import about, compare, compress, jobs, report, start, sweep, train, trial
 from qbp.cli.console import err, out
 from qbp.errors import QbpError
 
@@ -48,6 +48,7 @@ for _command in (
     train.noise,
     train.lr,
     compare.compare,
+    trial.trial,
     sweep.sweep,
     start.summary,
     report.report,

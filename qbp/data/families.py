@@ -1,7 +1,7 @@
-"""Benchmark families: those of arXiv 2403.07059 (Bowles, Ahmed, Schuld), written from its text, and two spirals.
+"""Benchmark families: those of arXiv 2403.07059 (Bowles, Ahmed, Schuld), written from its text, two spirals and a disc.
 
 Each set is one draw of the family: another seed is another task, not another sample of the same one (but for linearly
-separable data, bars and stripes, and spirals, whose rule is fixed). `published` gives the very sets of the study.
+separable data, bars and stripes, spirals and the disc, whose rule is fixed). `published` gives the study's very sets.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from qbp.errors import ArgumentError
 __all__ = [
     "GROUPS",
     "bars_and_stripes",
+    "disc",
     "hidden_manifold",
     "hyperplanes",
     "linearly_separable",
@@ -68,6 +69,12 @@ def spirals(n_samples: int = 400, turns: float = 1.52, noise: float = 0.7, seed:
     horizontal = -np.cos(angle) * angle + rng.rand(half, 1) * noise
     arm = np.hstack([horizontal, np.sin(angle) * angle + rng.rand(half, 1) * noise])
     return Raw(np.vstack([arm, -arm]), np.repeat([0, 1], half), ("first", "second"), ("x", "y"))
+
+
+def disc(n_samples: int = 400, seed: int = 0) -> Raw:
+    """Points of the square [-1, 1]^2 inside and outside of a circle that halves its area (arXiv 1907.02085)."""
+    x = RandomState(seed).uniform(-1, 1, (n_samples, 2))
+    return Raw(x, ((x**2).sum(1) < 2 / np.pi).astype(np.int64), ("outside", "inside"), ("x", "y"))
 
 
 # ---- how they are made: the study's draws in the study's order -----------------------------------------------------

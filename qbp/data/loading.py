@@ -44,6 +44,7 @@ DATASETS: dict[str, Callable[..., Raw]] = {
     "hyperplanes": families.hyperplanes,
     "bars_and_stripes": families.bars_and_stripes,
     "spirals": families.spirals,
+    "disc": families.disc,
 }
 
 

@@ -111,7 +111,8 @@ class Stack:
             if "forward" in vars(module) or any(getattr(module, hooks) for hooks in _HOOKS):
                 raise Unstackable(f"a {type(first).__name__} has hooks, or a `forward` of its own")
         for kind, make in _KINDS.items():
-            if type(first) is kind or (kind is QuantumLayer and isinstance(first, kind)):
+            draws_only = kind is nn.Linear and type(first).forward is nn.Linear.forward  # other initial weights
+            if type(first) is kind or ((kind is QuantumLayer or draws_only) and isinstance(first, kind)):
                 return make(self, modules)
         if callable(stacked := getattr(first, "stacked", None)):  # it says so itself
             function: Callable[[Tensor], Tensor] = stacked(self, modules)

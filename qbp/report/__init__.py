@@ -33,6 +33,10 @@ def read(directory: str | Path) -> Document:
         from qbp.report.comparison import comparison_document
 
         return comparison_document(directory)
+    if (Path(directory) / "trial.json").is_file():
+        from qbp.report.trial import trial_document
+
+        return trial_document(directory)
     if (Path(directory) / "sweep.yaml").is_file():
         from qbp.report.search import sweep_document
 

@@ -15,6 +15,7 @@ __all__ = ["to_html"]
 
 STYLE = Path(__file__).with_name("style.css")
 MARKS = {"BEATS": "▲", "TIES": "＝", "LOSES": "▼", "INCONCLUSIVE": "?", "passed": "✓", "failed": "✗", "warns": "!"}
+MARKS |= {"REPRODUCED": "✓", "NOT REPRODUCED": "✗", "UNDECIDED": "?", "YES": "▲", "NO": "▼", "MIXED": "◆"}
 
 
 def to_html(document: Document) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from qbp.data.files import SUFFIXES
 from qbp.errors import ConfigError
 from qbp.executors import check_trusted
-from qbp.runs.schema import KINDS, SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section, Sweep
+from qbp.runs.schema import SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section, Sweep
 from qbp.storage.markup import read_text, read_yaml
 
 __all__ = [
@@ -27,9 +27,13 @@ __all__ = [
     "Prune",
     "Sweep",
     "changed",
+    "checked",
     "dump",
     "load",
+    "meant",
     "packaged",
+    "read",
+    "trusted",
 ]
 
 PACKAGED = Path(__file__).parents[1] / "configs"
@@ -67,19 +71,56 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
             wants `trust`.
     """
     path = _path_of(config, kind)
-    values, lines = _read(path)
+    values, lines = read(path)
     as_train = kind is Compare and ("model" in values or isinstance((values.get("data") or {}).get("name"), str))
     named = "name" in values or any(override.partition("=")[0].strip() == "name" for override in overrides)
     values.setdefault("name", path.stem)
     for override in overrides:
         keys = _override(values, override)
         lines = {key: line for key, line in lines.items() if key[: len(keys)] != keys} | {keys: 0}
-    read = _checked(values, path, lines, Config if as_train else kind)
-    for key, backend in _backends(read):
+    found = trusted(checked(values, path, lines, Config if as_train else kind), path, lines, trust)
+    return _comparison(found, found.name if named else f"{found.name}-compare") if as_train else found
+
+
+def checked(
+    values: Mapping[str, Any],
+    path: Path,
+    lines: Mapping[Key, int],
+    kind: type[Any],
+    *,
+    above: Key = (),
+    sections: Mapping[str, type[Section]] | None = None,
+) -> Any:
+    """Return a file's values as a section.
+
+    Args:
+        values: the values.
+        path: the file, for what is said of it.
+        lines: the line of every key of the file; 0 for one that was overridden.
+        kind: the section.
+        above: the keys in the file that the section is below.
+        sections: sections within it by the name of their key, besides those of `qbp.runs.schema`.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value is wrong.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        said = [_explain(each, kind, {**SECTIONS, **(sections or {})}) for each in error.errors()]
+        named = [((*above, *key), what) for key, what in said]
+        raise ConfigError(
+            "\n".join(f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in named)
+        ) from error
+
+
+def trusted(section: Any, path: Path, lines: Mapping[Key, int], trust: bool, above: Key = ()) -> Any:
+    """Return a section of data sets and models with whole paths of data files, once its backends are trusted."""
+    for key, backend in _backends(section):
+        key = (*above, *key)
         if not any(lines.get(key[:k]) == 0 for k in range(1, len(key) + 1)):
             check_trusted(backend, _at(path, lines, key).removesuffix(": "), trust)
-    read = _found(read, path.parent, lines)
-    return _comparison(read, read.name if named else f"{read.name}-compare") if as_train else read
+    return _found(section, path.parent, lines)
 
 
 def _path_of(config: str | Path, kind: type[Any]) -> Path:
@@ -91,20 +132,9 @@ def _path_of(config: str | Path, kind: type[Any]) -> Path:
     names = {name: FOLDERS[each] / f"{name}.yaml" for each in reversed(kinds) for name in packaged(each)}
     if str(config) not in names:
         raise ConfigError(
-            f"Config {str(config)!r} is neither a file nor one of {', '.join(names)}{_meant(str(config), names)}"
+            f"Config {str(config)!r} is neither a file nor one of {', '.join(names)}{meant(str(config), names)}"
         )
     return names[str(config)]
-
-
-def _checked(values: dict[str, Any], path: Path, lines: Mapping[Key, int], kind: type[Any]) -> Any:
-    """The values as a config; what is wrong with them by key and line."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        said = [_explain(each, kind) for each in error.errors()]
-        raise ConfigError(
-            "\n".join(f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in said)
-        ) from error
 
 
 def _comparison(config: Config, name: str) -> Compare:
@@ -118,7 +148,7 @@ def _comparison(config: Config, name: str) -> Compare:
     )
 
 
-def _found(read: Any, folder: Path, lines: Mapping[Key, int]) -> Any:
+def _found(config: Any, folder: Path, lines: Mapping[Key, int]) -> Any:
     """The config with whole paths of data files: from the config's folder, or else from the working directory."""
 
     def whole(section: Data, key: Key) -> Data:
@@ -131,11 +161,11 @@ def _found(read: Any, folder: Path, lines: Mapping[Key, int]) -> Any:
             path = beside  # where it is missed
         return section.model_copy(update={"name": os.path.realpath(path)})
 
-    if isinstance(read, Compare):
-        return read.model_copy(
-            update={"data": {name: whole(data, ("data", name, "name")) for name, data in read.data.items()}}
-        )
-    return read.model_copy(update={"data": whole(read.data, ("data", "name"))})
+    if isinstance(config, Config):
+        return config.model_copy(update={"data": whole(config.data, ("data", "name"))})
+    return config.model_copy(
+        update={"data": {name: whole(data, ("data", name, "name")) for name, data in config.data.items()}}
+    )
 
 
 def is_file(name: str) -> bool:
@@ -143,10 +173,10 @@ def is_file(name: str) -> bool:
     return name.endswith(tuple(SUFFIXES))
 
 
-def _backends(config: Config | Compare) -> list[tuple[Key, str]]:
+def _backends(config: Any) -> list[tuple[Key, str]]:
     """The backends that a config names, with their keys."""
     named: list[tuple[Key, str]] = []
-    if isinstance(config, Compare):
+    if not isinstance(config, Config):
         models: dict[Key, Any] = {("models", name): model for name, model in config.models.items()}
     else:
         models = {("model",): config.model}
@@ -195,14 +225,14 @@ def changed(config: Config, values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        said = [_explain(each, Config) for each in error.errors()]
+        said = [_explain(each, Config, SECTIONS) for each in error.errors()]
         raise ConfigError("\n".join(f"Key `{'.'.join(key)}` {what}" for key, what in said)) from error
 
 
 Key = tuple[str, ...]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     """Read a file: its values, and the line of every key (`load` adds 0 for a key that was overridden)."""
     root, values = read_yaml(read_text(path), str(path))
     if not isinstance(root, yaml.MappingNode):
@@ -256,29 +286,35 @@ WORDS = {
 }
 
 
-def _explain(error: Any, whole: type[Section]) -> tuple[Key, str]:
+def _explain(error: Any, whole: type[Section], sections: Mapping[str, type[Section]]) -> tuple[Key, str]:
     """Return the key that pydantic's error is about, and what is wrong with it."""
     kind, given, context = error["type"], error["input"], error.get("ctx", {})
     key = _key(error["loc"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key, given = (*key, "kind"), given.get("kind")
-        kind, context = ("choice", {"allowed": list(KINDS)}) if "invalid" in kind else ("missing", {})
+        kind, context = (
+            ("choice", {"allowed": context["expected_tags"].replace("'", "").split(", ")})
+            if "invalid" in kind
+            else ("missing", {})
+        )
     if kind == "missing":
         return key, "is missing"
     if kind == "extra_forbidden":
         inside = error["loc"][:-1]
-        known = list((_section_of(inside, whole) if inside else whole).model_fields)
-        return key, f"is unknown (known here: {', '.join(known)}){_meant(key[-1], known)}"
+        known = list((_section_of(inside, whole, sections) if inside else whole).model_fields)
+        return key, f"is unknown (known here: {', '.join(known)}){meant(key[-1], known)}"
     if kind == "choice":
         allowed = [_yaml(choice) for choice in context["allowed"]]
-        return key, f"must be one of {', '.join(allowed)}, but is {_yaml(given)}{_meant(given, allowed)}"
+        return key, f"must be one of {', '.join(allowed)}, but is {_yaml(given)}{meant(given, allowed)}"
     wanted = error["msg"].replace("Input should be", "must be").replace("String should", "must")
     return key, f"{WORDS.get(kind, wanted)}, but is {_yaml(given)}"
 
 
-def _section_of(location: Sequence[str | int], whole: type[Section]) -> type[Section]:
+def _section_of(
+    location: Sequence[str | int], whole: type[Section], sections: Mapping[str, type[Section]]
+) -> type[Section]:
     """Return what a location is in: the branch of a union that pydantic names, or the section of that key."""
-    named = [SECTIONS[str(key)] for key in (location[0], location[-1]) if key in SECTIONS]
+    named = [sections[str(key)] for key in (location[0], location[-1]) if key in sections]
     return named[-1] if named else whole
 
 
@@ -291,7 +327,8 @@ def _key(location: Sequence[str | int]) -> Key:
     return tuple(str(part) for part, named in zip(location, branch, strict=True) if not named)
 
 
-def _meant(word: Any, choices: Iterable[str]) -> str:
+def meant(word: Any, choices: Iterable[str]) -> str:
+    """Return a question for the nearest of the choices, where one is near."""
     near = difflib.get_close_matches(str(word), list(choices), n=1)
     return f"; did you mean `{near[0]}`?" if near else ""
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, create_model
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import core_schema
 
 from qbp.comparison.verdicts import METRICS
 from qbp.compression.distillation_losses import LOSSES as LESSONS
 from qbp.compression.pruning import SCHEDULES as PRUNING_SCHEDULES
 from qbp.compression.scores import SCORES
-from qbp.data import DATASETS, REDUCTIONS, SCALES
-from qbp.data.files import SUFFIXES
+from qbp.data import REDUCTIONS, SCALES
 from qbp.gradients.autograd import DIFF_METHODS
 from qbp.nn.models import ACTIVATIONS
+from qbp.runs.values import among, class_weight, data_name, flat_keys, label, listed, not_bool, search, seeds_of
 from qbp.training.metrics import LOSSES
 from qbp.training.options import INTERVALS, OPTIMIZERS, SCHEDULES, Training
 from qbp.training.tracking import TRACKERS
 
 __all__ = [
-    "KINDS",
     "SECTIONS",
     "TRAIN",
     "Compare",
@@ -39,109 +37,10 @@ __all__ = [
 ]
 
 
-def _among(choices: Iterable[str | None]) -> AfterValidator:
-    allowed = list(choices)
-
-    def check(value: str | None) -> str | None:
-        if value not in allowed:
-            raise PydanticCustomError("choice", "is not a choice", {"allowed": allowed})
-        return value
-
-    return AfterValidator(check)
-
-
-def _data_name(value: str) -> str:
-    if value not in DATASETS and not value.endswith(tuple(SUFFIXES)):
-        raise PydanticCustomError("choice", "is not a choice", {"allowed": [*DATASETS, *(f"*{s}" for s in SUFFIXES)]})
-    return value
-
-
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):  # YAML reads `lr: on` as true, and pydantic true as 1.0
-        raise PydanticCustomError("number", "must be a number")
-    return value
-
-
-def _label(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise PydanticCustomError("label", "must be the name or the number of a class")
-    return value
-
-
-def _class_weight(value: Any) -> Any:
-    weights = value.values() if isinstance(value, dict) else value
-    try:
-        if value in (None, "balanced"):
-            return value
-        if not weights or not all(isinstance(w, int | float) and not isinstance(w, bool) and w >= 0 for w in weights):
-            raise TypeError
-    except TypeError:
-        raise PydanticCustomError("weights", "must be balanced, null, or weights of at least 0 by class") from None
-    return {str(key): float(w) for key, w in value.items()} if isinstance(value, dict) else tuple(map(float, value))
-
-
-def _seeds(fewest: int, what: str) -> AfterValidator:
-    def check(value: Any) -> int | tuple[int, ...]:
-        numbers = range(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        whole = isinstance(numbers, range | list | tuple) and all(type(n) is int and 0 <= n < 2**32 for n in numbers)
-        if not whole or len(set(numbers)) < max(fewest, len(numbers)):
-            raise PydanticCustomError("seeds", what)
-        return value if isinstance(numbers, range) else tuple(numbers)
-
-    return AfterValidator(check)
-
-
-def _listed(value: Any) -> Any:
-    return () if value is None else (value,) if isinstance(value, str) else value
-
-
-RANGE = {"low", "high", "log", "step"}
-
-
-def _flat_keys(value: Any) -> Any:
-    """Dotted keys for sections within sections, which is what overrides make of them."""
-    if not isinstance(value, dict):
-        return value
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        if isinstance(inner, dict) and not RANGE & set(inner):
-            found |= {f"{key}.{rest}": each for rest, each in _flat_keys(inner).items()}
-        else:
-            found[str(key)] = inner
-    return found
-
-
-def _search(value: Any) -> Any:
-    """A list of choices, or a range: of integers if both its ends are."""
-    if isinstance(value, list | tuple):
-        labels = {(type(choice), str(choice)) for choice in value}
-        if not value or len(labels) < len(value):
-            raise PydanticCustomError("search", "must have different choices, one or more")
-        return tuple(value)
-    if not isinstance(value, dict) or not {"low", "high"} <= set(value) <= RANGE:
-        raise PydanticCustomError(
-            "search", "must be a list of choices, or have `low` and `high` (and `log`, or `step`)"
-        )
-    kind = int if all(type(value[end]) is int for end in ("low", "high")) else float
-    try:
-        numbers = {key: kind(value[key]) for key in ("low", "high", "step") if value.get(key) is not None}
-    except (TypeError, ValueError):
-        raise PydanticCustomError("search", "must have numbers as `low`, `high` and `step`") from None
-    log, step = value.get("log", False), numbers.get("step")
-    if not isinstance(log, bool) or (log and step is not None):
-        raise PydanticCustomError("search", "must have true or false as `log`, and true only without a `step`")
-    finite = all(math.isfinite(number) for number in numbers.values())
-    if not finite or not numbers["low"] < numbers["high"] or (log and numbers["low"] <= 0) or (step or 1) <= 0:
-        raise PydanticCustomError(
-            "search", "must have a `low` below `high` (and above 0, with `log`), and a `step` above 0"
-        )
-    return {**numbers, "log": log}
-
-
 Count = Annotated[int, Field(strict=True, ge=1)]
-Number = Annotated[float, BeforeValidator(_not_bool)]  # not strict: YAML reads 1e-3 (no dot) as a string
+Number = Annotated[float, BeforeValidator(not_bool)]  # not strict: YAML reads 1e-3 (no dot) as a string
 Positive = Annotated[Number, Field(gt=0)]
-Label = Annotated[str | int, BeforeValidator(_label)]
+Label = Annotated[str | int, BeforeValidator(label)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
@@ -155,14 +54,14 @@ class Section(BaseModel):
 class Data(Section):
     """What `qbp.data.load` takes; `name` may be the path of a file of your own, from the config's folder."""
 
-    name: Annotated[str, AfterValidator(_data_name)]
+    name: Annotated[str, AfterValidator(data_name)]
     classes: tuple[Label, ...] | None = None
     features: Count | None = None
-    reduce: Annotated[str, _among(REDUCTIONS)] = "pca"
+    reduce: Annotated[str, among(REDUCTIONS)] = "pca"
     n_samples: Count | None = None
     noise: Annotated[Number, Field(ge=0)] | None = None
     test_size: Share = 0.25
-    scale: Annotated[str | None, _among(SCALES)] = "standard"
+    scale: Annotated[str | None, among(SCALES)] = "standard"
     target: Label | None = None
     options: dict[str, Number] | None = None
 
@@ -177,7 +76,7 @@ class Hybrid(Section):
     coupling_map: str | tuple[tuple[int, int], ...] | None = None
     backend: str = "auto"
     noise: Annotated[str, Field(pattern=r"^fake:[A-Za-z0-9_]+$")] | None = None
-    diff_method: Annotated[str, _among(DIFF_METHODS)] = "best"
+    diff_method: Annotated[str, among(DIFF_METHODS)] = "best"
     shots: Count | None = None
     encoder: Annotated[bool, Field(strict=True)] = True
 
@@ -187,26 +86,26 @@ class Mlp(Section):
 
     kind: Literal["mlp"] = "mlp"
     hidden: tuple[Count, ...] = (8,)
-    activation: Annotated[str, _among(ACTIVATIONS)] = "tanh"
+    activation: Annotated[str, among(ACTIVATIONS)] = "tanh"
 
 
 def _of_file(name: str, kind: Any) -> Any:
     """What a file may say of an option of `Training`: plain values and names; functions and data are for Python."""
     if name in NAMED:
         optional = type(None) in get_args(kind)
-        return Annotated[str | None, _among([None, *NAMED[name]])] if optional else Annotated[str, _among(NAMED[name])]
+        return Annotated[str | None, among([None, *NAMED[name]])] if optional else Annotated[str, among(NAMED[name])]
     if name in ("validation", "ema_decay"):
         return Share | None
     if name == "monitor":
         return str | None
     if name == "class_weight":
-        return Annotated[Any, AfterValidator(_class_weight)]
+        return Annotated[Any, AfterValidator(class_weight)]
     plain: dict[type, Any] = {int: Count, float: Positive, bool: Annotated[bool, Field(strict=True)]}
     base = next(each for each in (bool, int, float) if each in (kind, *get_args(kind)))
     return plain[base] | None if type(None) in get_args(kind) else plain[base]
 
 
-NAMED: dict[str, Iterable[str]] = {
+NAMED: dict[str, Collection[str]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "loss": LOSSES,
@@ -252,7 +151,6 @@ Train = Annotated[Training, _FromFile]
 SAMPLERS = ("tpe", "random")
 PRUNERS = (None, "median")
 
-
 Model = Annotated[Hybrid | Mlp, Field(discriminator="kind")]
 
 
@@ -260,9 +158,9 @@ class Prune(Section):
     """What `qbp.prune` takes; `finetune` is as `train`."""
 
     amount: Share = 0.5
-    by: Annotated[str, _among([*SCORES, "exact"])] = "taylor"
-    what: Annotated[str, _among(["neurons", "gates", "both"])] = "both"
-    schedule: Annotated[str, _among(PRUNING_SCHEDULES)] = "one-shot"
+    by: Annotated[str, among([*SCORES, "exact"])] = "taylor"
+    what: Annotated[str, among(["neurons", "gates", "both"])] = "both"
+    schedule: Annotated[str, among(PRUNING_SCHEDULES)] = "one-shot"
     steps: Count | None = None
     finetune: Train | None = None
 
@@ -276,7 +174,7 @@ class Distill(Section):
     student: Model | None = None
     temperature: Positive = 4.0
     alpha: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    method: Annotated[str, _among(LESSONS)] = "kd"
+    method: Annotated[str, among(LESSONS)] = "kd"
     layers: tuple[str, str] | None = None
     logit_norm: Annotated[bool, Field(strict=True)] = False
     train: Train | None = None
@@ -301,26 +199,26 @@ class Sweep(Section):
     """
 
     search: Annotated[
-        dict[str, Annotated[Any, AfterValidator(_search)]], BeforeValidator(_flat_keys), Field(min_length=1)
+        dict[str, Annotated[Any, AfterValidator(search)]], BeforeValidator(flat_keys), Field(min_length=1)
     ]
     trials: Count = 20
     parallel: Count = 4
-    sampler: Annotated[str, _among(SAMPLERS)] = "tpe"
-    pruner: Annotated[str | None, _among(PRUNERS)] = "median"
+    sampler: Annotated[str, among(SAMPLERS)] = "tpe"
+    pruner: Annotated[str | None, among(PRUNERS)] = "median"
     warmup_epochs: Annotated[int, Field(strict=True, ge=0)] = 5
     metric: str | None = None
-    mode: Annotated[str | None, _among([None, "min", "max"])] = None
-    seeds: Annotated[Any, _seeds(1, "must be how many seeds, or a list of different ones")] = 1
+    mode: Annotated[str | None, among([None, "min", "max"])] = None
+    seeds: Annotated[Any, seeds_of(1, "must be how many seeds, or a list of different ones")] = 1
 
 
 class Rules(Section):
     """How models are compared: the options of `qbp.compare`."""
 
-    seeds: Annotated[Any, _seeds(5, "must be 5 or more, or a list of as many different ones")] = 10
+    seeds: Annotated[Any, seeds_of(5, "must be 5 or more, or a list of as many different ones")] = 10
     budget: Annotated[int, Field(strict=True, ge=1, le=12)] = 4
     folds: Annotated[int, Field(strict=True, ge=2, le=20)] = 3
     sizes: tuple[Count, ...] = ()
-    metric: Annotated[str, _among(METRICS)] = "accuracy"
+    metric: Annotated[str, among(METRICS)] = "accuracy"
     rope: Share = 0.01
     alpha: Share = 0.05
     primary: str | None = None
@@ -355,7 +253,7 @@ class Config(Section):
     train: Train = Training()
     twin: Annotated[bool, Field(strict=True)] = True
     copy_data: Annotated[bool, Field(strict=True)] = False
-    tracking: Annotated[tuple[Annotated[str, _among(TRACKERS)], ...], BeforeValidator(_listed)] = ()
+    tracking: Annotated[tuple[Annotated[str, among(TRACKERS)], ...], BeforeValidator(listed)] = ()
     prune: Prune | None = None
     distill: Distill | None = None
     sweep: Sweep | None = None
@@ -387,7 +285,6 @@ class Compare(Rules):
     train: Train = Training()
 
 
-KINDS: dict[str, type[Section]] = {"hybrid": Hybrid, "mlp": Mlp}
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "train": TRAIN,
@@ -396,5 +293,6 @@ SECTIONS: dict[str, type[Section]] = {
     "distill": Distill,
     "sweep": Sweep,
     "compare": Rules,
-    **KINDS,
+    "hybrid": Hybrid,
+    "mlp": Mlp,
 }

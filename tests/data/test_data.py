@@ -31,6 +31,7 @@ SHAPES = {
     "hyperplanes": (225, 75, 10, 2),
     "bars_and_stripes": (225, 75, 16, 2),
     "spirals": (300, 100, 2, 2),
+    "disc": (300, 100, 2, 2),
 }
 
 

@@ -1,0 +1,318 @@
+"""The page of a trial, and the table of many: what was claimed, what came out, and what decided it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qbp.report import parts
+from qbp.report.dataset import TITLES
+from qbp.report.document import (
+    Badge,
+    Block,
+    Code,
+    Column,
+    Document,
+    Dot,
+    Grid,
+    Paragraph,
+    Section,
+    Strong,
+    Table,
+    Verdict,
+    number,
+)
+from qbp.report.html import to_html
+from qbp.storage.atomic import write_atomic
+from qbp.trials.trial import Trial, load_trial
+
+__all__ = ["TABLE", "table_document", "trial_document", "write_page", "write_table"]
+
+TABLE = ("claim", "source", "published", "ours", "figures", "quantum_part", "decided_by", "minutes", "sha256", "quick")
+"""Columns of `trials.csv`."""
+
+HEADINGS = {
+    "REPRODUCED": "The published figure comes out again.",
+    "NOT REPRODUCED": "The published figure does not come out again.",
+    "UNDECIDED": "Whether the published figure comes out again is not decided.",
+    "YES": "The quantum part does it: what stands in its place does worse.",
+    "NO": "The quantum part is not what does it.",
+    "MIXED": "Whether the quantum part does it depends on the data.",
+    "NOT ASKED": "What the quantum part does was not the question.",
+}
+UNDECIDED = "Whether the quantum part does it is not decided."
+
+
+def trial_document(directory: str | Path) -> Document:
+    """Tell what a trial came to.
+
+    Args:
+        directory: where `qbp trial` wrote it.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: it is no finished trial.
+    """
+    trial = load_trial(directory)
+    claim = trial.claim
+    ruled, said = trial.ruling, trial.answer
+    verdicts = (
+        Verdict(ruled.word, "the published figure", HEADINGS[ruled.word], ruled.sentence),
+        Verdict(said.word, "the controls", HEADINGS.get(said.word, UNDECIDED), said.sentence),
+    )
+    sections = [
+        Section("claim", "The claim", tuple(_claim(trial))),
+        Section("figures", "Published and measured", tuple(_figures(trial))),
+        Section("controls", "Against its controls", tuple(_forest(trial))),
+        Section("arms", "All arms", tuple(_arms(trial))),
+        Section("deviations", "What differs from the paper", tuple(_deviations(trial))),
+        Section("method", "What was fixed beforehand", tuple(_fixed(trial))),
+        Section("provenance", "Run it again", tuple(_provenance(trial))),
+    ]
+    seeds = claim["seeds"]
+    facts = {
+        "seeds": str(seeds if isinstance(seeds, int) else len(seeds)),
+        "data sets": str(len({arm["dataset"] for arm in trial.arms})),
+        "arms": str(len({arm["arm"] for arm in trial.arms})),
+        "minutes of measuring": number(round(trial.seconds / 60, 1)),
+        "fixed beforehand, SHA-256": trial.sha256[:12],
+    }
+    kind = "A quick trial of a claim" if trial.left_out else "A claim on trial"
+    return Document(
+        title=claim["title"],
+        subtitle=f"{kind}: {_source(claim)}",
+        verdicts=verdicts,
+        facts=tuple(facts.items()),
+        sections=tuple(section for section in sections if section.blocks),
+    )
+
+
+def _source(claim: Mapping[str, Any]) -> str:
+    source = claim["source"]
+    where = f"arXiv {source['arxiv']}" if source["arxiv"] else f"doi {source['doi']}" if source["doi"] else ""
+    return ", ".join(part for part in (source["authors"], where) if part)
+
+
+def _claim(trial: Trial) -> Iterator[Block]:
+    source = trial.claim["source"]
+    yield Paragraph(trial.claim["claimed"])
+    read = {"full text": "its text", "abstract": "its abstract only", "released code": "its released code"}
+    about = {
+        "paper": source["title"],
+        "authors": source["authors"],
+        "arXiv": source["arxiv"],
+        "doi": source["doi"],
+        "figures from": source["where"],
+        "read for this trial": read[source["read"]],
+    }
+    yield parts.pairs("Where it comes from", {key: value for key, value in about.items() if value})
+
+
+def _figures(trial: Trial) -> Iterator[Block]:
+    rows = []
+    for figure in trial.ruling.figures:
+        what = figure["says"] or f"{figure['metric'].replace('_', ' ')} of {_arm(figure['arm'])}"
+        if figure["than"] is not None:
+            what = figure["says"] or f"{_arm(figure['arm'])} minus {_arm(figure['than'])}"
+        where = figure["dataset"] or "all"
+        ours = f"{number(figure['ours'], 4)} ± {number(figure['deviation'], 2)} ({figure['n']} {figure['over']})"
+        rows.append((what, Badge(figure["word"]), where, figure["published"], ours, figure["sentence"]))
+    columns = (
+        Column("figure", "text"),
+        Column("ruled", "lead"),
+        Column("data", "text"),
+        Column("published", "text"),
+        Column("ours", "text"),
+        Column("what decided it", "text"),
+    )
+    yield Table("Every figure by the rule that was fixed beforehand", columns, tuple(rows))
+
+
+def _forest(trial: Trial) -> Iterator[Block]:
+    verdicts = [row for row in trial.answer.verdicts if row["low"] is not None]
+    if not verdicts:
+        return
+    sign = "larger" if trial.claim["better"] == "larger" else "smaller"
+    yield Paragraph(
+        f"Differences in {trial.claim['metric'].replace('_', ' ')} (the {sign} is the better one; right of the line "
+        "the subject is ahead), with their intervals; the shaded band is what does not matter. The primary comparison "
+        "was fixed beforehand; to beat all takes no correction, as each has to be beaten."
+    )
+    for dataset in dict.fromkeys(row["dataset"] for row in verdicts):
+        own = sorted((r for r in verdicts if r["dataset"] == dataset), key=lambda row: row["difference"])
+        rope = trial.claim["rope"]
+        values = [row[key] for row in own for key in ("low", "high", "difference")]
+        scale = parts.scale_of(values, line=0.0, band=(-rope, rope))
+        rows = tuple(
+            (
+                _arm(row["control"]) + (" (primary)" if row["primary"] else ""),
+                Badge(row["verdict"]),
+                Dot(row["difference"], row["low"], row["high"]),
+                f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]",
+                number(row["p"], 2),
+            )
+            for row in own
+        )
+        columns = (
+            Column("control", "text"),
+            Column("verdict", "lead"),
+            Column("difference", "dots"),
+            Column("with its interval", "text"),
+            Column("p"),
+        )
+        place = "Over all data sets" if dataset == "all" else dataset
+        yield Table(f"{place}: {own[0]['subject']} minus what stands in its place", columns, rows, scale=scale)
+
+
+KNOWN = ("dataset", "arm", "n", "mean", "deviation", "converged")
+
+
+def _arms(trial: Trial) -> Iterator[Block]:
+    metric = trial.claim["metric"].replace("_", " ")
+    for dataset in dict.fromkeys(arm["dataset"] for arm in trial.arms):
+        own = [arm for arm in trial.arms if arm["dataset"] == dataset]
+        sign = -1 if trial.claim["better"] == "larger" else 1
+        own.sort(key=lambda arm: sign * arm["mean"] if arm["mean"] is not None else 1e300)
+        extra = [key for key in dict.fromkeys(k for arm in own for k in arm) if key not in KNOWN]
+        extra = [key for key in extra if any(arm.get(key) for arm in own)]
+        columns = (
+            Column("arm", "text"),
+            Column(metric),
+            Column("seeds"),
+            *(Column(key.removeprefix("n_").replace("_", " ")) for key in extra),
+            Column("converged"),
+        )
+        rows = tuple(
+            (
+                _arm(arm["arm"]),
+                Strong(f"{number(arm['mean'], 4)} ± {number(arm['deviation'], 2)}"),
+                str(arm["n"]),
+                *(number(arm.get(key)) for key in extra),
+                arm["converged"] or "-",
+            )
+            for arm in own
+        )
+        yield Table(f"{dataset}, from best to worst", columns, rows)
+
+
+def _arm(name: str) -> str:
+    subject, _, control = name.rpartition("/")
+    title = TITLES.get(control, control)
+    return f"{subject}: {title}" if subject else title
+
+
+def _deviations(trial: Trial) -> Iterator[Block]:
+    for sentence in trial.claim["deviations"]:
+        yield Paragraph(sentence)
+    if trial.left_out:
+        yield Paragraph("This was a quick trial. Otherwise than in the whole one: " + "; ".join(trial.left_out) + ".")
+
+
+def _fixed(trial: Trial) -> Iterator[Block]:
+    yield Paragraph(
+        f"The SHA-256 of what was fixed before anything was measured is {trial.sha256}: data, models, training, seeds, "
+        "figures, rules, the primary comparison and the controls, with every default filled in."
+    )
+    fixed = json.loads((trial.directory / "claim.json").read_text(encoding="utf-8"))
+    yield Code("what was hashed", yaml.safe_dump(fixed, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _provenance(trial: Trial) -> Iterator[Block]:
+    quick = " --quick" if trial.left_out else ""
+    command = f"qbp trial {trial.claim['name']}{quick}"
+    cite = f"qbp {trial.versions.get('qbp', '')}, trial of {_source(trial.claim)}, claim {trial.sha256[:12]}"
+    yield Grid((Code("Command", command), Code("How to cite it", cite)))
+    yield parts.pairs("Versions and machine", dict(trial.versions))
+
+
+# ---- many ------------------------------------------------------------------------------------------------------------
+
+
+def table_document(trials: Sequence[Trial]) -> Document:
+    """Tell what several trials came to, a row for each."""
+    words = [trial.ruling.word for trial in trials]
+    answers = [trial.answer.word for trial in trials]
+    columns = (
+        Column("claim", "text"),
+        Column("figures", "lead"),
+        Column("quantum part", "lead"),
+        Column("source", "text"),
+        Column("published", "text"),
+        Column("ours", "text"),
+        Column("what decided it", "text"),
+        Column("minutes"),
+    )
+    rows = tuple(
+        (
+            row["claim"],
+            Badge(row["figures"]),
+            Badge(row["quantum_part"]),
+            row["source"],
+            row["published"],
+            row["ours"],
+            row["decided_by"],
+            number(row["minutes"]),
+        )
+        for row in map(table_row, trials)
+    )
+    minutes = sum(trial.seconds for trial in trials) / 60
+    return Document(
+        title="Claims on trial",
+        subtitle="Published results of quantum machine learning, measured again with controls",
+        verdicts=(),
+        facts=(
+            ("claims", str(len(trials))),
+            ("reproduced", str(words.count("REPRODUCED"))),
+            ("not reproduced", str(words.count("NOT REPRODUCED"))),
+            ("the quantum part does it", str(answers.count("YES"))),
+            ("minutes of measuring", number(round(minutes, 1))),
+        ),
+        sections=(Section("trials", "All trials", (Table("Each has a page of its own", columns, rows),)),),
+    )
+
+
+def table_row(trial: Trial) -> dict[str, Any]:
+    """A trial as a row, with the keys of `TABLE`: its figure is the first one, or the one that decided."""
+    figure = next(each for each in trial.ruling.figures if each["word"] == trial.ruling.word)
+    what = figure["arm"] if figure["than"] is None else f"{figure['arm']} - {figure['than']}"
+    return {
+        "claim": trial.directory.name,
+        "source": _source(trial.claim),
+        "published": f"{what}: {figure['published']}",
+        "ours": f"{number(figure['ours'], 4)} ± {number(figure['deviation'], 2)}",
+        "figures": trial.ruling.word,
+        "quantum_part": trial.answer.word,
+        "decided_by": f"{trial.ruling.sentence} Controls: {trial.answer.sentence}",
+        "minutes": round(trial.seconds / 60, 1),
+        "sha256": trial.sha256,
+        "quick": bool(trial.left_out),
+    }
+
+
+def write_page(directory: str | Path) -> Path:
+    """Write the page of a trial, `report.html` in its directory."""
+    path = Path(directory) / "report.html"
+    write_atomic(path, to_html(trial_document(directory)).encode())
+    return path
+
+
+def write_table(directory: str | Path, trials: Sequence[Trial]) -> Path:
+    """Write the table of several trials: `trials.csv`, `trials.json` and the page `trials.html`, which it returns."""
+    path = Path(directory)
+    rows = [table_row(trial) for trial in trials]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, TABLE, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path / "trials.csv", text.getvalue().encode())
+    write_atomic(path / "trials.json", (json.dumps(rows, indent=1) + "\n").encode())
+    write_atomic(path / "trials.html", to_html(table_document(trials)).encode())
+    return path / "trials.html"
