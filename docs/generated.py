@@ -63,13 +63,18 @@ def _default(value: Any) -> str:
 
 
 def configs() -> str:
-    """Every key of `qbp train`, `run` and `compare`, from the schema that checks them."""
+    """Every key of `qbp train`, `run`, `compare` and `trial`, from the schema that checks them."""
     from qbp.runs.schema import SECTIONS
+    from qbp.trials.claim import Claim, Figure, Rule, Source
+    from qbp.trials.models import Published
+    from qbp.trials.protocols.comparison import Options
 
     parts = []
     for command, config in (("qbp train, qbp run", Config), ("qbp compare", Compare)):
         parts += [f"## The file of `{command}`\n", table(("key", "what it may be", "default"), keys_of(config))]
-    for name, section in SECTIONS.items():
+    parts += ["## The file of `qbp trial`\n", table(("key", "what it may be", "default"), keys_of(Claim))]
+    claims = {"source": Source, "figures": Figure, "rule": Rule, "options, protocol: comparison": Options}
+    for name, section in {**SECTIONS, **claims, "model, kind: published": Published}.items():
         if name != "finetune":
             title = f"model, kind: {name}" if name in ("hybrid", "mlp") else name
             about = (section.__doc__ or "").split("\n\n")[0].replace("\n", " ")
@@ -131,6 +136,23 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def trials() -> str:
+    """Every claim that was tried, with its page, from `benchmarks/results/trials.json`."""
+    head = "claim", "its figures", "the quantum part", "published", "ours", "minutes"
+    rows = [
+        (
+            f"[{row['title']}](examples/trials/{row['claim']}.html), {row['source']}",
+            row["figures"],
+            row["quantum_part"],
+            row["published"],
+            row["ours"],
+            f"{row['minutes']:.1f}",
+        )
+        for row in json.loads((RESULTS / "trials.json").read_text())
+    ]
+    return table(head, rows)
+
+
 PEERS = {
     "default_qubit_backprop": "TorchLayer, default.qubit",
     "lightning_adjoint": "TorchLayer, lightning.qubit",
@@ -173,4 +195,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "choices": choices,
     "commands": commands,
     "speed": speed,
+    "trials": trials,
 }

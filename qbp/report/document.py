@@ -18,6 +18,7 @@ __all__ = [
     "Grid",
     "Heading",
     "Heat",
+    "Link",
     "Paragraph",
     "Scale",
     "Section",
@@ -46,6 +47,14 @@ class Badge:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell that leads to a file beside the page."""
+
+    text: str
+    target: str
+
+
+@dataclass(frozen=True)
 class Dot:
     """A number with its interval, drawn on the scale of its table; `series` is the number of its colour."""
 
@@ -63,7 +72,7 @@ class Heat:
     share: float
 
 
-Cell = str | Strong | Badge | Dot | Heat
+Cell = str | Strong | Badge | Link | Dot | Heat
 
 
 @dataclass(frozen=True)

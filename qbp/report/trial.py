@@ -21,6 +21,7 @@ from qbp.report.document import (
     Document,
     Dot,
     Grid,
+    Link,
     Paragraph,
     Section,
     Strong,
@@ -34,7 +35,19 @@ from qbp.trials.trial import Trial, load_trial
 
 __all__ = ["TABLE", "table_document", "trial_document", "write_page", "write_table"]
 
-TABLE = ("claim", "source", "published", "ours", "figures", "quantum_part", "decided_by", "minutes", "sha256", "quick")
+TABLE = (
+    "claim",
+    "title",
+    "source",
+    "published",
+    "ours",
+    "figures",
+    "quantum_part",
+    "decided_by",
+    "minutes",
+    "sha256",
+    "quick",
+)
 """Columns of `trials.csv`."""
 
 HEADINGS = {
@@ -236,8 +249,16 @@ def _provenance(trial: Trial) -> Iterator[Block]:
 # ---- many ------------------------------------------------------------------------------------------------------------
 
 
-def table_document(trials: Sequence[Trial]) -> Document:
-    """Tell what several trials came to, a row for each."""
+def table_document(trials: Sequence[Trial], beside: bool = True) -> Document:
+    """Tell what several trials came to, a row for each.
+
+    Args:
+        trials: the trials.
+        beside: whether their pages are in their directories beside this one, or else `NAME.html` beside it.
+
+    Returns:
+        The page.
+    """
     words = [trial.ruling.word for trial in trials]
     answers = [trial.answer.word for trial in trials]
     columns = (
@@ -252,7 +273,7 @@ def table_document(trials: Sequence[Trial]) -> Document:
     )
     rows = tuple(
         (
-            row["claim"],
+            Link(trial.claim["title"], f"{row['claim']}/report.html" if beside else f"{row['claim']}.html"),
             Badge(row["figures"]),
             Badge(row["quantum_part"]),
             row["source"],
@@ -261,7 +282,7 @@ def table_document(trials: Sequence[Trial]) -> Document:
             row["decided_by"],
             number(row["minutes"]),
         )
-        for row in map(table_row, trials)
+        for trial, row in zip(trials, map(table_row, trials), strict=True)
     )
     minutes = sum(trial.seconds for trial in trials) / 60
     return Document(
@@ -285,6 +306,7 @@ def table_row(trial: Trial) -> dict[str, Any]:
     what = figure["arm"] if figure["than"] is None else f"{figure['arm']} - {figure['than']}"
     return {
         "claim": trial.directory.name,
+        "title": trial.claim["title"],
         "source": _source(trial.claim),
         "published": f"{what}: {figure['published']}",
         "ours": f"{number(figure['ours'], 4)} ± {number(figure['deviation'], 2)}",

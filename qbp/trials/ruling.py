@@ -367,8 +367,10 @@ def _answer(verdicts: Sequence[Row]) -> tuple[str, str]:
         return NO, f"what does as well without it: {names}. {worst['sentence'].rstrip('.')}."
     unsure = [row for row in verdicts if row["verdict"] != "BEATS"]
     if unsure:
-        names = ", ".join(row["control"] for row in unsure)
+        ahead = ", ".join(row["control"] for row in unsure if row["difference"] < 0)
+        behind = ", ".join(row["control"] for row in unsure if row["difference"] >= 0)
+        parts = [f"ahead, though not surely: {ahead}"] * bool(ahead) + [f"not surely beaten: {behind}"] * bool(behind)
         worst = min(unsure, key=lambda row: row["difference"])
-        return UNDECIDED, f"not surely beaten: {names}. {worst['sentence'].rstrip('.')}."
+        return UNDECIDED, f"{'; '.join(parts)}. {worst['sentence'].rstrip('.')}."
     least = min(verdicts, key=lambda row: row["difference"])
     return YES, f"all {len(verdicts)} controls in its place are beaten; nearest: {least['sentence'].rstrip('.')}."

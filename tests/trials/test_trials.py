@@ -133,8 +133,8 @@ def test_all_claims_make_a_table(planted: Path, tmp_path: Path, monkeypatch: pyt
     (row,) = json.loads((tmp_path / "runs" / "trials.json").read_text())
     assert row["claim"] == "planted_lead" and row["figures"] == "REPRODUCED" and row["quantum_part"] == "YES"
     page = (tmp_path / "runs" / "trials.html").read_text()
-    assert "planted_lead" in page and "quantum minus classical" in page
-    assert (tmp_path / "runs" / "trials.csv").read_text().startswith("claim,source,published")
+    assert 'href="planted_lead/report.html"' in page and "quantum minus classical" in page
+    assert (tmp_path / "runs" / "trials.csv").read_text().startswith("claim,title,source,published")
 
 
 def test_what_cannot_be_tried():
