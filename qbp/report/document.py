@@ -9,6 +9,7 @@ __all__ = [
     "FIGURE",
     "Badge",
     "Block",
+    "Cell",
     "Code",
     "Column",
     "Details",

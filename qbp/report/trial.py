@@ -11,13 +11,17 @@ from typing import Any
 
 import yaml
 
+from qbp.comparison.comparing import load_comparison
+from qbp.comparison.twins import TWIN
 from qbp.report import parts
 from qbp.report.dataset import TITLES
 from qbp.report.document import (
     Badge,
     Block,
+    Cell,
     Code,
     Column,
+    Details,
     Document,
     Dot,
     Grid,
@@ -31,7 +35,7 @@ from qbp.report.document import (
 )
 from qbp.report.html import to_html
 from qbp.storage.atomic import write_atomic
-from qbp.trials.trial import Trial, load_trial
+from qbp.trials.trial import COMPARISON, Trial, load_trial
 
 __all__ = ["TABLE", "table_document", "trial_document", "write_page", "write_table"]
 
@@ -147,6 +151,32 @@ def _figures(trial: Trial) -> Iterator[Block]:
         Column("what decided it", "text"),
     )
     yield Table("Every figure by the rule that was fixed beforehand", columns, tuple(rows))
+    yield from _drawn(trial)
+
+
+def _drawn(trial: Trial) -> Iterator[Block]:
+    """Published and measured values on one scale, where there are any of one kind."""
+    pairs = list(zip(trial.claim["figures"], trial.ruling.figures, strict=True))
+    pairs = [(said, ours) for said, ours in pairs if said["value"] is not None and said["than"] is None]
+    if not pairs or len({ours["metric"] for _, ours in pairs}) > 1:
+        return
+    rows: list[tuple[Cell, ...]] = []
+    dots: list[Dot] = []
+    for said, ours in pairs:
+        name = _arm(said["arm"]) + (f", {said['dataset']}" if said["dataset"] else "")
+        reach = 1.96 * (said["deviation"] or 0.0) / (said["n"] or 1) ** 0.5
+        low, high = ((said[end] if said[end] is not None else said["value"] + reach * sign) for end, sign in ENDS)
+        dots += [Dot(said["value"], low, high, 1), Dot(ours["ours"], ours["low"], ours["high"])]
+        rows.append((name, "published", dots[-2], number(said["value"], 4)))
+        rows.append((name, "ours", dots[-1], number(ours["ours"], 4)))
+    metric = pairs[0][1]["metric"].replace("_", " ")
+    scale = parts.scale_of([end for dot in dots for end in (dot.value, dot.low, dot.high)])
+    columns = (Column("arm", "text"), Column("", "lead"), Column(metric, "dots"), Column("mean"))
+    note = "Lines are 95 % intervals of the mean; a published figure of one seed has none."
+    yield Table("Side by side", columns, tuple(rows), note, scale)
+
+
+ENDS = (("low", -1), ("high", 1))
 
 
 def _forest(trial: Trial) -> Iterator[Block]:
@@ -159,30 +189,51 @@ def _forest(trial: Trial) -> Iterator[Block]:
         "the subject is ahead), with their intervals; the shaded band is what does not matter. The primary comparison "
         "was fixed beforehand; to beat all takes no correction, as each has to be beaten."
     )
+    subject = verdicts[0]["subject"]
     for dataset in dict.fromkeys(row["dataset"] for row in verdicts):
-        own = sorted((r for r in verdicts if r["dataset"] == dataset), key=lambda row: row["difference"])
-        rope = trial.claim["rope"]
-        values = [row[key] for row in own for key in ("low", "high", "difference")]
-        scale = parts.scale_of(values, line=0.0, band=(-rope, rope))
-        rows = tuple(
-            (
-                _arm(row["control"]) + (" (primary)" if row["primary"] else ""),
-                Badge(row["verdict"]),
-                Dot(row["difference"], row["low"], row["high"]),
-                f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]",
-                number(row["p"], 2),
-            )
-            for row in own
-        )
-        columns = (
-            Column("control", "text"),
-            Column("verdict", "lead"),
-            Column("difference", "dots"),
-            Column("with its interval", "text"),
-            Column("p"),
-        )
         place = "Over all data sets" if dataset == "all" else dataset
-        yield Table(f"{place}: {own[0]['subject']} minus what stands in its place", columns, rows, scale=scale)
+        own = [row for row in verdicts if row["dataset"] == dataset]
+        yield _differences(f"{place}: {subject} minus what stands in its place", own, trial.claim["rope"])
+    others = _others(trial, subject, {row["control"] for row in verdicts})
+    tables = tuple(
+        _differences(f"{dataset}: {subject} minus all others", rows, trial.claim["rope"])
+        for dataset, rows in others.items()
+    )
+    if tables:
+        yield Details("Against all other models, which decide nothing here", tables)
+
+
+def _others(trial: Trial, subject: str, known: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """Of a comparison: by data set the verdicts on models that are not in the circuit's place."""
+    folder = trial.directory / COMPARISON
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in load_comparison(folder).verdicts if folder.is_dir() else ():
+        if row["subject"] == subject and row["control"] not in {*known, "circuit", "all", TWIN}:
+            found.setdefault(row["dataset"], []).append({**row, "primary": False})
+    return found
+
+
+def _differences(caption: str, rows: Sequence[Mapping[str, Any]], rope: float) -> Table:
+    """A forest of differences, the smallest first."""
+    values = [row[key] for row in rows for key in ("low", "high", "difference")]
+    columns = (
+        Column("control", "text"),
+        Column("verdict", "lead"),
+        Column("difference", "dots"),
+        Column("with its interval", "text"),
+        Column("p"),
+    )
+    cells = tuple(
+        (
+            _arm(row["control"]) + (" (primary)" if row["primary"] else ""),
+            Badge(row["verdict"]),
+            Dot(row["difference"], row["low"], row["high"]),
+            f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]",
+            number(row["p"], 2),
+        )
+        for row in sorted(rows, key=lambda row: row["difference"])
+    )
+    return Table(caption, columns, cells, scale=parts.scale_of(values, line=0.0, band=(-rope, rope)))
 
 
 KNOWN = ("dataset", "arm", "n", "mean", "deviation", "converged")
@@ -195,7 +246,7 @@ def _arms(trial: Trial) -> Iterator[Block]:
         sign = -1 if trial.claim["better"] == "larger" else 1
         own.sort(key=lambda arm: sign * arm["mean"] if arm["mean"] is not None else 1e300)
         extra = [key for key in dict.fromkeys(k for arm in own for k in arm) if key not in KNOWN]
-        extra = [key for key in extra if any(arm.get(key) for arm in own)]
+        extra = [key for key in extra if any((arm.get(key) or 0) > 1e-3 for arm in own)]
         columns = (
             Column("arm", "text"),
             Column(metric),

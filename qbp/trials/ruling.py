@@ -364,13 +364,13 @@ def _answer(verdicts: Sequence[Row]) -> tuple[str, str]:
     if stops:
         names = ", ".join(f"{row['control']} ({'as good' if row['verdict'] == 'TIES' else 'better'})" for row in stops)
         worst = min(stops, key=lambda row: row["difference"])
-        return NO, f"what does as well without it: {names}. {worst['sentence'].rstrip('.')}."
+        return NO, f"What does as well without it: {names}. {worst['sentence'].rstrip('.')}."
     unsure = [row for row in verdicts if row["verdict"] != "BEATS"]
     if unsure:
         ahead = ", ".join(row["control"] for row in unsure if row["difference"] < 0)
         behind = ", ".join(row["control"] for row in unsure if row["difference"] >= 0)
-        parts = [f"ahead, though not surely: {ahead}"] * bool(ahead) + [f"not surely beaten: {behind}"] * bool(behind)
+        parts = [f"Ahead, though not surely: {ahead}."] * bool(ahead) + [f"Not surely beaten: {behind}."] * bool(behind)
         worst = min(unsure, key=lambda row: row["difference"])
-        return UNDECIDED, f"{'; '.join(parts)}. {worst['sentence'].rstrip('.')}."
+        return UNDECIDED, f"{' '.join(parts)} {worst['sentence'].rstrip('.')}."
     least = min(verdicts, key=lambda row: row["difference"])
-    return YES, f"all {len(verdicts)} controls in its place are beaten; nearest: {least['sentence'].rstrip('.')}."
+    return YES, f"All {len(verdicts)} controls in its place are beaten; nearest: {least['sentence'].rstrip('.')}."

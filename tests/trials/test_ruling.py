@@ -143,11 +143,11 @@ NEAR = [0.901, 0.909, 0.931, 0.899, 0.921, 0.909, 0.930, 0.921]
 @pytest.mark.parametrize(
     ("b", "c", "word", "names"),
     [
-        (DOWN, DOWN, "YES", ["all 2 controls"]),
+        (DOWN, DOWN, "YES", ["All 2 controls"]),
         (DOWN, NEAR, "NO", ["c (as good)"]),
         (NEAR, DOWN, "NO", ["b (as good)"]),
         (DOWN, [0.95, 0.97, 0.96, 0.95, 0.99, 0.97, 0.97, 0.96], "NO", ["c (better)"]),
-        (DOWN, [0.85, 0.95, 0.87, 0.96, 0.86, 0.95, 0.88, 0.94], "UNDECIDED", ["not surely beaten: c"]),
+        (DOWN, [0.85, 0.95, 0.87, 0.96, 0.86, 0.95, 0.88, 0.94], "UNDECIDED", ["Not surely beaten: c"]),
     ],
 )
 def test_the_answer_of_the_controls(b: list[float], c: list[float], word: str, names: list[str]):
