@@ -219,7 +219,7 @@ def test_needs_no_network_and_runs_nothing(pages: dict[str, Document], trees: di
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[2].glob("docs/examples/*.html")), ids=lambda path: path.stem
+    "path", sorted(Path(__file__).parents[2].glob("docs/examples/**/*.html")), ids=lambda path: path.stem
 )
 def test_committed_pages_are_as_pages_are_now(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
