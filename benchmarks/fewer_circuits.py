@@ -20,7 +20,6 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from onchip_pruning import circuit, data
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -31,6 +30,8 @@ from qbp.executors.native import Native
 from qbp.executors.sampled import Sampled
 from qbp.gradients.stateful import GCANS, GradientPruning, GuidedSPSA, prepare
 from qbp.storage.atomic import write_atomic
+from qbp.trials.digits import pooled_digits
+from qbp.trials.protocols.onchip import circuit
 
 PATH = Path(__file__).parent / "results" / "fewer_circuits.json"
 GOAL, EPOCHS, BATCH, SIZE = 0.65, 15, 25, 500
@@ -66,7 +67,7 @@ class Counted(Sampled):
 
 def until_good(name: str, seed: int) -> dict[str, Any]:
     rule, shots = METHODS[name]
-    train, test = data(seed)
+    train, test = pooled_digits((0, 1, 2, 3), seed, test_size=0.75)
     spent = {"circuits": 0, "shots": 0}
     executor = Counted(shots, torch.Generator().manual_seed(seed), spent)
     shape = {"weights": (3, 3, 4)}

@@ -23,80 +23,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pennylane as qml
 import torch
 from scipy import stats
-from torch import nn
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
 from qbp.comparison.statistics import holm, paired
 from qbp.executors import backend
 from qbp.storage.atomic import write_atomic
+from qbp.trials.digits import pooled_digits
+from qbp.trials.protocols.noise_aware import METHODS, Options, noisy_executors, trained
 
 DEVICES = ("santiago", "yorktown", "belem", "athens")
+OPTIONS = Options()
 DATA = {"MNIST-2": (3, 6), "MNIST-4": (0, 1, 2, 3)}
-ROWS, TEST, SAMPLED, SHOTS, EPOCHS, BATCH, LEVELS = 500, 300, 100, 8192, 20, 32, 5
-METHODS = {
-    "no means": {},
-    "normalisation": {"normalized": True},
-    "+ injection": {"normalized": True, "noise": "injected"},
-    "+ quantisation": {"normalized": True, "noise": "injected", "quantized": True},
-    "exact noise": {"noise": "exact"},
-    "normalisation, exact noise": {"normalized": True, "noise": "exact"},
-}
+SAMPLED, SHOTS = 100, 8192
 SAID = (
     "over 94 % (2 classes) and 80 % (4 classes) on quantum computers, up to 43 points by all three means (the abstract)"
 )
-
-
-class Pairs(nn.Module):
-    """Outputs of neighbours added: (B, 4) to (B, 2)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (2, 2)).sum(-1)
-
-
-def circuit(inputs, weights):
-    for k in range(len(inputs) // 4):
-        for wire in range(4):
-            (qml.RY, qml.RZ, qml.RX, qml.RY)[k](inputs[4 * k + wire], wires=wire)
-    for layer in weights:
-        for wire in range(4):
-            qml.U3(*layer[wire, :3], wires=wire)
-        for wire in range(4):
-            qml.ctrl(qml.U3, control=wire)(*layer[wire, 3:], wires=(wire + 1) % 4)
-    return [qml.expval(qml.Z(wire)) for wire in range(4)]
-
-
-def layer_under(noise: str, seed: int) -> qbp.QuantumLayer:
-    """A layer with errors drawn anew for every row of every step, 16 times a row."""
-    options = {"noise": noise, "backend": "trajectories", "seed": seed}
-    return qbp.QuantumLayer(circuit, {"weights": (2, 4, 6)}, n_inputs=4, **options)
-
-
-def model_of(classes: int, seed: int, *, normalized: bool = False, quantized: bool = False) -> nn.Sequential:
-    """Two blocks, and what stands behind each."""
-    parts: list[nn.Module] = []
-    for block, n_inputs in enumerate((16, 4)):
-        parts.append(qbp.QuantumLayer(circuit, {"weights": (2, 4, 6)}, n_inputs=n_inputs, seed=2 * seed + block))
-        if normalized:
-            parts.append(qbp.nn.Normalized(4))
-        if quantized and block == 0:
-            parts.append(qbp.nn.Quantized(LEVELS))
-    return nn.Sequential(*parts, *([Pairs()] if classes == 2 else []))
-
-
-def data(classes: tuple[int, ...], seed: int) -> tuple[Any, Any]:
-    train, test = qbp.data.load("mnist", classes=classes, test_size=0.4, scale=None, seed=seed)
-
-    def pooled(part: Any, rows: int) -> Any:
-        part = part.subset(range(rows))
-        pixels = F.avg_pool2d(part.x.reshape(-1, 1, 28, 28), 6).flatten(1)
-        return qbp.data.Dataset((pixels - 0.1307) / 0.3081, part.y, part.name)
-
-    return pooled(train, ROWS), pooled(test, TEST)
 
 
 def aer(device: str) -> Any:
@@ -107,36 +51,20 @@ def aer(device: str) -> Any:
     return AerSimulator.from_backend(FakeProviderForBackendV2().backend(f"fake_{device}"))
 
 
-def trained(name: str, digits: str, under: dict[str, Any], seed: int) -> nn.Sequential:
-    """A model, trained in the way that a method is."""
-    options = dict(METHODS[name])
-    noise = options.pop("noise", None)
-    model = model_of(len(DATA[digits]), seed, **options)
-    if noise is not None:
-        model = qbp.on_backend(model, under[noise])
-    distances = [part for part in model if isinstance(part, qbp.nn.Quantized)]
-
-    def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(outputs, labels) + 0.1 * sum(part.distance for part in distances)
-
-    train, _ = data(DATA[digits], seed)
-    qbp.fit(model, train, epochs=EPOCHS, lr=0.01, batch_size=BATCH, schedule="cosine", loss=loss, seed=seed)
-    return model
-
-
 def run(job: tuple[str, str, int]) -> list[dict[str, Any]]:
     """All methods with one device, one task and one seed."""
     digits, device, seed = job
     torch.set_num_threads(1)
-    _, test = data(DATA[digits], seed)
+    options = Options(classes=DATA[digits], device=f"fake:{device}")
+    sizes = {"test_size": options.test_size, "rows": options.rows, "tests": options.tests}
+    train, test = pooled_digits(options.classes, seed, **sizes)
     some, of_aer = test.subset(range(SAMPLED)), backend(aer(device), shots=SHOTS)
-    exact = backend(f"fake:{device}")  # one for all models, which share what is transpiled
-    under = {"exact": exact, "injected": layer_under(f"fake:{device}", seed).executor}
-    on = {"ideal": ("native", test), "exact": (exact, test), "aer": (of_aer, some)}
+    under = noisy_executors(options.device, seed)  # for all models, which share what is transpiled
+    on = {"ideal": ("native", test), "exact": (under["exact"], test), "aer": (of_aer, some)}
     rows = []
     for name in METHODS:
         start = time.perf_counter()
-        model = trained(name, digits, under, seed)
+        model = trained(name, train, under, options, seed)
         seconds = time.perf_counter() - start
         row = {"digits": digits, "device": device, "seed": seed, "method": name, "seconds": round(seconds, 1)}
         for key, (where, part) in on.items():
@@ -160,7 +88,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 entry |= {key: round(float(np.mean(values)), 1), f"{key}_reach": round(float(reach), 1)}
             entry["seconds"] = round(float(np.median([row["seconds"] for row in of])), 1)
             if name != "no means":
-                gain = paired([row["exact"] for row in of], plain, rope=1.0, test_share=TEST / ROWS)
+                gain = paired([row["exact"] for row in of], plain, rope=1.0, test_share=OPTIONS.tests / OPTIONS.rows)
                 entry |= {"gain": round(gain.mean, 1), "low": round(gain.low, 1), "high": round(gain.high, 1)}
                 p_values.append(gain.p)
             table.append(entry)
@@ -184,7 +112,8 @@ def show(table: list[dict[str, Any]]) -> None:
 
 def main(seeds: int) -> None:
     path = Path(__file__).parent / "results" / "noise_aware.json"
-    what = {"rows": ROWS, "test": TEST, "by Aer": SAMPLED, "shots": SHOTS, "epochs": EPOCHS, "seeds": seeds}
+    what = {"rows": OPTIONS.rows, "test": OPTIONS.tests, "by Aer": SAMPLED, "shots": SHOTS, "epochs": OPTIONS.epochs}
+    what["seeds"] = seeds
     what["said in the abstract"] = SAID
     before = json.loads(path.read_text()) if path.exists() else {}
     rows: list[dict[str, Any]] = before["runs"] if before.get("what") == what else []

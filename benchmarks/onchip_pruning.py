@@ -16,14 +16,12 @@ skips no gradient and has three CZ less: 69.2 +- 1.3.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pennylane as qml
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -32,53 +30,11 @@ from qbp.compression.rank import live_parameters
 from qbp.executors import backend
 from qbp.gradients.stateful import GradientPruning
 from qbp.storage.atomic import write_atomic
+from qbp.trials.digits import pooled_digits
+from qbp.trials.protocols.onchip import Counted, circuit
 
 SHOTS, BATCH, EPOCHS, NOISY = 8192, 25, 15, 300
 PUBLISHED = {"no pruning": 68.0, "gradient pruning": 69.0}
-
-
-def circuit(inputs, weights):
-    for k, gate in enumerate([qml.RY, qml.RZ, qml.RX, qml.RY]):
-        for wire in range(4):
-            gate(inputs[4 * k + wire], wires=wire)
-    for wire in range(4):  # sqrt(H): a quarter turn about (X + Z) / sqrt(2)
-        qml.RY(-math.pi / 4, wires=wire)
-        qml.RZ(math.pi / 2, wires=wire)
-        qml.RY(math.pi / 4, wires=wire)
-    for block in range(3):
-        for k, gate in enumerate([qml.RX, qml.RY, qml.RZ]):
-            for wire in range(4):
-                gate(weights[block, k, wire], wires=wire)
-        for wire in range(3):
-            qml.CZ([wire, wire + 1])
-    return [qml.expval(qml.Z(wire)) for wire in range(4)]
-
-
-class Counted:
-    """An executor that counts the circuits it runs."""
-
-    name, exact, shots = "counted", False, SHOTS
-
-    def __init__(self, seed: int) -> None:
-        self.inner = backend("native", shots=SHOTS, generator=torch.Generator().manual_seed(seed))
-        self.circuits = 0
-
-    def __call__(self, program, angles, amplitudes=None):
-        self.circuits += angles.n_samples  # one for each parameter set: all outputs are read from the same shots
-        return self.inner(program, angles, amplitudes)
-
-    def __deepcopy__(self, memo):
-        return self
-
-
-def data(seed: int):
-    train, test = qbp.data.load("mnist", classes=(0, 1, 2, 3), test_size=0.75, scale=None, seed=seed)
-
-    def pooled(part):
-        pixels = torch.nn.functional.avg_pool2d(part.x.reshape(-1, 1, 28, 28), 6).flatten(1)
-        return qbp.data.Dataset((pixels - 0.1307) / 0.3081, part.y, part.name)
-
-    return pooled(train), pooled(test)
 
 
 METHODS = {
@@ -92,8 +48,8 @@ METHODS = {
 
 
 def train_one(seed: int, *, rule: str | None = None, exact: bool = False, epochs: int = EPOCHS) -> dict:
-    train, test = data(seed)
-    counter = Counted(seed)
+    train, test = pooled_digits((0, 1, 2, 3), seed, test_size=0.75)
+    counter = Counted(backend("native", shots=SHOTS, generator=torch.Generator().manual_seed(seed)))
     method = "parameter-shift" if rule is None else GradientPruning(0.5, 1, 2, by=rule)
     layer = qbp.QuantumLayer(
         circuit, {"weights": (3, 3, 4)}, n_inputs=16, backend=counter, diff_method=method, seed=seed

@@ -51,6 +51,7 @@ CONFINED = {
         "executors/pennylane_device",
         "nn/qnode",
         "nn/translation",
+        *(f"trials/protocols/{name}" for name in ("loss_curve", "noise_aware", "onchip")),
         "cli",
     },
     "qiskit": {

@@ -70,8 +70,8 @@ def distill(
         method: a key of `LOSSES`, or weights by key, as in ``{"kd": 1.0, "relational": 10.0}``.
             "kd" and "logits" (mean squared error; also for regressions) compare outputs; "hints" (FitNets, arXiv
             1412.6550: behind a linear map that is trained too) and "attention" compare the `layers` that are named;
-            "relational" ("distance", "angle") compares outputs, "expectation" the first quantum layers, unless
-            `layers` are named.
+            "relational" ("distance", "angle") and "fidelity" ("amplitude_fidelity"), how alike rows are as quantum
+            states, compare outputs, "expectation" the first quantum layers, unless `layers` are named.
         layers: (path in the student, path in the teacher), as of `named_modules`; or such a pair for each method. Such
             a module must be called once for each batch.
         logit_norm: standardise logits before softening.

@@ -26,7 +26,9 @@ __all__ = [
     "Lesson",
     "Term",
     "activations_of",
+    "amplitude_fidelity",
     "attention",
+    "fidelity",
     "listening",
     "recall",
     "regressor_of",
@@ -35,6 +37,9 @@ __all__ = [
 ]
 
 TEACHERS = "teachers.safetensors"
+
+MOST_QUBITS = 6
+"""Columns whose states `fidelity` compares."""
 
 
 def soft_targets(student: Tensor, teacher: Tensor, temperature: float = 4.0, *, logit_norm: bool = False) -> Tensor:
@@ -113,6 +118,53 @@ def relational(student: Tensor, teacher: Tensor) -> Tensor:
     return _distance(student, teacher) + 2 * _angle(student, teacher)
 
 
+def fidelity(student: Tensor, teacher: Tensor) -> Tensor:
+    """Compare how alike the rows of a batch are as quantum states: ``|<phi(x_i)|phi(x_j)>|^2`` (arXiv 2508.13054).
+
+    phi is the ZZ feature map of two repetitions (arXiv 1804.11326), simulated exactly, of as many of the first columns
+    as both have, `MOST_QUBITS` at most; rows are in units of their mean norm, which makes angles of any activations.
+
+    Args:
+        student: (B, ...).
+        teacher: (B, ...); of any width.
+    """
+    rows = [activations.flatten(1) for activations in (student, teacher)]
+    width = min(MOST_QUBITS, *(each.shape[1] for each in rows))
+    kernels = []
+    for each in rows:
+        angles = each[:, :width]
+        states = _zz_states(angles / angles.norm(dim=1).mean().clamp_min(1e-12))
+        kernels.append((states @ states.conj().T).abs().square())
+    return F.smooth_l1_loss(kernels[0], kernels[1])
+
+
+def _zz_states(angles: Tensor) -> Tensor:
+    """States (B, 2^n) of the ZZ feature map of angles (B, n)."""
+    n = angles.shape[1]
+    bits = torch.arange(2**n)[:, None] >> torch.arange(n - 1, -1, -1) & 1
+    first, second = torch.triu_indices(n, n, 1)
+    parities = torch.cat([bits, bits[:, first] ^ bits[:, second]], 1).to(angles)
+    pairs = (math.pi - angles[:, first]) * (math.pi - angles[:, second])
+    phases = 2 * torch.cat([angles, pairs], 1) @ parities.T
+    diagonal = torch.polar(torch.ones_like(phases), phases)
+    walsh = (1 - 2 * (bits @ bits.T % 2)).to(diagonal)
+    return diagonal * (diagonal @ walsh) / 2**n
+
+
+def amplitude_fidelity(student: Tensor, teacher: Tensor) -> Tensor:
+    """Compare how alike the rows of a batch are, by squared cosines: fidelities of states whose amplitudes they are.
+
+    Args:
+        student: (B, ...).
+        teacher: (B, ...); of any width.
+    """
+    found = []
+    for activations in (student, teacher):
+        rows = F.normalize(activations.flatten(1))
+        found.append((rows @ rows.T).square())
+    return F.smooth_l1_loss(found[0], found[1])
+
+
 # name -> (student's activations, teacher's) -> scalar. "kd" takes the temperature too, "hints" a regressor before.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "kd": soft_targets,
@@ -122,6 +174,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "distance": _distance,
     "angle": _angle,
     "relational": relational,
+    "fidelity": fidelity,
+    "amplitude_fidelity": amplitude_fidelity,
     "expectation": F.mse_loss,
 }
 

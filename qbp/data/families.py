@@ -1,4 +1,4 @@
-"""Benchmark families: those of arXiv 2403.07059 (Bowles, Ahmed, Schuld), written from its text, two spirals and a disc.
+"""Benchmark families: those of arXiv 2403.07059 (Bowles, Ahmed, Schuld), written from its text, spirals and a disc.
 
 Each set is one draw of the family: another seed is another task, not another sample of the same one (but for linearly
 separable data, bars and stripes, spirals and the disc, whose rule is fixed). `published` gives the study's very sets.
@@ -22,6 +22,7 @@ __all__ = [
     "hyperplanes",
     "linearly_separable",
     "published",
+    "spiral_arms",
     "spirals",
     "two_curves",
 ]
@@ -75,6 +76,41 @@ def disc(n_samples: int = 400, seed: int = 0) -> Raw:
     """Points of the square [-1, 1]^2 inside and outside of a circle that halves its area (arXiv 1907.02085)."""
     x = RandomState(seed).uniform(-1, 1, (n_samples, 2))
     return Raw(x, ((x**2).sum(1) < 2 / np.pi).astype(np.int64), ("outside", "inside"), ("x", "y"))
+
+
+def spiral_arms(
+    features: int = 10,
+    n_samples: int = 1500,
+    arms: int = 3,
+    turns: float = 1.0,
+    noise: float | None = None,
+    seed: int = 0,
+) -> Raw:
+    """Arms of a spiral in two columns, sines of random directions of these in the others (after arXiv 2412.04991).
+
+    Each seed draws its own sines: another seed is another task. The paper gives rows, classes and noise, which grows
+    with the columns; the arms' length and the sines are ours.
+
+    Args:
+        features: columns, at least 2.
+        n_samples: rows.
+        arms: classes.
+        turns: of an arm, from the middle to radius 2.
+        noise: standard deviation in each column; None: ``0.1 + 0.003 features``.
+        seed: of everything random.
+    """
+    if features < 2 or arms < 2:
+        name, value = ("features", features) if features < 2 else ("arms", arms)
+        raise ArgumentError(f"Argument `{name}` must be 2 or more, but is {value}")
+    rng = RandomState(seed)
+    y = np.arange(n_samples) % arms
+    share = np.sqrt(rng.rand(n_samples))
+    angle = 2 * np.pi * (turns * share + y / arms)
+    plane = 2 * share[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    waves = np.sin(plane @ rng.normal(size=(2, features - 2)) + 2 * np.pi * rng.rand(features - 2))
+    x = np.hstack([plane, waves])
+    spread = 0.1 + 0.003 * features if noise is None else noise
+    return Raw(x + spread * rng.normal(size=x.shape), y, tuple(f"arm_{k}" for k in range(arms)))
 
 
 # ---- how they are made: the study's draws in the study's order -----------------------------------------------------

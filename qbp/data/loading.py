@@ -45,6 +45,7 @@ DATASETS: dict[str, Callable[..., Raw]] = {
     "bars_and_stripes": families.bars_and_stripes,
     "spirals": families.spirals,
     "disc": families.disc,
+    "spiral_arms": families.spiral_arms,
 }
 
 

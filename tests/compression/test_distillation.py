@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pennylane as qml
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,14 @@ from torch.nn import functional as F
 
 import qbp
 from qbp.compression.distillation import LOSSES, distill
-from qbp.compression.distillation_losses import TEACHERS, attention, relational, soft_targets
+from qbp.compression.distillation_losses import (
+    TEACHERS,
+    amplitude_fidelity,
+    attention,
+    fidelity,
+    relational,
+    soft_targets,
+)
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError
 
@@ -132,6 +140,39 @@ def test_relations_do_not_change_with_scale_or_place() -> None:
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
+
+
+def test_fidelities_are_those_of_the_feature_map():
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(5, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    taught = torch.randn(5, 7, generator=generator, dtype=torch.float64)
+
+    @qml.qnode(qml.device("default.qubit", wires=3))
+    def state(x):
+        for _ in range(2):
+            for i in range(3):
+                qml.Hadamard(i)
+                qml.PhaseShift(2 * x[i], wires=i)
+            for i, j in ((0, 1), (0, 2), (1, 2)):
+                qml.CNOT([i, j])
+                qml.PhaseShift(2 * (math.pi - x[i]) * (math.pi - x[j]), wires=j)
+                qml.CNOT([i, j])
+        return qml.state()
+
+    kernels = []
+    for rows in (student.detach().numpy(), taught.numpy()[:, :3]):  # as many columns as both have
+        rows = rows / np.linalg.norm(rows, axis=1).mean()
+        states = np.array([state(row) for row in rows])
+        kernels.append(abs(states @ states.conj().T) ** 2)
+    expected = np.mean(np.square(kernels[0] - kernels[1])) / 2  # smooth L1 below 1
+    assert fidelity(student, taught).item() == pytest.approx(expected, abs=1e-12) and expected > 1e-3
+    assert torch.autograd.gradcheck(lambda rows: fidelity(rows, taught), student)
+    assert fidelity(taught, taught).item() == 0
+
+
+def test_fidelities_of_amplitudes_are_squared_cosines():
+    rows, others = torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 2.0, 0.0], [5.0, 0.0, 0.0]])
+    assert amplitude_fidelity(rows, others).item() == pytest.approx(2 * (0.5**2 / 2) / 4)
 
 
 @pytest.mark.parametrize("logit_norm", [False, True])

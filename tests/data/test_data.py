@@ -32,6 +32,7 @@ SHAPES = {
     "bars_and_stripes": (225, 75, 16, 2),
     "spirals": (300, 100, 2, 2),
     "disc": (300, 100, 2, 2),
+    "spiral_arms": (1125, 375, 10, 3),
 }
 
 
@@ -193,7 +194,7 @@ def test_classes_by_name_or_number() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "cifar"}, "`name` must be one of 'xor', .*'spirals', but is 'cifar'"),
+        ({"name": "cifar"}, "`name` must be one of 'xor', .*'spiral_arms', but is 'cifar'"),
         ({"name": "iris", "scale": "minmax"}, "`scale` must be one of 'standard', 'angle', None"),
         ({"name": "iris", "reduce": "tsne"}, "`reduce` must be one of 'pca', 'pool'"),
         ({"name": "iris", "reduce": "pool", "features": 4}, "`reduce` must be 'pca' for data that are not images"),

@@ -53,9 +53,25 @@ def test_spirals_turn():
     assert np.allclose(radius, angle) and np.array_equal(raw.x[raw.y == 1], -first)
 
 
+def test_spiral_arms_without_noise():
+    raw = families.spiral_arms(features=12, n_samples=900, turns=0.5, noise=0.0, seed=3)
+    radius = np.linalg.norm(raw.x[:, :2], axis=1)
+    turned = np.arctan2(raw.x[:, 1], raw.x[:, 0]) - np.pi * radius / 2  # half a turn on the way to radius 2
+    assert np.allclose(np.exp(1j * turned), np.exp(2j * np.pi * raw.y / 3))
+    design = raw.x[:, :2]
+    for column in raw.x[:, 2:].T:  # each a function of the plane: rows near each other have near values
+        apart = np.linalg.norm(design - design[0], axis=1)
+        assert abs(column).max() <= 1 and abs(column - column[0])[apart < 0.05].max() < 0.3
+    noisy = families.spiral_arms(features=100, n_samples=6000, seed=0).x
+    clean = families.spiral_arms(features=100, n_samples=6000, noise=0.0, seed=0).x
+    assert (noisy - clean).std() == pytest.approx(0.4, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
+        ("spiral_arms", {"features": 1}, "2 or more"),
+        ("spiral_arms", {"options": {"arms": 1}}, "2 or more"),
         ("bars_and_stripes", {"features": 8}, "square"),
         ("two_curves", {"n_samples": 301}, "even"),
         ("two_curves", {"options": {"degrees": 3}}, "must be one of 'degree', 'offset', but is 'degrees'"),

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from qbp.trials.protocols import comparison
+from qbp.trials.protocols import comparison, growth, loss_curve, noise_aware, onchip, relational, truncated
 
 __all__ = ["PROTOCOLS"]
 
-PROTOCOLS: dict[str, Any] = {"comparison": comparison}
+PROTOCOLS: dict[str, Any] = {
+    "comparison": comparison,
+    "growth": growth,
+    "loss_curve": loss_curve,
+    "noise_aware": noise_aware,
+    "onchip": onchip,
+    "relational": relational,
+    "truncated": truncated,
+}
 """Every protocol by its name."""
