@@ -29,7 +29,7 @@ TINY = {
     "onchip": onchip.Options(
         arms=("no pruning", "gradient pruning"), device="native", shots=16, test_size=0.99, epochs=1, batch_size=20
     ),
-    "relational": relational.Options(arms=("labels", "qrkd"), test_size=0.98, epochs=1, teacher_epochs=1),
+    "relational": relational.Options(arms=("labels", "qrkd"), test_size=0.2, epochs=1, teacher_epochs=1),
     "truncated": truncated.Options(
         data=TWO, circuit="qcnn", n_qubits=4, weights=(1,), controls=False, train=qbp.Training(epochs=1)
     ),
@@ -39,8 +39,10 @@ METRIC = {"growth": "growth_parameters", "loss_curve": "loss"}
 
 @pytest.mark.filterwarnings("ignore:The teacher's logits span")
 @pytest.mark.parametrize("name", TINY)
-def test_every_protocol_measures_all_arms_of_a_seed(name):
+def test_every_protocol_measures_all_arms_of_a_seed(name, monkeypatch):
     options, protocol = TINY[name], PROTOCOLS[name]
+    images = relational.images
+    monkeypatch.setattr(relational, "images", lambda *of: [part.subset(range(60)) for part in images(*of)])
     cells = protocol.cells(options, [3, 7])
     assert len(set(cells)) == len(cells) and {cell.seed for cell in cells} == {3, 7}
     by_seed = [{cell[:2] for cell in cells if cell.seed == seed} for seed in (3, 7)]
@@ -160,7 +162,8 @@ def test_growth_is_of_the_smallest_models_that_are_good_enough(monkeypatch):
     row = growth.train(options, Cell("spiral_arms", "classical", 0))
     assert row["growth_parameters"] == row["growth_multiply_adds"] == 1.0 and row["reached"] == 0.5
     monkeypatch.setattr(growth, "_best", lambda candidate, train_rows, *_: 0.9 - good[train_rows.x.shape[1]])
-    assert growth.train(options, Cell("spiral_arms", "classical", 0))["growth_parameters"] == 0.0
+    row = growth.train(options, Cell("spiral_arms", "classical", 0))  # to fail where it is easy is no slow growth
+    assert row["growth_parameters"] == 1.0 and row["reached"] == 0.5
 
 
 def test_models_of_the_loss_curve_are_those_of_the_paper():

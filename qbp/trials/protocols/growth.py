@@ -118,10 +118,10 @@ def train(options: Options, cell: Cell) -> Row:
     """Find the smallest model of an arm for each number of columns.
 
     Returns:
-        `growth_parameters` and `growth_multiply_adds` from the fewest to the most columns (1 where no model reached the
-        threshold with the most, as if it were infinitely large; 0 where none did with the fewest); for each number F of
-        columns `parameters_F`, `multiply_adds_F`, `accuracy_F` and `tried_F`, of the largest model where none reached
-        it; `reached`, the share of the numbers of columns where one did; `n_parameters` with the most columns.
+        `growth_parameters` and `growth_multiply_adds` from the fewest to the most columns (1, the worst, where no model
+        reached the threshold with either); for each number F of columns `parameters_F`, `multiply_adds_F`, `accuracy_F`
+        and `tried_F`, of the largest model where none reached it; `reached`, the share of the numbers of columns where
+        one did; `n_parameters` with the most columns.
     """
     began, row, sizes = time.perf_counter(), Row(), []
     for features in options.features:
@@ -139,8 +139,7 @@ def train(options: Options, cell: Cell) -> Row:
         row |= {f"accuracy_{features}": accuracy, f"tried_{features}": tried}
     first, last = sizes[0], sizes[-1]
     for k, name in enumerate(("parameters", "multiply_adds")):
-        both = first is not None and last is not None
-        row[f"growth_{name}"] = growth(first[k], last[k]) if both else float(last is None)  # type: ignore[index]
+        row[f"growth_{name}"] = 1.0 if first is None or last is None else growth(first[k], last[k])
     reached_share = sum(size is not None for size in sizes) / len(sizes)
     largest = row[f"parameters_{options.features[-1]}"]
     return row | {"reached": reached_share, "n_parameters": largest, "train_seconds": time.perf_counter() - began}
