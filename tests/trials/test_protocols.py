@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import qbp
@@ -239,3 +240,29 @@ def test_idx_files_take_the_place_of_the_images_that_qbp_has(tmp_path):
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(ConfigError, match="t10k-images-idx3-ubyte"):
         relational.images(relational.Options(idx=str(tmp_path)), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "says"),
+    [
+        (onchip, {"device": "package.module:Thing"}, "device"),
+        (onchip, {"classes": (3, 6)}, "classes"),
+        (noise_aware, {"device": "native"}, "device"),
+        (noise_aware, {"classes": (0, 1, 2)}, "classes"),
+        (growth, {"arms": ("hybrid", "classic")}, "arms"),
+        (growth, {"features": (10,)}, "features"),
+        (growth, {"circuit": "circuit.qasm"}, "circuit"),
+        (truncated, {"data": {}}, "data"),
+        (relational, {"arms": ("qrkd",)}, "arms"),
+        (loss_curve, {"lr": 0}, "lr"),
+    ],
+)
+def test_options_are_checked(protocol, options, says):
+    with pytest.raises(ValidationError, match=says):
+        protocol.Options(**options)
+
+
+def test_a_circuit_has_as_many_qubits_as_its_data_columns():
+    options = truncated.Options(data={"few": Data(name="mnist", features=4)}, n_qubits=8)
+    with pytest.raises(ConfigError, match=r"`data.few.features` must be 8, but is 4"):
+        truncated.cells(options, [0])

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 from torch import nn
 
+from qbp.circuit.ansatz import ANSATZE
 from qbp.comparison.controls import CONTROLS
 from qbp.data import DATASETS, Dataset, load
 from qbp.nn.models import hybrid, mlp, renew
@@ -49,7 +50,7 @@ class Options(Section):
     n_samples: Count = 1500
     test_size: Share = 0.2
     threshold: Share = 0.9
-    circuit: str = "strongly_entangling"
+    circuit: Annotated[str, among(ANSATZE)] = "strongly_entangling"
     qubits: tuple[Count, ...] = (3, 4, 5)
     layers: tuple[Count, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     widths: tuple[Count, ...] = (2, 4, 6, 8, 10)

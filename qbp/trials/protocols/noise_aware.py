@@ -55,7 +55,7 @@ class Options(Section):
     """
 
     arms: Annotated[tuple[Annotated[str, among(METHODS)], ...], Field(min_length=2)] = tuple(METHODS)
-    classes: tuple[int, ...] = (0, 1, 2, 3)
+    classes: Annotated[tuple[int, int] | tuple[int, int, int, int], Field(union_mode="left_to_right")] = (0, 1, 2, 3)
     device: Annotated[str, Field(pattern=r"^fake:[A-Za-z0-9_]+$")] = "fake:yorktown"
     rows: Count = 500
     tests: Count = 300

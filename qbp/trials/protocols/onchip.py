@@ -48,7 +48,7 @@ class Options(Section):
 
     Attributes:
         arms: of `METHODS`.
-        classes: digits.
+        classes: four digits.
         device: what runs the circuits: "fake:NAME", or "native" without noise.
         shots: of each circuit in training.
         test_size: share of the rows for test.
@@ -58,8 +58,8 @@ class Options(Section):
     """
 
     arms: Annotated[tuple[Annotated[str, among(METHODS)], ...], Field(min_length=2)] = tuple(METHODS)
-    classes: tuple[int, ...] = (0, 1, 2, 3)
-    device: str = "fake:quito"
+    classes: Annotated[tuple[int, ...], Field(min_length=4, max_length=4)] = (0, 1, 2, 3)
+    device: Annotated[str, Field(pattern=r"^(native|fake:[A-Za-z0-9_]+)$")] = "fake:quito"
     shots: Count = 8192
     test_size: Share = 0.75
     epochs: Count = 15

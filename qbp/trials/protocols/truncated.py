@@ -13,10 +13,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import nn
 
+from qbp.circuit.ansatz import ANSATZE
 from qbp.data import load
+from qbp.errors import ConfigError
 from qbp.nn.models import hybrid, matched_mlp, n_parameters
 from qbp.nn.seeding import renew
 from qbp.runs.schema import Count, Data, Section, Train
+from qbp.runs.values import among
 from qbp.training.fitting import fit
 from qbp.training.metrics import evaluate
 from qbp.training.options import Training
@@ -39,7 +42,7 @@ class Options(Section):
     """
 
     data: Annotated[dict[str, Data], Field(min_length=1)]
-    circuit: str = "qcnn"
+    circuit: Annotated[str, among(ANSATZE)] = "qcnn"
     n_qubits: Count = 8
     n_layers: Count = 1
     weights: tuple[Count, ...] = (1, 2, 3)
@@ -64,7 +67,14 @@ def model_of(options: Options, arm: str, n_outputs: int) -> nn.Module:
 
 
 def cells(options: Options, seeds: Sequence[int]) -> list[Cell]:
-    """Return every arm for every data set and seed."""
+    """Return every arm for every data set and seed.
+
+    Raises:
+        ConfigError: a data set is reduced to other columns than the circuit has qubits.
+    """
+    for name, data in options.data.items():
+        if data.features not in (None, options.n_qubits):
+            raise ConfigError(f"Option `data.{name}.features` must be {options.n_qubits}, but is {data.features}")
     return [Cell(name, arm, seed) for seed in seeds for name in options.data for arm in arms(options)]
 
 
