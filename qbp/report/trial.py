@@ -25,6 +25,7 @@ from qbp.report.document import (
     Document,
     Dot,
     Grid,
+    Heading,
     Link,
     Paragraph,
     Section,
@@ -54,16 +55,19 @@ TABLE = (
 )
 """Columns of `trials.csv`."""
 
-HEADINGS = {
+FIGURES = {
     "REPRODUCED": "The published figure comes out again.",
     "NOT REPRODUCED": "The published figure does not come out again.",
     "UNDECIDED": "Whether the published figure comes out again is not decided.",
+}
+ANSWERS = {
     "YES": "The quantum part does it: what stands in its place does worse.",
     "NO": "The quantum part is not what does it.",
     "MIXED": "Whether the quantum part does it depends on the data.",
+    "UNDECIDED": "Whether the quantum part does it is not decided.",
     "NOT ASKED": "What the quantum part does was not the question.",
 }
-UNDECIDED = "Whether the quantum part does it is not decided."
+"""What the words of a ruling and of an answer mean."""
 
 
 def trial_document(directory: str | Path) -> Document:
@@ -82,8 +86,8 @@ def trial_document(directory: str | Path) -> Document:
     claim = trial.claim
     ruled, said = trial.ruling, trial.answer
     verdicts = (
-        Verdict(ruled.word, "the published figure", HEADINGS[ruled.word], ruled.sentence),
-        Verdict(said.word, "the controls", HEADINGS.get(said.word, UNDECIDED), said.sentence),
+        Verdict(ruled.word, "the published figure", FIGURES[ruled.word], ruled.sentence),
+        Verdict(said.word, "the controls", ANSWERS[said.word], said.sentence),
     )
     sections = [
         Section("claim", "The claim", tuple(_claim(trial))),
@@ -314,12 +318,10 @@ def table_document(trials: Sequence[Trial], beside: bool = True) -> Document:
     answers = [trial.answer.word for trial in trials]
     columns = (
         Column("claim", "text"),
-        Column("figures", "lead"),
-        Column("quantum part", "lead"),
+        Column("its figures", "lead"),
+        Column("the quantum part", "lead"),
         Column("source", "text"),
-        Column("published", "text"),
-        Column("ours", "text"),
-        Column("what decided it", "text"),
+        Column("published, and ours", "text"),
         Column("minutes"),
     )
     rows = tuple(
@@ -328,13 +330,16 @@ def table_document(trials: Sequence[Trial], beside: bool = True) -> Document:
             Badge(row["figures"]),
             Badge(row["quantum_part"]),
             row["source"],
-            row["published"],
-            row["ours"],
-            row["decided_by"],
+            f"{row['published']}; ours {row['ours']}",
             number(row["minutes"]),
         )
         for trial, row in zip(trials, map(table_row, trials), strict=True)
     )
+    reasons: list[Block] = []
+    for trial in trials:
+        reasons.append(Heading(f"{trial.claim['title']}: {trial.ruling.word}, {trial.answer.word}"))
+        reasons += [Paragraph(f"Its figures. {trial.ruling.sentence}")]
+        reasons += [Paragraph(f"The quantum part. {trial.answer.sentence}")]
     minutes = sum(trial.seconds for trial in trials) / 60
     return Document(
         title="Claims on trial",
@@ -344,10 +349,15 @@ def table_document(trials: Sequence[Trial], beside: bool = True) -> Document:
             ("claims", str(len(trials))),
             ("reproduced", str(words.count("REPRODUCED"))),
             ("not reproduced", str(words.count("NOT REPRODUCED"))),
+            ("undecided", str(words.count("UNDECIDED"))),
             ("the quantum part does it", str(answers.count("YES"))),
+            ("it does not", str(answers.count("NO"))),
             ("minutes of measuring", number(round(minutes, 1))),
         ),
-        sections=(Section("trials", "All trials", (Table("Each has a page of its own", columns, rows),)),),
+        sections=(
+            Section("trials", "All trials", (Table("Each has a page of its own", columns, rows),)),
+            Section("reasons", "What decided each", tuple(reasons)),
+        ),
     )
 
 
