@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from qbp.report.html import to_html
-from qbp.report.trial import table_document, table_row, trial_document
+from qbp.report.trial import trial_document
+from qbp.report.trials import table_document, table_row
 from qbp.trials.claim import load, packaged
 from qbp.trials.trial import TRIAL, Trial, load_trial
 

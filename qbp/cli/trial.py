@@ -35,7 +35,8 @@ def trial(
     trust: TrustOption = False,
 ) -> None:
     """Try a paper's claim: is its figure reproduced, and do controls do as well? Stopped or killed, it goes on."""
-    from qbp.report.trial import write_page, write_table
+    from qbp.report.trial import write_page
+    from qbp.report.trials import write_table
     from qbp.trials.claim import left_out, load, packaged
     from qbp.trials.trial import try_claim
 

@@ -16,7 +16,7 @@ from qbp.compression.scores import SCORES
 from qbp.data import REDUCTIONS, SCALES
 from qbp.gradients.autograd import DIFF_METHODS
 from qbp.nn.models import ACTIVATIONS
-from qbp.runs.values import among, class_weight, data_name, flat_keys, label, listed, not_bool, search, seeds_of
+from qbp.runs.values import among, class_weight, data_name, flat_keys, label, listed, not_bool, number, search, seeds_of
 from qbp.training.metrics import LOSSES
 from qbp.training.options import INTERVALS, OPTIMIZERS, SCHEDULES, Training
 from qbp.training.tracking import TRACKERS
@@ -63,7 +63,7 @@ class Data(Section):
     test_size: Share = 0.25
     scale: Annotated[str | None, among(SCALES)] = "standard"
     target: Label | None = None
-    options: dict[str, Number] | None = None
+    options: dict[str, Annotated[Any, AfterValidator(number)]] | None = None
 
 
 class Hybrid(Section):

@@ -12,7 +12,18 @@ from pydantic_core import PydanticCustomError
 from qbp.data import DATASETS
 from qbp.data.files import SUFFIXES
 
-__all__ = ["among", "class_weight", "data_name", "flat_keys", "label", "listed", "not_bool", "search", "seeds_of"]
+__all__ = [
+    "among",
+    "class_weight",
+    "data_name",
+    "flat_keys",
+    "label",
+    "listed",
+    "not_bool",
+    "number",
+    "search",
+    "seeds_of",
+]
 
 
 def among(choices: Collection[str | None]) -> AfterValidator:
@@ -38,6 +49,17 @@ def not_bool(value: Any) -> Any:
     if isinstance(value, bool):  # YAML reads `lr: on` as true, and pydantic true as 1.0
         raise PydanticCustomError("number", "must be a number")
     return value
+
+
+def number(value: Any) -> int | float:
+    """Refuse what is no finite number; a whole one stays whole."""
+    try:
+        found = value if type(value) is int else float(not_bool(value))
+    except (TypeError, ValueError):
+        raise PydanticCustomError("number", "must be a number") from None
+    if not math.isfinite(found):
+        raise PydanticCustomError("number", "must be a finite number")
+    return found
 
 
 def label(value: Any) -> Any:

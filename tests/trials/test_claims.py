@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+import qbp
 from qbp.errors import ConfigError
 from qbp.trials.claim import left_out, load, packaged
+from qbp.trials.protocols.comparison import build
 
 MINIMAL: dict[str, Any] = {
     "title": "A small claim",
@@ -39,6 +41,18 @@ def test_every_packaged_claim_is_whole():
         assert claim.source.arxiv or claim.source.doi
         assert left_out(name) and quick.sha256 != claim.sha256
         assert len(quick.numbers) < len(claim.numbers) or quick.options != claim.options
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_data_and_models_of_a_comparison_can_be_had(name: str):
+    claim = load(name)
+    if claim.protocol != "comparison":
+        return
+    options = claim.protocol_options
+    for data in options.data.values():
+        train, _ = qbp.data.load(**data.model_dump(), seed=0)
+        for model in options.models.values():
+            assert build(model, train.x.shape[1], train.n_classes or 0)(train.x[:3]).shape == (3, train.n_classes)
 
 
 @pytest.mark.parametrize(
