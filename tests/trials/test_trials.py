@@ -150,7 +150,7 @@ OWN = {
     "claimed": "A hybrid is ahead.",
     "seeds": 6,
     "primary": "hybrid/frozen",
-    "figures": [{"arm": "hybrid", "than": "majority", "rule": {"kind": "greater"}}],
+    "figures": [{"arm": "logistic_regression", "than": "majority", "rule": {"kind": "greater"}}],
     "options": {
         "data": {"moons": {"name": "moons", "n_samples": 60}},
         "models": {"hybrid": {"kind": "hybrid", "n_qubits": 2, "n_layers": 1}},
@@ -185,6 +185,6 @@ def test_a_comparison_that_was_killed_goes_on(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_packaged_claim_runs_quick(tmp_path: Path):
-    done = RUNNER.invoke(app, ["trial", "reuploaded_qubit", "--quick", "--runs-dir", str(tmp_path), "-q"])
+    done = RUNNER.invoke(app, ["trial", "abbas_iris", "--quick", "--runs-dir", str(tmp_path), "-q"])
     assert done.exit_code == 0 and "A quick trial" in done.output, done.output
-    assert (tmp_path / "reuploaded_qubit-quick" / "report.html").is_file()
+    assert (tmp_path / "abbas_iris-quick" / "report.html").is_file()
