@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
 from qbp.comparison.cells import sweep
 from qbp.comparison.controls import LAYER_CONTROLS, Sine
-from qbp.comparison.statistics import check_scores
+from qbp.comparison.scores import check_scores
 from qbp.data.families import GROUPS, published, spirals
 from qbp.nn.models import BoundedAngle, n_parameters
 

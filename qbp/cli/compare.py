@@ -157,6 +157,8 @@ def _scores(found: Comparison, dataset: str) -> Table:
     """A row for each model, from best to worst, with the verdict of each subject against it."""
     import numpy as np
 
+    from qbp.comparison.scores import sign_of
+
     metric = (found.config or {})["metric"]
     largest = max(found.column("n_train", dataset=dataset))
     models: dict[str, list[dict[str, Any]]] = {}
@@ -169,7 +171,7 @@ def _scores(found: Comparison, dataset: str) -> Table:
     seeds, n_test = len(scores[subjects[0]]), models[subjects[0]][0]["n_test"]
     title = f"{dataset}: {largest} rows to train, {n_test} to test, {seeds} seeds"
     shown = table(title, "model", metric, "parameters", "converged", *subjects)
-    for model in sorted(scores, key=lambda each: -scores[each].mean()):
+    for model in sorted(scores, key=lambda each: -sign_of(metric) * scores[each].mean()):
         rows, first = models[model], models[model][0]
         control = model if first["role"] == "subject" else first["role"]
         shown.add_row(

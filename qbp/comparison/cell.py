@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from qbp.comparison.controls import configurations
-from qbp.comparison.estimators import CLASSIFIERS, LARGEST_BUDGET, classifier, kept_numbers
-from qbp.comparison.scores import SCORES, scores_of
+from qbp.comparison.estimators import LARGEST_BUDGET, classifier, estimators_for, kept_numbers, regressor
+from qbp.comparison.scores import SCORES, scores_of, sign_of
 from qbp.comparison.twins import truncation_of, twin_of
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_count
@@ -30,6 +30,9 @@ from qbp.training.metrics import place
 from qbp.training.options import Training, training_of
 
 __all__ = ["Job", "Protocol", "quantum_seconds", "trial", "trials"]
+
+SAME = 0.01
+"""Standard deviations of a target within which two predictions of it are the same."""
 
 SECONDS_A_CIRCUIT = 1000 * 250e-6
 """What a circuit is taken to cost on a device: 1,000 shots, one every 250 microseconds."""
@@ -62,8 +65,8 @@ class Job(NamedTuple):
     """What is done in a cell: a model is tuned, fitted and scored.
 
     Attributes:
-        model: (B, I) -> (B, n_classes), whose weights are drawn anew, or a key of
-            `qbp.comparison.estimators.CLASSIFIERS`.
+        model: (B, I) -> (B, n_classes), or (B, T) for targets, whose weights are drawn anew; or a key of
+            `qbp.comparison.estimators.ESTIMATORS`.
         train, test: the data.
         seed: of folds, initial weights, order of the rows and whatever else is random.
         scaled: whether the features are standardised first, by the train part.
@@ -88,8 +91,8 @@ def trial(
 def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list[dict[str, Any]]:
     """Tune, fit and score one model for several seeds.
 
-    Every configuration is scored by cross-validation on the train part (stratified folds, drawn by the seed); the best
-    one, the first of equals, is fitted to all of it. The test part is looked at once.
+    Every configuration is scored by cross-validation on the train part (folds drawn by the seed, those of
+    labels stratified); the best one, the first of equals, is fitted to all of it. The test part is looked at once.
 
     Args:
         jobs: with one and the same model.
@@ -104,7 +107,8 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
     model = jobs[0].model
     scales = [_scale(job.train) for job in jobs]
     jobs = [_standardised(job) if job.scaled else job for job in jobs]
-    grid = CLASSIFIERS[model] if isinstance(model, str) else configurations(protocol.training)
+    data, sign = jobs[0].train, sign_of(protocol.metric)
+    grid = estimators_for(data.n_classes)[model] if isinstance(model, str) else configurations(protocol.training)
     grid = grid[: protocol.budget]
     if not isinstance(model, str):
         _warm_up(model, jobs[0].train)
@@ -124,11 +128,11 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
             of_twin["truncation"] = truncation_of(fitted.model)
         predicted, probabilities, decision = _predict(fitted, job.test)
         if job.as_twin:
-            of_twin["same_labels"] = float(np.mean(labels == predicted))
+            of_twin["same_labels"] = _same(labels, predicted, job.train)
         y, history = job.test.y.numpy(), fitted.history
         row = {
             **scores_of(y, predicted, probabilities, decision, job.test.n_classes or 0),
-            "cv_score": None if scores is None else scores[j][best],
+            "cv_score": None if scores is None else sign * scores[j][best],
             "train_seconds": (trained - tuned) / len(jobs),
             "tune_seconds": (tuned - began) / len(jobs),
             **_costs(fitted, job.train, grid[best]),
@@ -137,7 +141,7 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
             "together": history.together if history is not None else 1,
             "feature_scale": scales[j],
             "hyperparameters": json.dumps(grid[best]),
-            "tried": None if scores is None else json.dumps([s if np.isfinite(s) else None for s in scores[j]]),
+            "tried": None if scores is None else json.dumps([sign * s if np.isfinite(s) else None for s in scores[j]]),
             **of_twin,
         }
         arrays = {"y": y, "predicted": predicted}
@@ -148,9 +152,17 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
 
 
 def _scale(train: Dataset) -> float:
-    """The largest mean or standard deviation of a column."""
-    x = train.x.double()
-    return float(torch.maximum(x.mean(0).abs(), x.std(0)).max())
+    """The largest mean or standard deviation of a column, of features and targets."""
+    columns = [train.x.double()] + ([] if train.n_classes else [train.y.double()])
+    return max(float(torch.maximum(x.mean(0).abs(), x.std(0)).max()) for x in columns)
+
+
+def _same(one: np.ndarray, other: np.ndarray, train: Dataset) -> float:
+    """The share of rows of which two models say the same: the label, or the targets but for a hundredth of a standard
+    deviation."""
+    if train.n_classes:
+        return float(np.mean(one == other))
+    return float(np.mean((abs(one - other) <= SAME * train.y.double().std(0).numpy()).all(1)))
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,7 @@ def _fit_all(
 ) -> list[_Fitted | DivergenceError]:
     """Train a model for each task; in place of those that diverge their errors."""
     if isinstance(model, str):
-        return [_classifier(model, task) for task in tasks]
+        return [_estimator(model, task) for task in tasks]
     members = [
         Member.new(renew(model, seed), train, training_of(protocol.training, options), seed)
         for options, train, seed in tasks
@@ -201,13 +213,18 @@ def _error_of(member: Member) -> DivergenceError | None:
     return None
 
 
-def _classifier(name: str, task: _Task) -> _Fitted:
+def _estimator(name: str, task: _Task) -> _Fitted:
     from sklearn.exceptions import ConvergenceWarning
 
-    made = classifier(name, task.seed, task.options)
+    y = task.train.y.numpy()
+    if task.train.n_classes:
+        made = classifier(name, task.seed, task.options)
+    else:
+        made = regressor(name, task.seed, task.options, y.shape[1])
+        y = y if y.shape[1] > 1 else y[:, 0]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        made.fit(task.train.x.numpy(), task.train.y.numpy())
+        made.fit(task.train.x.numpy(), y)
     return _Fitted(made, not any(issubclass(each.category, ConvergenceWarning) for each in said))
 
 
@@ -243,7 +260,8 @@ def _has_converged(losses: list[float]) -> bool:
 def _cross_validate(
     jobs: Sequence[Job], grid: Sequence[Mapping[str, Any]], protocol: Protocol, exact: bool
 ) -> list[list[float]]:
-    """The mean score of each configuration over the folds, for each job; minus infinity where one diverged."""
+    """The mean score of each configuration over the folds, for each job, larger is better (an error is negative); minus
+    infinity where one diverged."""
     tasks: list[_Task] = []
     places: list[tuple[int, int, Dataset]] = []
     for j, job in enumerate(jobs):
@@ -255,18 +273,19 @@ def _cross_validate(
     scores: list[list[list[float]]] = [[[] for _ in grid] for _ in jobs]
     for (j, k, held_out), fitted in zip(places, _fit_all(jobs[0].model, tasks, protocol, exact), strict=True):
         score = None if isinstance(fitted, DivergenceError) else _score(protocol.metric, fitted, held_out)
-        scores[j][k].append(-np.inf if score is None else score)
+        scores[j][k].append(-np.inf if score is None else sign_of(protocol.metric) * score)
     return [[float(np.mean(of_folds)) for of_folds in of_job] for of_job in scores]
 
 
 def _folds(job: Job, protocol: Protocol) -> list[tuple[Dataset, Dataset]]:
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import KFold, StratifiedKFold
 
     rows, labels = np.arange(len(job.train)), job.train.y.numpy()
-    fewest = int(np.bincount(labels).min())
+    fewest = int(np.bincount(labels).min()) if job.train.n_classes else len(rows)
     if fewest < 2:
         raise ArgumentError("Argument `train` must have two rows of every class, to tune on one and score on the other")
-    folds = StratifiedKFold(min(protocol.folds, fewest), shuffle=True, random_state=job.seed)
+    kind = StratifiedKFold if job.train.n_classes else KFold
+    folds = kind(min(protocol.folds, fewest), shuffle=True, random_state=job.seed)
     return [(job.train.subset(inside), job.train.subset(outside)) for inside, outside in folds.split(rows, labels)]
 
 
@@ -277,16 +296,22 @@ def _score(metric: str, fitted: _Fitted, held_out: Dataset) -> float | None:
 
 
 def _predict(fitted: _Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Return labels, probabilities where there are any, and what ranks the rows: (n, n_classes), or (n,) for two."""
+    """Return labels, probabilities where there are any, and what ranks the rows: (n, n_classes), or (n,) for two; of
+    targets the predictions (n, T), None, and the predictions."""
     if isinstance(fitted.model, nn.Module):
         x, _ = place(fitted.model, data)
         with torch.no_grad():
             fitted.model.eval()
             outputs = torch.cat([fitted.model(part) for part in x.split(1024)]).double()
+        if not data.n_classes:
+            return outputs.cpu().numpy(), None, outputs.cpu().numpy()
         probabilities = outputs.softmax(1).cpu().numpy()
         return probabilities.argmax(1), probabilities, probabilities
     rows = data.x.numpy()
     predicted = fitted.model.predict(rows)
+    if not data.n_classes:
+        predicted = predicted.reshape(len(rows), -1).astype(np.float64)
+        return predicted, None, predicted
     if hasattr(fitted.model, "predict_proba"):
         probabilities = fitted.model.predict_proba(rows)
         return predicted, probabilities, probabilities

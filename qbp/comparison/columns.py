@@ -15,7 +15,7 @@ COLUMNS: dict[str, type] = {
     "n_train": int,
     "n_test": int,
     "overlap": float,  # share of the rows to test that are also among those to train on
-    "accuracy": float,
+    "accuracy": float,  # of labels, as what follows down to `confusion`; None of targets
     "balanced_accuracy": float,
     "f1": float,  # mean over classes
     "log_loss": float,  # None where the model gives no probabilities
@@ -23,6 +23,9 @@ COLUMNS: dict[str, type] = {
     "ece": float,  # likewise; how far confidence is from accuracy, over 15 bins (arXiv 1706.04599)
     "auc": float,  # one against the rest, mean over classes
     "confusion": str,  # JSON: counts, row = true class, column = predicted class
+    "r2": float,  # of targets, as the next two; None of labels
+    "rmse": float,  # mean over columns of the root mean squared error, in the unit of the targets
+    "mae": float,  # mean absolute error
     "cv_score": float,  # in the metric that is compared, of the configuration chosen, mean over folds of the train part
     "train_seconds": float,  # of the last fit, with the configuration chosen
     "tune_seconds": float,
@@ -36,9 +39,9 @@ COLUMNS: dict[str, type] = {
     "epochs": int,
     "converged": bool,
     "together": int,  # models that trained at once
-    "feature_scale": float,  # largest mean or standard deviation of a column of the train part, as it was given
+    "feature_scale": float,  # largest mean or standard deviation of a feature or target of the train part, as given
     "hyperparameters": str,  # JSON: the configuration chosen
     "tried": str,  # JSON: of every configuration what `cv_score` is of the chosen one, in the order of the budget
     "truncation": float,  # of a classical twin: how far outputs of its circuits may be off; 0 where they are exact
-    "same_labels": float,  # of a classical twin: share of the rows to test that it labels as the trained model does
+    "same_labels": float,  # of a classical twin: share of the rows to test of which it says the same; see `cell.SAME`
 }

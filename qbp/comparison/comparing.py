@@ -33,10 +33,11 @@ from qbp.comparison.grid import (
     split_hash,
     wide,
 )
+from qbp.comparison.scores import METRICS, default_metric
 from qbp.comparison.statistics import need_statsmodels
 from qbp.comparison.timing import times_of
 from qbp.comparison.twins import TWIN
-from qbp.comparison.verdicts import METRICS, check_primary, judge
+from qbp.comparison.verdicts import check_primary, judge
 from qbp.data import Dataset
 from qbp.errors import ArgumentError, ConfigError, check_choice, check_seed, check_share
 from qbp.nn.resources import simulabilities
@@ -63,7 +64,8 @@ class Comparison:
     Attributes:
         rows: a row for each finished cell, with the keys of `COLUMNS`.
         verdicts: for each data set, subject and control the keys `dataset`, `subject`, `control`, `n` (pairs),
-            `difference` (mean of subject minus control, in the metric), `low` and `high` (its interval), `p`,
+            `difference` (mean of subject minus control, in the metric; of errors control minus subject), `low` and
+            `high` (its interval), `p`,
             `p_adjusted` (Holm; p itself where `primary` is True), `effect` (mean by standard deviation), `wins` (share
             of pairs, ties count half),
             the rest of `qbp.comparison.statistics.Difference`, `verdict` (BEATS, TIES, LOSES or INCONCLUSIVE) and
@@ -109,7 +111,8 @@ class Comparison:
             n_train: rows to train on, for a cell of a learning curve; None for all.
 
         Returns:
-            `y` (n_test,) labels, `predicted` (n_test,), and `probabilities` (n_test, n_classes) where there are any.
+            `y` (n_test,) labels, `predicted` (n_test,), and `probabilities` (n_test, n_classes) where there are any; or
+            `y` (n_test, T) targets and `predicted` (n_test, T).
 
         Raises:
             ArgumentError: the comparison is in memory only, or has no such cell.
@@ -215,7 +218,7 @@ def compare(
     budget: int = 4,
     folds: int = 3,
     sizes: Sequence[int] = (),
-    metric: str = "accuracy",
+    metric: str | None = None,
     rope: float = 0.01,
     alpha: float = 0.05,
     primary: str | None = None,
@@ -239,17 +242,19 @@ def compare(
     same labels are had without quantum code.
 
     Args:
-        models: the subjects by name: modules (B, I) -> (B, n_classes), or functions of (n_inputs, n_outputs) such as
-            `qbp.hybrid`.
-        train, test: data with labels. Those of `qbp.data.load` are loaded anew for each seed; other parts stay as they
-            are for every seed, and the models are compared on each of your test rows (McNemar).
+        models: the subjects by name: modules (B, I) -> (B, n_classes), or (B, T) for targets, or functions of
+            (n_inputs, n_outputs) such as `qbp.hybrid`.
+        train, test: data with labels or targets. Those of `qbp.data.load` are loaded anew for each seed; other
+            parts stay as they are for every seed, and the models are compared on each of your test rows (McNemar; of
+            targets a sign-flip test).
         data: in place of these, for each data set by name the arguments of `qbp.data.load`.
         seeds: how many (0, 1...), or which; at least 5.
         training: how models are trained, as in `qbp.fit`; or its options, as in {"epochs": 30}.
         budget: configurations for every model, at most 12; 1 trains without tuning.
         folds: of the cross-validation.
         sizes: numbers of rows to train on besides all of them, for learning curves.
-        metric: the score to compare: accuracy, balanced_accuracy, f1 or auc.
+        metric: the score to compare: accuracy (None), balanced_accuracy, f1 or auc of labels; r2 (None), rmse or mae of
+            targets.
         rope: difference that does not matter, in the unit of `metric`.
         alpha: level of the tests.
         primary: the one comparison that is fixed beforehand, "SUBJECT/CONTROL" as in "hybrid/matched_parameters": its p
@@ -282,7 +287,6 @@ def compare(
     check_executor(executor)
     sources = sources_of(train, test, data)
     numbers = _check(models, sources, seeds, metric, rope, alpha)
-    protocol = Protocol(training_of(training, {}), budget, folds, metric)
     folder = None if directory is None else Path(directory)
     splits: dict[str, dict[int, str]] = {}
     names: dict[str, tuple[str, ...]] = {}
@@ -293,13 +297,16 @@ def compare(
     for name, source in sources.items():
         parts = {seed: source.split(seed) for seed in numbers}
         first = trains[name] = parts[numbers[0]][0]
-        shape = shape or (first.x.shape[1], first.n_classes or 0)
+        shape = shape or (first.x.shape[1], first.n_outputs)
+        metric = metric or default_metric(first.n_classes)
         check_classes(name, source, [train for train, _ in parts.values()], metric)
         check_sizes(sizes, first)
         splits[name] = {seed: split_hash(*pair) for seed, pair in parts.items()}
         names[name] = model_names(models, first, aa)
         structures[name] = fingerprints(models, first)
         alone |= {(name, subject) for subject in wide(models, first)}
+    assert metric is not None and shape is not None
+    protocol = Protocol(training_of(training, {}), budget, folds, metric)
     check_primary(primary, models, dict.fromkeys(model for own in names.values() for model in own))
     config = {
         "models": structures,
@@ -338,7 +345,6 @@ def compare(
     options: dict[str, Any] = {"metric": metric, "rope": rope, "alpha": alpha, "primary": primary}
     verdicts, ranks, complexity = judge(rows, fresh=fresh, right=right, **options)
     told = {} if folder is None else _json(folder / VERDICTS, {}).get("simulability") or {}
-    assert shape is not None
     told = {name: told.get(name) or simulabilities(build(model, *shape)) for name, model in models.items()}
     found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder, told)
     if folder is not None:
@@ -350,7 +356,7 @@ def _check(
     models: Mapping[str, Subject],
     sources: Mapping[str, Source],
     seeds: int | Sequence[int],
-    metric: str,
+    metric: str | None,
     rope: float,
     alpha: float,
 ) -> list[int]:
@@ -359,7 +365,7 @@ def _check(
         raise ArgumentError("Argument `models` must name a model to compare, but is empty")
     check_names(list(models), "models")
     check_names(list(sources), "data")
-    check_choice("metric", metric, METRICS)
+    check_choice("metric", metric or METRICS[0], METRICS)
     check_share("rope", rope)
     check_share("alpha", alpha)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CLASSIFIERS", "LARGEST_BUDGET", "classifier", "kept_numbers"]
+__all__ = [
+    "CLASSIFIERS",
+    "ESTIMATORS",
+    "LARGEST_BUDGET",
+    "REGRESSORS",
+    "TRIVIAL",
+    "classifier",
+    "estimators_for",
+    "kept_numbers",
+    "regressor",
+]
 
 # name -> twelve configurations, the likeliest first: a budget of n takes the first n of every model.
 CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -98,7 +108,64 @@ CLASSIFIERS: dict[str, tuple[dict[str, Any], ...]] = {
         )
     ),
 }
-LARGEST_BUDGET = min(len(grid) for name, grid in CLASSIFIERS.items() if name != "majority")
+REGRESSORS: dict[str, tuple[dict[str, Any], ...]] = {
+    "mean": ({},),  # always the mean of the targets
+    "ridge": tuple(
+        {"alpha": alpha} for alpha in (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 1e4, 3.0, 30.0, 0.3, 300.0)
+    ),
+    "svm_rbf": tuple(
+        {"C": c, "gamma": gamma, "epsilon": epsilon}
+        for c, gamma, epsilon in (
+            (1.0, "scale", 0.1),
+            (10.0, "scale", 0.1),
+            (10.0, 0.01, 0.1),
+            (100.0, 0.01, 0.1),
+            (1.0, 0.1, 0.01),
+            (100.0, 0.1, 0.01),
+            (0.1, "scale", 0.1),
+            (10.0, 1.0, 0.01),
+            (100.0, "scale", 0.01),
+            (1.0, 0.01, 0.3),
+            (1000.0, 0.001, 0.1),
+            (1000.0, 0.01, 0.01),
+        )
+    ),
+    "random_fourier": tuple(
+        {key: options[key] for key in ("gamma", "n_components")} | {"alpha": 1 / options["C"]}
+        for options in CLASSIFIERS["random_fourier"]
+    ),
+    "random_forest": tuple(
+        {"min_samples_leaf": leaf, "max_features": share, "max_depth": depth}
+        for depth, leaf, share in (
+            (None, 1, None),
+            (None, 1, "sqrt"),
+            (None, 4, None),
+            (None, 4, "sqrt"),
+            (4, 1, None),
+            (None, 2, None),
+            (None, 2, "sqrt"),
+            (8, 1, None),
+            (4, 1, "sqrt"),
+            (8, 1, "sqrt"),
+            (None, 8, None),
+            (2, 1, None),
+        )
+    ),
+    "gradient_boosting": CLASSIFIERS["gradient_boosting"],
+    "multilayer_perceptron": CLASSIFIERS["multilayer_perceptron"],
+}
+ESTIMATORS = CLASSIFIERS | REGRESSORS
+"""All of them: what a name that is no subject's must not be."""
+
+TRIVIAL = {"majority": "the most frequent class", "mean": "the mean of the targets"}
+"""Those that learn nothing of the rows, and what they answer."""
+
+LARGEST_BUDGET = min(len(grid) for grid in ESTIMATORS.values() if len(grid) > 1)
+
+
+def estimators_for(n_classes: int | None) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Return the models for data of so many classes, or of targets where there are none."""
+    return CLASSIFIERS if n_classes else REGRESSORS
 
 
 def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:
@@ -130,6 +197,38 @@ def classifier(name: str, seed: int, options: Mapping[str, Any]) -> Any:
     return make_pipeline(*steps, makers[name]().set_params(**left))
 
 
+def regressor(name: str, seed: int, options: Mapping[str, Any], n_targets: int = 1) -> Any:
+    """Build one of scikit-learn's regressors, behind scalers of features and targets, fitted on what it trains on.
+
+    Those that know one target only are one for each.
+    """
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.dummy import DummyRegressor
+    from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
+    from sklearn.linear_model import Ridge
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVR
+
+    makers: dict[str, Callable[[], Any]] = {
+        "mean": DummyRegressor,
+        "ridge": Ridge,
+        "svm_rbf": SVR,
+        "random_fourier": Ridge,
+        "random_forest": lambda: RandomForestRegressor(random_state=seed),
+        "gradient_boosting": lambda: GradientBoostingRegressor(random_state=seed),
+        "multilayer_perceptron": lambda: MLPRegressor(max_iter=1000, random_state=seed),
+    }
+    left = dict(options)
+    steps = [StandardScaler(), *_features(name, seed, left)]
+    last = makers[name]().set_params(**left)
+    if n_targets > 1 and name in ("svm_rbf", "gradient_boosting"):
+        last = MultiOutputRegressor(last)
+    return TransformedTargetRegressor(make_pipeline(*steps, last), transformer=StandardScaler())
+
+
 def _features(name: str, seed: int, options: dict[str, Any]) -> list[Any]:
     """What stands before the model, with its own options taken out of `options`."""
     if name != "random_fourier":
@@ -140,8 +239,9 @@ def _features(name: str, seed: int, options: dict[str, Any]) -> list[Any]:
     return [RBFSampler(**own, random_state=seed)]
 
 
-def kept_numbers(pipeline: Any) -> tuple[int, int]:
-    """Numbers that a model of `classifier` keeps, and its multiply-adds for a row (trees compare instead)."""
+def kept_numbers(model: Any) -> tuple[int, int]:
+    """Numbers that a fitted model keeps behind its scalers, and its multiply-adds for a row (trees compare instead)."""
+    pipeline = getattr(model, "regressor_", model)
     sizes = [_kept(step) for _, step in pipeline.steps[1:]]
     return sum(kept for kept, _ in sizes), sum(multiply_adds for _, multiply_adds in sizes)
 
@@ -156,8 +256,11 @@ def _kept(model: Any) -> tuple[int, int]:
         kept = model.support_vectors_.size + model.dual_coef_.size
         return kept + model.intercept_.size, kept
     if hasattr(model, "coef_"):
-        return model.coef_.size + model.intercept_.size, model.coef_.size
-    if not hasattr(model, "estimators_"):  # the most frequent class
+        return model.coef_.size + np.size(model.intercept_), model.coef_.size
+    if not hasattr(model, "estimators_"):  # the most frequent class, the mean
         return 1, 0
     trees = np.ravel(np.asarray(model.estimators_, dtype=object))
+    if not hasattr(trees[0], "tree_"):  # a model for each target
+        sizes = [_kept(each) for each in trees]
+        return sum(kept for kept, _ in sizes), sum(multiply_adds for _, multiply_adds in sizes)
     return sum(3 * tree.tree_.node_count for tree in trees), 0  # feature, threshold and value of each node

@@ -110,9 +110,11 @@ def _unconverged(model: str, rows: Sequence[Row]) -> str | None:
 
 
 def _imbalance(rows: Sequence[Row], metric: str) -> str | None:
+    if metric != "accuracy":
+        return None
     counts = np.sum([np.sum(json.loads(row["confusion"]), 1) for row in rows], 0)
     share = float(counts.max() / counts.sum())
-    if metric != "accuracy" or share < IMBALANCE:
+    if share < IMBALANCE:
         return None
     return f"{share:.0%} of the test rows are of one class, so that accuracy says little: compare by balanced_accuracy"
 
@@ -121,7 +123,7 @@ def _scale(model: str, rows: Sequence[Row]) -> str | None:
     scale = max(row.get("feature_scale") or 0.0 for row in rows)
     if scale <= LARGE:
         return None
-    return f"{model} was given features as they are, as large as {scale:.3g}, its rivals scaled ones: scale the data"
+    return f"{model} was given its data as they are, as large as {scale:.3g}, its rivals scaled ones: scale the data"
 
 
 def _twin(rows: Sequence[Row]) -> str | None:
@@ -132,6 +134,5 @@ def _twin(rows: Sequence[Row]) -> str | None:
     off = max(row["truncation"] for row in rows)
     how = "exact" if off == 0 else f"words left out, outputs off by up to {off:.2g}"
     labels = "all" if same == total else f"{same} of"
-    return (
-        f"its classical twin, plain torch without quantum code ({how}), gives the same label on {labels} {total} rows"
-    )
+    what = "the same label" if rows[0].get("accuracy") is not None else "the same value"
+    return f"its classical twin, plain torch without quantum code ({how}), gives {what} on {labels} {total} rows"

@@ -15,8 +15,9 @@ from torch import nn
 
 from qbp.comparison.cell import Job, Protocol, trials
 from qbp.comparison.controls import MATCHED_TIME, RIVALS, controls_of
-from qbp.comparison.estimators import CLASSIFIERS
+from qbp.comparison.estimators import ESTIMATORS, estimators_for
 from qbp.comparison.gates import share_known
+from qbp.comparison.scores import METRICS, TARGET_METRICS
 from qbp.comparison.twins import TWIN, has_twin
 from qbp.data import DATASETS, Dataset, load, split
 from qbp.errors import ArgumentError, ConfigError
@@ -43,8 +44,8 @@ __all__ = [
 ]
 
 CELLS = "cells"
-ROW_METRICS = ("accuracy", "balanced_accuracy")
-"""Scores that are a mean over test rows, which McNemar's test needs."""
+ROW_METRICS = ("accuracy", "balanced_accuracy", "r2", "mae")
+"""Scores that are a mean over test rows, which tests on rows need."""
 MOST_TOGETHER = 128
 """Trainings of small models that are one."""
 IDENTICAL = "identical"  # the A/A check: the subject again, with other random numbers on the same split
@@ -99,7 +100,7 @@ class Grid:
         It does not depend on who runs them: who trains with whom changes the last bits.
         """
         subject = cell.model.partition("/")[0]
-        if self.exact or cell.model in CLASSIFIERS or (cell.dataset, subject) in self.alone:
+        if self.exact or cell.model in ESTIMATORS or (cell.dataset, subject) in self.alone:
             return cell
         seeds, trainings = list(self.splits[cell.dataset]), self.protocol.budget * self.protocol.folds
         return cell.dataset, cell.model, cell.n_train, seeds.index(cell.seed) // max(1, MOST_TOGETHER // trainings)
@@ -150,10 +151,10 @@ class Grid:
 
     def _model(self, cell: Cell, train: Dataset) -> tuple[nn.Module | str, str, str]:
         """What to train, the subject that it belongs to, and its role."""
-        if cell.model in CLASSIFIERS:
+        if cell.model in ESTIMATORS:
             return cell.model, "", cell.model
         subject, _, control = cell.model.partition("/")
-        shape = train.x.shape[1], train.n_classes or 0
+        shape = train.x.shape[1], train.n_outputs
         model = build(self.models[subject], *shape)
         if not control:
             return model, subject, "subject"
@@ -179,7 +180,7 @@ def sources_of(
     """Return the sources by the name of the data set.
 
     Raises:
-        ArgumentError: neither a pair nor recipes, or both; data without labels.
+        ArgumentError: neither a pair nor recipes, or both.
     """
     if (train is None) != (test is None) or (train is None) == (data is None):
         raise ArgumentError("Give the data as `train` and `test`, or as `data`")
@@ -187,11 +188,11 @@ def sources_of(
         return {name: Source(recipe) for name, recipe in data.items()}
     assert train is not None and test is not None
     for name, part in (("train", train), ("test", test)):
-        if not isinstance(part, Dataset) or part.n_classes is None:
-            raise ArgumentError(f"Argument `{name}` must be a qbp.data.Dataset with labels")
+        if not isinstance(part, Dataset):
+            raise ArgumentError(f"Argument `{name}` must be a qbp.data.Dataset, but is a {type(part).__name__}")
     if train.recipe is not None and train.recipe is test.recipe:  # two parts of one load
         return {train.name: Source(train.recipe)}
-    if train.x.shape[1] != test.x.shape[1] or train.classes != test.classes:
+    if (train.x.shape[1], train.n_outputs) != (test.x.shape[1], test.n_outputs) or train.classes != test.classes:
         raise ArgumentError(
             f"Argument `test` must have the columns and classes of `train`, {train.x.shape[1]} and {train.classes}, "
             f"but has {test.x.shape[1]} and {test.classes}"
@@ -212,7 +213,7 @@ def build(subject: Subject, n_inputs: int, n_outputs: int) -> nn.Module:
 def check_names(names: Sequence[str], kind: str) -> None:
     """Refuse names that are no names of directories, or that controls have."""
     for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in CLASSIFIERS:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in ESTIMATORS:
             raise ArgumentError(
                 f"Argument `{kind}` must have names of letters, digits, '_', '-' and '.', none a control's, but has "
                 f"{name!r}"
@@ -227,9 +228,7 @@ def model_names(models: Mapping[str, Subject], train: Dataset, aa: bool) -> tupl
     Raises:
         ArgumentError: a model or a control cannot be built.
     """
-    if train.n_classes is None:
-        raise ArgumentError(f"Argument `data` must have labels, but {train.name!r} is a regression")
-    shape = train.x.shape[1], train.n_classes
+    shape = train.x.shape[1], train.n_outputs
     names: list[str] = []
     for name, subject in models.items():
         model = renew(build(subject, *shape), 0)
@@ -237,18 +236,18 @@ def model_names(models: Mapping[str, Subject], train: Dataset, aa: bool) -> tupl
         names += [f"{name}/{control}" for control in controls_of(model, *shape)]
         names += [f"{name}/{TWIN}"] * has_twin(model, shape[0])
         names += [f"{name}/{IDENTICAL}"] * aa
-    return (*names, *CLASSIFIERS)
+    return (*names, *estimators_for(train.n_classes))
 
 
 def fingerprints(models: Mapping[str, Subject], train: Dataset) -> dict[str, str]:
     """Return a hash of the structure of each subject."""
-    shape = train.x.shape[1], train.n_classes or 0
+    shape = train.x.shape[1], train.n_outputs
     return {name: fingerprint(build(subject, *shape)) for name, subject in models.items()}
 
 
 def wide(models: Mapping[str, Subject], train: Dataset) -> set[str]:
     """Return the subjects whose circuits are so wide that nothing is gained by training several together."""
-    shape = train.x.shape[1], train.n_classes or 0
+    shape = train.x.shape[1], train.n_outputs
     built = {name: build(subject, *shape) for name, subject in models.items()}
     return {name for name, model in built.items() if any(layer.circuit.n_qubits > WIDEST for layer in _layers(model))}
 
@@ -258,14 +257,24 @@ def _layers(model: nn.Module) -> list[QuantumLayer]:
 
 
 def check_classes(name: str, source: Source, trains: Sequence[Dataset], metric: str) -> None:
-    """Refuse a class that cannot be learned, and a score of test rows that cannot be taken row by row."""
+    """Refuse a class that cannot be learned, a score that is none of such data, and one of test rows that cannot be
+    taken row by row."""
+    if trains[0].is_multilabel:
+        raise ArgumentError(f"Data set {name!r} must have one label a row, or targets, but has several labels")
+    fits = [each for each in METRICS if (each in TARGET_METRICS) == (trains[0].n_classes is None)]
+    if metric not in fits:
+        kind = "targets" if trains[0].n_classes is None else "labels"
+        raise ArgumentError(
+            f"Argument `metric` must be one of {', '.join(fits)} for the {kind} of data set {name!r}, but is {metric!r}"
+        )
     for train in trains if trains[0].n_classes else ():
         counts = np.bincount(train.y.numpy(), minlength=train.n_classes or 0)
         if absent := [label for label, count in zip(train.classes, counts, strict=True) if not count]:
             raise ArgumentError(f"Data set {name!r}: class {absent[0]!r} must have rows to train on, but has none")
     if source.parts is not None and metric not in ROW_METRICS:
+        fits = [each for each in fits if each in ROW_METRICS]
         raise ArgumentError(
-            f"Argument `metric` must be one of {', '.join(ROW_METRICS)} for a test set of your own, but is {metric!r}"
+            f"Argument `metric` must be one of {', '.join(fits)} for a test set of your own, but is {metric!r}"
         )
 
 
@@ -281,7 +290,8 @@ def check_sizes(sizes: Sequence[int], train: Dataset) -> None:
 def right_rows(
     cells: Sequence[Cell], done: Sequence[Mapping[str, Any]], folder: Path | None, metric: str, names: set[str]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """For data sets with a test part of the user's own: by model and test row the share of seeds that are right."""
+    """For data sets with a test part of the user's own: by model and test row the share of seeds that are right, or
+    what the score of targets is the mean of."""
     found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
     for cell, result in zip(cells, done, strict=True):
         if cell.dataset not in names or cell.n_train is not None:
@@ -292,7 +302,18 @@ def right_rows(
             with np.load((folder / cell_path(*cell)).with_suffix(".npz"), allow_pickle=False) as file:
                 arrays = dict(file)
         y = arrays["y"]
+        if metric in TARGET_METRICS:
+            found[cell.dataset].setdefault(cell.model, []).append(_goodness(metric, y, arrays["predicted"]))
+            continue
         counts = np.bincount(y)
         weights = len(y) / (counts[y] * np.count_nonzero(counts)) if metric == "balanced_accuracy" else 1.0
         found[cell.dataset].setdefault(cell.model, []).append((y == arrays["predicted"]) * weights)
     return {name: {model: np.mean(seeds, 0) for model, seeds in models.items()} for name, models in found.items()}
+
+
+def _goodness(metric: str, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Of each row of targets (n, T) what r2 is the mean of over rows, or minus mae; larger is better."""
+    if metric == "mae":
+        return -abs(y - predicted).mean(1)
+    spread = y.var(0)
+    return (1 - (y - predicted) ** 2 / np.where(spread > 0, spread, 1.0)).mean(1)

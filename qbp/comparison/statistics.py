@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from qbp.comparison.scores import ERRORS
 from qbp.errors import ArgumentError, MissingPackageError
 
-__all__ = ["FEWEST_PAIRS", "Difference", "check_scores", "holm", "mcnemar", "paired", "smallest", "verdict"]
+__all__ = ["FEWEST_PAIRS", "Difference", "holm", "mcnemar", "paired", "smallest", "verdict"]
 
 VERDICTS = ("BEATS", "TIES", "LOSES", "INCONCLUSIVE")
 MOST_PAIRS = 2**20
@@ -174,7 +175,8 @@ def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha
     seeds a row's difference is that of the shares of seeds that are right, and its sign is flipped: the same test.
 
     Args:
-        a, b: (n,) for each row whether the model is right: 0 or 1, a mean over seeds, or that times a row's weight.
+        a, b: (n,) for each row whether the model is right: 0 or 1, a mean over seeds, or that times a row's weight; of
+            a regression whatever the score is the mean of, larger where it is better.
         rope: half the width of the region of practical equivalence.
         alpha: level of the tests.
 
@@ -288,6 +290,7 @@ def verdict(
     rope: float = 0.01,
     alpha: float = 0.05,
     saturated: str | None = None,
+    metric: str = "accuracy",
 ) -> tuple[str, str]:
     """Apply the rule at the top of this module.
 
@@ -297,11 +300,17 @@ def verdict(
         rope: half the width of the region of practical equivalence.
         alpha: level of the tests.
         saturated: why these data cannot show an advantage; None where they can.
+        metric: what is compared: shares and r2 are told in points, errors as they are.
 
     Returns:
         The word, and what decided it.
     """
-    points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    if metric in ERRORS:
+        points = f"{metric} lower by {difference.mean:.3g} [{difference.low:.3g}, {difference.high:.3g}]"
+        region = f"{rope:g}"
+    else:
+        points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+        region = f"{100 * rope:g} point(s)"
     corrected = "" if p_adjusted is None else f", {p_adjusted:.3g} by Holm"
     p = difference.p if p_adjusted is None else p_adjusted
     tested = f"{difference.test}, p = {difference.p:.3g}{corrected}, {difference.n} pairs"
@@ -311,7 +320,7 @@ def verdict(
             f"at least {FEWEST_PAIRS} seeds are needed."
         )
     if difference.p_equivalent < alpha:
-        return "TIES", f"{points}: within {100 * rope:g} point(s) (equivalence, p = {difference.p_equivalent:.2g})."
+        return "TIES", f"{points}: within {region} (equivalence, p = {difference.p_equivalent:.2g})."
     flips = difference.p_sign_flip is None or difference.p_sign_flip <= alpha
     if p <= alpha and flips and difference.mean < 0:
         return "LOSES", f"{points}: worse ({tested})."
@@ -320,54 +329,7 @@ def verdict(
     if p <= alpha and flips:
         return "BEATS", f"{points}: better ({tested})."
     more = "no number of splits of these data" if difference.n_needed is None else f"{difference.n_needed} pairs"
-    return "INCONCLUSIVE", f"{points}: not decided ({tested}); {more} would show {100 * rope:g} point(s)."
-
-
-# ---- what is wrong in a table of scores ----------------------------------------------------------------------------
-
-
-def check_scores(
-    test: Sequence[float],
-    n_test: int,
-    *,
-    train: Sequence[float] | None = None,
-    n_train: int | None = None,
-    digits: int = 12,
-) -> list[str]:
-    """Say what gives accuracies away that are not what they are called.
-
-    An accuracy on `n_test` rows is a whole number of them. Test accuracies that no number of test rows gives, but some
-    number of train rows, or that equal the train accuracies seed by seed below 1, were taken on the train part.
-
-    Args:
-        test: (n,) accuracies, seed by seed.
-        n_test: rows of the test part.
-        train, n_train: the same of the train part, where known.
-        digits: decimals that the accuracies are given with.
-
-    Returns:
-        What is wrong, a sentence each; empty where nothing is.
-
-    Example:
-        >>> check_scores([0.85, 0.9], 60)
-        []
-        >>> check_scores([0.9916667], 60, n_train=240, digits=7)
-        ['0.9916667 is no share of 60 rows, but one of 240: it was taken on the train part']
-    """
-
-    def is_share(value: float, n: int) -> bool:
-        return abs(value * n - round(value * n)) <= n * 10.0**-digits
-
-    wrong = []
-    for value in dict.fromkeys(test):
-        if not is_share(value, n_test):
-            of_train = n_train is not None and is_share(value, n_train)
-            said = f", but one of {n_train}: it was taken on the train part" if of_train else ""
-            wrong.append(f"{value:.{digits}g} is no share of {n_test} rows{said}")
-    close = 2 * 10.0**-digits
-    if train is not None and len(train) == len(test) and min(test) < 1 and np.allclose(train, test, rtol=0, atol=close):
-        wrong.append(f"all {len(test)} test accuracies are the train accuracies")
-    return wrong
+    return "INCONCLUSIVE", f"{points}: not decided ({tested}); {more} would show {region}."
 
 
 def need_statsmodels() -> None:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS
-from qbp.comparison.estimators import CLASSIFIERS
+from qbp.comparison.estimators import ESTIMATORS, TRIVIAL, estimators_for
 from qbp.comparison.gates import Gates, gates_of
 from qbp.comparison.ranks import over_datasets, rank, sample_complexity
-from qbp.comparison.statistics import Difference, check_scores, holm, mcnemar, paired, verdict
+from qbp.comparison.scores import ERRORS, METRICS, TARGET_METRICS, check_scores, sign_of
+from qbp.comparison.statistics import Difference, holm, mcnemar, paired, verdict
 from qbp.comparison.twins import TWIN
 from qbp.errors import ArgumentError, check_choice
 
 __all__ = ["METRICS", "IncompleteError", "check_primary", "judge", "rivals_of"]
 
 Row = dict[str, Any]
-METRICS = ("accuracy", "balanced_accuracy", "f1", "auc")
-LINEAR = ("linear_model", "logistic_regression")
+LINEAR = ("linear_model", "logistic_regression", "ridge")
 
 
 class IncompleteError(ArgumentError):
@@ -45,7 +45,8 @@ def judge(
 
     Args:
         rows: of `qbp.comparison.comparing.Comparison`.
-        metric: the score that is compared, one of `METRICS`.
+        metric: the score that is compared, one of `METRICS`. Differences are positive where the subject is better, of
+            errors, too.
         rope: half the width of the region of practical equivalence.
         alpha: level of the tests.
         fresh: for each data set whether every seed drew new data; otherwise the seeds are splits of the same data.
@@ -70,13 +71,13 @@ def judge(
         twins = [row for row in full if row["role"] == TWIN]
         full = [row for row in full if row["role"] != TWIN]  # what is the subject itself has no say
         scores, about = _by_model(name, full, metric)
-        _check_controls(name, about, full)
+        _check_controls(name, about, full, metric)
         test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
         gates, rows_right = gates_of(full, metric, twins), (right or {}).get(name)
         verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right, primary)
         verdicts += _twins(name, scores, twins, metric, test_share, rope, alpha)
         for model, seeds in scores.items():
-            table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))
+            table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))  # larger is better
     everywhere = {model: means for model, means in table.items() if len(means) == len(names)}
     if len(names) < 2 or len(everywhere) < 3:
         return tuple(verdicts), None, tuple(complexity)
@@ -105,17 +106,17 @@ def check_primary(primary: str | None, subjects: Iterable[str], models: Collecti
 
 
 def _by_model(name: str, rows: Sequence[Row], metric: str) -> tuple[dict[str, dict[int, float]], dict[str, Row]]:
-    """Scores by model and seed, and one row of each model; every model must have the same seeds and splits."""
+    """Scores by model and seed (errors with a minus: larger is better), and one row of each model; every model must
+    have the same seeds and splits."""
     scores: dict[str, dict[int, float]] = {}
     splits: dict[int, str] = {}
     about: dict[str, Row] = {}
     for row in rows:
         if splits.setdefault(row["seed"], row["split"]) != row["split"]:
             raise IncompleteError(f"Data set {name!r}: models of seed {row['seed']} have different splits")
-        wrong = check_scores([row["accuracy"]], row["n_test"])
-        if wrong:
+        if metric not in TARGET_METRICS and (wrong := check_scores([row["accuracy"]], row["n_test"])):
             raise ArgumentError(f"Data set {name!r}, model {row['model']!r}, seed {row['seed']}: {wrong[0]}")
-        scores.setdefault(row["model"], {})[row["seed"]] = row[metric]
+        scores.setdefault(row["model"], {})[row["seed"]] = sign_of(metric) * row[metric]
         about.setdefault(row["model"], row)
     for model, seeds in scores.items():
         if lacking := sorted(set(splits) - set(seeds)):
@@ -123,7 +124,7 @@ def _by_model(name: str, rows: Sequence[Row], metric: str) -> tuple[dict[str, di
     return {model: dict(sorted(seeds.items())) for model, seeds in scores.items()}, about
 
 
-def _check_controls(name: str, about: Mapping[str, Row], rows: Sequence[Row]) -> None:
+def _check_controls(name: str, about: Mapping[str, Row], rows: Sequence[Row], metric: str) -> None:
     subjects = [model for model, row in about.items() if row["role"] == "subject"]
     if not subjects:
         raise IncompleteError(f"Data set {name!r}: there is no subject to compare")
@@ -131,7 +132,9 @@ def _check_controls(name: str, about: Mapping[str, Row], rows: Sequence[Row]) ->
         has_circuit = about[subject]["circuits_per_step"] > 0
         own = [control for control in CONTROLS if has_circuit or control not in LAYER_CONTROLS]
         present = {row["role"] for row in rows if row["subject"] in (subject, "")}
-        if lacking := [control for control in (*own, *CLASSIFIERS) if control not in present]:
+        if lacking := [
+            control for control in (*own, *estimators_for(metric not in TARGET_METRICS)) if control not in present
+        ]:
             raise IncompleteError(
                 f"Data set {name!r}: {subject!r} cannot be judged without its control(s) {', '.join(lacking)}"
             )
@@ -153,6 +156,8 @@ def _verdicts(
     pairs = [(subject, model) for subject in subjects for model in rivals_of(subject, about)]
     if right is not None:
         found = [mcnemar(right[a], right[b], rope=rope, alpha=alpha) for a, b in pairs]
+        if metric in TARGET_METRICS:
+            found = [replace(difference, test="sign-flip test on rows") for difference in found]
     else:
         found = [
             paired(list(scores[a].values()), list(scores[b].values()), test_share=test_share, rope=rope, alpha=alpha)
@@ -160,11 +165,12 @@ def _verdicts(
         ]
     names = [f"{subject}/{_control(about, model)}" for subject, model in pairs]
     others = iter(holm([difference.p for name, difference in zip(names, found, strict=True) if name != primary]))
-    saturated = _saturated(scores, about, metric, rope) or _no_better_than_the_majority(scores, about, metric, rope)
+    saturated = _saturated(scores, about, metric, rope) or _no_better_than_a_constant(scores, about, metric, rope)
     made: list[tuple[Row, tuple[str, str]]] = []  # with what would be said of each alone
     for pair, (subject, model), difference in zip(names, pairs, found, strict=True):
         control = _control(about, model)
-        options: dict[str, Any] = {"rope": rope, "alpha": alpha, "saturated": saturated or gates.weak.get(model)}
+        options: dict[str, Any] = {"rope": rope, "alpha": alpha, "metric": metric}
+        options["saturated"] = saturated or gates.weak.get(model)
         alone = _said(subject, control, *verdict(difference, **options), gates.leak)
         if pair == primary:
             made.append((_row(dataset, subject, control, difference, difference.p, alone, True), alone))
@@ -175,7 +181,7 @@ def _verdicts(
     summaries = []
     for subject in subjects:
         against = [(row, alone) for row, alone in made if row["subject"] == subject]
-        groups = {"circuit": LAYER_CONTROLS.keys(), "all": CONTROLS.keys() | CLASSIFIERS.keys()}
+        groups = {"circuit": LAYER_CONTROLS.keys(), "all": CONTROLS.keys() | ESTIMATORS.keys()}
         for group, controls in groups.items():
             if members := [(row, alone) for row, alone in against if row["control"] in controls]:
                 notes = [*([saturated] if saturated else []), *gates.notes[subject]]
@@ -195,10 +201,10 @@ def _twins(
     """Each subject beside its classical twin: no comparison among the others, as it is the same trained model."""
     made = []
     for subject in dict.fromkeys(row["subject"] for row in twins):
-        own = {row["seed"]: row[metric] for row in twins if row["subject"] == subject}
+        own = {row["seed"]: sign_of(metric) * row[metric] for row in twins if row["subject"] == subject}
         pairs = [(scores[subject][seed], own[seed]) for seed in own]
         difference = paired(*zip(*pairs, strict=True), test_share=test_share, rope=rope, alpha=alpha)
-        said = _said(subject, TWIN, *verdict(difference, rope=rope, alpha=alpha))
+        said = _said(subject, TWIN, *verdict(difference, rope=rope, alpha=alpha, metric=metric))
         made.append(_row(name, subject, TWIN, difference, difference.p, said))
     return made
 
@@ -284,22 +290,32 @@ def _saturated(
     if means[best] - means[linear] > rope + 1e-12:
         return None
     return (
-        f"these data cannot show an advantage, as {about[linear]['role']} ({metric} {means[linear]:.3f}) is within "
-        f"{100 * rope:g} point(s) of the best model ({about[best]['role']}, {means[best]:.3f})"
+        f"these data cannot show an advantage, as {about[linear]['role']} ({metric} {_told(means[linear], metric)}) is "
+        f"within {_region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
     )
 
 
-def _no_better_than_the_majority(
+def _region(rope: float, metric: str) -> str:
+    return f"{rope:g}" if metric in ERRORS else f"{100 * rope:g} point(s)"
+
+
+def _told(score: float, metric: str) -> str:
+    return f"{sign_of(metric) * score:.3f}"
+
+
+def _no_better_than_a_constant(
     scores: Mapping[str, Mapping[int, float]], about: Mapping[str, Row], metric: str, rope: float
 ) -> str | None:
-    """Why the data cannot show an advantage, where the most frequent class is as good an answer as the best model's."""
+    """Why the data cannot show an advantage, where the most frequent class, or the mean, is as good an answer as the
+    best model's."""
     means = {model: float(np.mean(list(seeds.values()))) for model, seeds in scores.items()}
     best = max(means, key=lambda model: means[model])
-    if means[best] - means["majority"] > rope + 1e-12:
+    constant, what = next((name, what) for name, what in TRIVIAL.items() if name in means)
+    if means[best] - means[constant] > rope + 1e-12:
         return None
     return (
-        f"these data cannot show an advantage, as the most frequent class alone ({metric} {means['majority']:.3f}) is "
-        f"within {100 * rope:g} point(s) of the best model ({about[best]['role']}, {means[best]:.3f})"
+        f"these data cannot show an advantage, as {what} alone ({metric} {_told(means[constant], metric)}) is within "
+        f"{_region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
     )
 
 
@@ -308,10 +324,12 @@ def _complexity(name: str, rows: Sequence[Row], sizes: Sequence[int], metric: st
         return []
     scores: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        scores.setdefault(row["model"], {}).setdefault(row["n_train"], []).append(row[metric])
+        scores.setdefault(row["model"], {}).setdefault(row["n_train"], []).append(sign_of(metric) * row[metric])
     best = max(float(np.mean(values)) for by_size in scores.values() for values in by_size.values())
+    target = 0.95 * best if best > 0 else best / 0.95
+    about = {"dataset": name, "target": sign_of(metric) * target}
     return [
-        {"dataset": name, "model": model, "target": 0.95 * best, **sample_complexity(by_size, 0.95 * best, alpha)}
+        {**about, "model": model, **sample_complexity(by_size, target, alpha)}
         for model, by_size in scores.items()
         if len({len(values) for values in by_size.values()}) == 1
     ]

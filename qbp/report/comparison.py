@@ -15,7 +15,7 @@ from qbp import data
 from qbp.analysis.diagnosis import diagnose
 from qbp.comparison.comparing import Comparison, load_comparison
 from qbp.nn import models
-from qbp.report import charts, parts
+from qbp.report import charts, metrics, parts
 from qbp.report.dataset import TITLES, dataset_sections
 from qbp.report.document import (
     Badge,
@@ -70,7 +70,7 @@ def comparison_document(directory: str | Path | Comparison) -> Document:
     for name in datasets:
         sections += dataset_sections(found, name, metric, config, alone=len(datasets) == 1)
     if found.ranks:
-        sections.append(Section("ranks", "Ranks over all data sets", tuple(_ranks(found.ranks))))
+        sections.append(Section("ranks", "Ranks over all data sets", tuple(_ranks(found.ranks, metric))))
     if found.directory is not None:
         sections += parts.tables_of(found.directory)
     sections.append(Section("circuit", "The circuits", tuple(_circuits(config))))
@@ -144,7 +144,7 @@ def _unfinished(found: Comparison) -> Verdict:
 # ---- all together ----------------------------------------------------------------------------------------------------
 
 
-def _ranks(ranks: Mapping[str, Any]) -> Iterator[Block]:
+def _ranks(ranks: Mapping[str, Any], metric: str) -> Iterator[Block]:
     names = [name.rpartition("/")[2] if "/" in name else name for name in ranks["models"]]
     distance = ranks["critical_difference"]
     caption = (
@@ -156,7 +156,7 @@ def _ranks(ranks: Mapping[str, Any]) -> Iterator[Block]:
     columns = (
         Column("model", "text"),
         Column("against", "text"),
-        Column("median difference, points"),
+        Column(f"median difference, {metrics.unit(metric)}"),
         Column("data sets won"),
         Column("p"),
         Column("p (Holm)"),
@@ -165,7 +165,7 @@ def _ranks(ranks: Mapping[str, Any]) -> Iterator[Block]:
         (
             row["subject"],
             _title(row["rival"]),
-            parts.points(row["difference"]),
+            metrics.gain(row["difference"], metric),
             f"{row['wins'] * row['n']:g} of {row['n']}",
             number(row["p"], 2),
             number(row["p_adjusted"], 2),
@@ -213,7 +213,7 @@ def _diagnosis(config: Mapping[str, Any]) -> Iterator[Block]:
             continue
         train, _ = data.load(**{**recipe, "seed": config["seeds"][0]})
         options = {key: value for key, value in about.items() if key != "kind"}
-        model = models.hybrid(train.x.shape[1], train.n_classes or 1, seed=config["seeds"][0], **options)
+        model = models.hybrid(train.x.shape[1], train.n_outputs, seed=config["seeds"][0], **options)
         yield Heading(f"{name} on {dataset}, before training")
         yield from parts.diagnosis(diagnose(model, train, seed=config["seeds"][0]))
 
@@ -230,8 +230,8 @@ def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
         f"cross-validation on the train part, and met the test part once. Differences in {metric.replace('_', ' ')} "
         f"are paired by seed ({', '.join(tests) or 'no test yet'}), p-values corrected by Holm{primary}, at "
         f"the level {alpha}; to beat all of several controls takes no correction, as each has to be beaten. "
-        f"A difference within {parts.within(rope)} (two one-sided tests) TIES; one that is significant BEATS or "
-        "LOSES; where a linear model is as good as the best one nothing BEATS; all else is INCONCLUSIVE."
+        f"A difference within {metrics.region(rope, metric)} (two one-sided tests) TIES; one that is significant "
+        "BEATS or LOSES; where a linear model is as good as the best one nothing BEATS; all else is INCONCLUSIVE."
     )
 
 

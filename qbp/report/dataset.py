@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from qbp.comparison.comparing import Comparison
-from qbp.comparison.ranks import expected_best
+from qbp.comparison.scores import TARGET_METRICS, sign_of
 from qbp.comparison.twins import TWIN
-from qbp.report import charts, parts
+from qbp.report import charts, metrics, parts
+from qbp.report.costs import costs, tuning
 from qbp.report.document import (
     Badge,
     Block,
@@ -25,7 +27,6 @@ from qbp.report.document import (
     Strong,
     Table,
     number,
-    percent,
 )
 
 __all__ = ["TITLES", "dataset_sections"]
@@ -48,23 +49,19 @@ TITLES = {
     "matched_time": "MLP, as much time",
     "linear_model": "linear model",
     "logistic_regression": "logistic regression",
+    "ridge": "ridge regression",
     "svm_rbf": "SVM, RBF kernel",
     "random_fourier": "random Fourier features",
     "random_forest": "random forest",
     "gradient_boosting": "gradient boosting",
     "multilayer_perceptron": "MLP, scikit-learn",
     "majority": "the most frequent class",
+    "mean": "the mean of the targets",
     "classical_twin": "the trained circuit as plain torch",
     "identical": "the same model again",
     "circuit": "all that can take the circuit's place",
 }
 QUANTUM = ("frozen", "separable")  # rungs that still have a circuit
-COSTS = {
-    "n_parameters": "trained parameters",
-    "quantum_seconds": "seconds on a quantum device, for training",
-    "multiply_adds": "multiply-adds of one row forward, the circuit simulated",
-    "train_seconds": "seconds of training on this machine",
-}
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,11 @@ class Model:
         values = [row[column] for row in self.rows if row.get(column) is not None]
         return fmean(values) if values else None
 
-    def interval(self, column: str) -> tuple[float, float, float]:
-        """Mean of a share, and Student's 95 % interval over seeds, as far as it lies within 0 and 1."""
-        mean, low, high = interval([row[column] for row in self.rows])
-        return mean, max(low, 0.0), min(high, 1.0)
+    def interval(self, metric: str) -> tuple[float, float, float]:
+        """Mean of a score, and Student's 95 % interval over seeds, as far as it lies within what the score can be."""
+        mean, low, high = interval([row[metric] for row in self.rows])
+        lowest, highest = metrics.limits(metric)
+        return mean, max(low, lowest), min(high, highest)
 
 
 def _models(found: Comparison, dataset: str) -> list[Model]:
@@ -110,7 +108,7 @@ def dataset_sections(
         "Scores": _scores(models, metric),
         "Against each control": _forests(verdicts, metric, config),
         "What does the circuit do?": _ladders(models, metric),
-        "What it costs": (*_costs(models, metric), *_tuning(models, metric)),
+        "What it costs": (*costs(models, metric), *tuning(models, metric)),
         "Training and data": _curves(found, name, models, metric),
         "What was taken for what": _confusions(models, metric),
     }
@@ -127,12 +125,14 @@ def _anchor(title: str) -> str:
 
 def _scores(models: Sequence[Model], metric: str) -> Iterator[Block]:
     found = {model.name: model.interval(metric) for model in models}
-    best = max((model for model in models if not _is_quantum(model)), key=lambda m: found[m.name][0], default=None)
-    ordered = sorted(models, key=lambda model: -found[model.name][0])
+    sign, beside = sign_of(metric), metrics.scores_beside(metric)
+    ordered = sorted(models, key=lambda model: -sign * found[model.name][0])
+    best = next((model for model in ordered if not _is_quantum(model)), None)
     rows = []
     for model in ordered:
         mean, low, high = found[model.name]
-        said = f"{percent(mean)} [{100 * low:.1f}, {100 * high:.1f}]"
+        ends = [metrics.score(end, metric).removesuffix(" %") for end in (low, high)]
+        said = f"{metrics.score(mean, metric)} [{ends[0]}, {ends[1]}]"
         converged = sum(bool(row["converged"]) for row in model.rows)
         title: Cell = Strong(model.title) if model.role == "subject" else model.title
         rows.append(
@@ -140,7 +140,7 @@ def _scores(models: Sequence[Model], metric: str) -> Iterator[Block]:
                 title,
                 Dot(mean, low, high, series=0 if model.role == "subject" else 3),
                 Strong(said) if model is best else said,
-                *(number(model.mean(column)) for column in ("balanced_accuracy", "f1", "log_loss", "ece")),
+                *(number(model.mean(column)) for column in beside),
                 number(round(model.mean("n_parameters") or 0)),
                 f"{converged} of {len(model.rows)}",
             )
@@ -149,19 +149,21 @@ def _scores(models: Sequence[Model], metric: str) -> Iterator[Block]:
         Column("model", "text"),
         Column(metric.replace("_", " "), "dots"),
         Column("mean [95 %]"),
-        Column("balanced"),
-        Column("F1"),
-        Column("log loss"),
-        Column("ECE"),
+        *(Column(title) for title in beside.values()),
         Column("parameters"),
         Column("converged"),
     )
-    scale = parts.scale_of([x for row in found.values() for x in row], label=parts.whole_percent)
+    scale = parts.scale_of([x for row in found.values() for x in row], label=partial(metrics.tick, metric=metric))
     first = models[0].rows
     note = (
         f"{len(first)} seeds, {first[0]['n_train']} rows to train on, {first[0]['n_test']} to test. Intervals: "
-        "Student's t over seeds. Balanced: mean accuracy over classes. ECE: how far confidence is from accuracy. Bold: "
-        "the best model without a circuit."
+        "Student's t over seeds. "
+        + (
+            ""
+            if metric in TARGET_METRICS
+            else "Balanced: mean accuracy over classes. ECE: how far confidence is from accuracy. "
+        )
+        + "Bold: the best model without a circuit."
     )
     yield Table("Scores on held-out rows, best first", columns, tuple(rows), note, scale)
 
@@ -180,7 +182,7 @@ def _forests(verdicts: Sequence[Mapping[str, Any]], metric: str, config: Mapping
         for row in own:
             title = TITLES.get(row["control"], row["control"])
             colour = {"BEATS": 2, "LOSES": 1}.get(row["verdict"], 3)
-            points = [parts.points(row[key]) for key in ("difference", "low", "high")]
+            points = [metrics.gain(row[key], metric) for key in ("difference", "low", "high")]
             said = f"{points[0]} [{points[1]}, {points[2]}]"
             dot = Dot(row["difference"], row["low"], row["high"], colour)
             p = number(row["p_adjusted"], 2) + (" *" if row.get("primary") else "")
@@ -188,16 +190,16 @@ def _forests(verdicts: Sequence[Mapping[str, Any]], metric: str, config: Mapping
         columns = (
             Column("control", "text"),
             Column("verdict", "lead"),
-            Column(f"{subject} minus control", "dots"),
-            Column("points [95 %]"),
+            Column(f"{subject} minus control" if sign_of(metric) > 0 else f"control minus {subject}", "dots"),
+            Column(f"{metrics.unit(metric)} [95 %]"),
             Column("p (Holm)"),
             Column("effect"),
         )
         values = [row[key] for row in own for key in ("difference", "low", "high")]
-        scale = parts.scale_of(values, label=parts.whole_points, line=0.0, band=(-rope, rope))
+        scale = parts.scale_of(values, label=partial(metrics.tick_of_gain, metric=metric), line=0.0, band=(-rope, rope))
         note = (
-            f"Right of the line {subject} is better. Shaded: differences of up to {parts.within(rope)}, which do not "
-            f"matter. {own[0]['n']} pairs, of which a sign-flip test could make no p below "
+            f"Right of the line {subject} is better. Shaded: differences of up to {metrics.region(rope, metric)}, "
+            f"which do not matter. {own[0]['n']} pairs, of which a sign-flip test could make no p below "
             f"{number(own[0].get('attainable'), 2)}. Effect: mean by standard deviation of the differences."
         )
         if any(row.get("primary") for row in own):
@@ -219,111 +221,34 @@ def _ladders(models: Sequence[Model], metric: str) -> Iterator[Block]:
         for role, model in rungs:
             mean, low, high = found[role]
             title: Cell = Strong(LADDER[role]) if role == "subject" else LADDER[role]
-            less = "" if role == "subject" else f"{parts.points(mean - whole)}"
+            less = "" if role == "subject" else metrics.gain(sign_of(metric) * (mean - whole), metric)
             parameters = number(round(model.mean("n_parameters") or 0))
             dot = Dot(mean, low, high, series=0 if role == "subject" else 3)
-            rows.append((title, dot, percent(mean), less or "-", parameters))
+            rows.append((title, dot, metrics.score(mean, metric), less or "-", parameters))
         columns = (
             Column("what is there", "text"),
             Column(metric.replace("_", " "), "dots"),
             Column("mean"),
-            Column("points from the whole"),
+            Column(f"{metrics.unit(metric)}, from the whole"),
             Column("parameters"),
         )
-        scale = parts.scale_of([x for row in found.values() for x in row], label=parts.whole_percent, line=whole)
-        classical = max(mean for role, (mean, _, _) in found.items() if role != "subject" and role not in QUANTUM)
+        scale = parts.scale_of(
+            [x for row in found.values() for x in row], label=partial(metrics.tick, metric=metric), line=whole
+        )
+        gains = (
+            sign_of(metric) * (mean - whole)
+            for role, (mean, _, _) in found.items()
+            if role not in ("subject", *QUANTUM)
+        )
         note = (
             "The line is the whole model. Whatever stands on it without a trained, entangling circuit does the same "
-            f"without one. The best rung without a circuit is {parts.points(classical - whole)} points from it."
+            f"without one. The best rung without a circuit: {metrics.unit(metric)} {metrics.gain(max(gains), metric)}."
         )
         yield Table(f"From no circuit to all of {subject.name}", columns, tuple(rows), note, scale)
 
 
-def _costs(models: Sequence[Model], metric: str) -> Iterator[Block]:
-    figures = []
-    name = metric.replace("_", " ")
-    ordered = sorted(models, key=lambda model: model.role != "subject")
-    subjects = [model.title for model in models if model.role == "subject"]
-    for column, title in COSTS.items():
-        points = {}
-        for model in ordered:
-            cost = model.mean(column)
-            if cost:
-                points[model.title] = [(cost, *model.interval(metric))]
-        if len(points) < 2 or not any(subject in points for subject in subjects):
-            continue
-        alt = f"{name} against {title}: " + "; ".join(
-            f"{key} {percent(rows[0][1])} at {number(rows[0][0])}" for key, rows in points.items()
-        )
-        caption = f"{name.capitalize()} against {title}."
-        named = _named(points, subjects)
-        if len(named) > len(subjects):
-            caption += f" Named: {', '.join(subjects)}, the best, and the cheapest that is as good as {subjects[0]}."
-        figures.append(charts.scatter(points, named, title, name, caption, f"{alt}."))
-    if figures:
-        yield Grid(tuple(figures))
-    columns = (
-        Column("model", "text"),
-        Column("parameters"),
-        Column("gates"),
-        Column("two-qubit gates"),
-        Column("circuits a step"),
-        Column("quantum seconds"),
-        Column("multiply-adds a row"),
-        Column("training, s"),
-        Column("tuning, s"),
-    )
-    keys = ("n_parameters", "n_gates", "two_qubit_gates", "circuits_per_step", "quantum_seconds", "multiply_adds")
-    rows = tuple(
-        (
-            model.title,
-            *(number(round(model.mean(key) or 0) or None) for key in keys),
-            _seconds(model.mean("train_seconds")),
-            _seconds(model.mean("tune_seconds")),
-        )
-        for model in ordered
-    )
-    note = (
-        "Quantum seconds: training by the parameter-shift rule with 1,000 shots of 250 microseconds for each circuit."
-    )
-    yield Table("What each model costs, mean over seeds", columns, rows, note)
-
-
-def _tuning(models: Sequence[Model], metric: str) -> Iterator[Block]:
-    """What trying more configurations brings each model, by their scores on held-out folds."""
-    rows: list[tuple[Cell, ...]] = []
-    for model in models:
-        tried = [json.loads(row["tried"]) for row in model.rows if row.get("tried")]
-        known = [[score for score in scores if score is not None] for scores in tried]
-        if known and all(known):
-            best = [expected_best(scores) for scores in known]
-            shortest = min(map(len, best))
-            means = [fmean(seed[k] for seed in best) for k in range(shortest)]
-            rows.append((model.title, *(percent(mean) for mean in means)))
-    most = max(map(len, rows), default=0) - 1
-    if most > 1:
-        columns = (Column("model", "text"), *(Column(f"of {k + 1}") for k in range(most)))
-        filled = tuple((*row, *["-"] * (most + 1 - len(row))) for row in rows)
-        caption = f"{metric.replace('_', ' ').capitalize()} on held-out folds, expected of the best of k configurations"
-        note = "Of those that were tried (arXiv 1909.03004); a model that gains much from more was tuned too little."
-        yield Details("What more tuning would bring", (Table(caption, columns, filled, note),))
-
-
-def _named(points: charts.Points, subjects: Sequence[str]) -> list[str]:
-    """The subjects, the best model, and the cheapest that is as good as the first subject."""
-    places = {name: rows[0] for name, rows in points.items()}
-    best = max(places, key=lambda name: places[name][1])
-    goal = min(places[subject][1] for subject in subjects if subject in places)
-    cheapest = min((name for name in places if places[name][1] >= goal), key=lambda name: places[name][0])
-    return list(dict.fromkeys([*(s for s in subjects if s in places), best, cheapest]))
-
-
 def _effect(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 2) + 0.0:+.2f}"
-
-
-def _seconds(value: float | None) -> str:
-    return number(None if value is None or value < 1e-3 else value)
 
 
 def _curves(found: Comparison, dataset: str, models: Sequence[Model], metric: str) -> Iterator[Block]:
@@ -331,7 +256,7 @@ def _curves(found: Comparison, dataset: str, models: Sequence[Model], metric: st
     shown = [m for m in models if m.role in ("subject", "separable", "layer_sine", "matched_parameters", "removed")]
     figures = []
     curves = [row for row in found.curves if row["dataset"] == dataset and row["n_train"] == full]
-    for key in ("loss", "accuracy"):
+    for key in ("loss", "r2" if metric in TARGET_METRICS else "accuracy"):
         points: dict[str, list[tuple[float, float, float, float]]] = {}
         for model in shown:
             by_epoch: dict[int, list[float]] = {}
@@ -366,12 +291,15 @@ def _curves(found: Comparison, dataset: str, models: Sequence[Model], metric: st
             for row in sorted(needs, key=lambda row: row["n_needed"] or float("inf"))
         )
         columns = (Column("model", "text"), Column("rows needed"), Column("from"), Column("to"))
-        target = percent(needs[0].get("target"))
-        caption = f"Rows to train on for 95 % of the best {name}, which are {target}; - is more than there are"
+        target = metrics.score(needs[0].get("target"), metric)
+        best = f"{name} within 5 % of the lowest" if sign_of(metric) < 0 else f"95 % of the best {name}"
+        caption = f"Rows to train on for {best}, which is {target}; - is more than there are"
         yield Details("How many rows each model needs", (Table(caption, columns, needed),))
 
 
 def _confusions(models: Sequence[Model], metric: str) -> Iterator[Block]:
+    if metric in TARGET_METRICS:
+        return
     subjects = [model for model in models if model.role == "subject"]
     classical = [model for model in models if not _is_quantum(model)]
     best = sorted(classical, key=lambda model: -(model.mean(metric) or 0))[:1]

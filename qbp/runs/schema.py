@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import core_schema
 
-from qbp.comparison.verdicts import METRICS
+from qbp.comparison.scores import METRICS
 from qbp.compression.distillation_losses import LOSSES as LESSONS
 from qbp.compression.pruning import SCHEDULES as PRUNING_SCHEDULES
 from qbp.compression.scores import SCORES
@@ -218,7 +218,7 @@ class Rules(Section):
     budget: Annotated[int, Field(strict=True, ge=1, le=12)] = 4
     folds: Annotated[int, Field(strict=True, ge=2, le=20)] = 3
     sizes: tuple[Count, ...] = ()
-    metric: Annotated[str, among(METRICS)] = "accuracy"
+    metric: Annotated[str | None, among([None, *METRICS])] = None
     rope: Share = 0.01
     alpha: Share = 0.05
     primary: str | None = None

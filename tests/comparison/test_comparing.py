@@ -290,13 +290,6 @@ def test_refused_before_anything_is_trained(change, said):
         compare(**({"models": {"hybrid": HYBRID}, "data": LINEAR} | change))
 
 
-def test_regressions_are_refused():
-    with pytest.raises(ArgumentError, match="with labels"):
-        compare({"hybrid": HYBRID}, *qbp.data.load("diabetes"))
-    with pytest.raises(ArgumentError, match="is a regression"):
-        compare({"hybrid": HYBRID}, data={"d": {"name": "diabetes"}})
-
-
 def test_without_statsmodels_it_says_so_before_anything_is_trained(monkeypatch):
     monkeypatch.setitem(sys.modules, "statsmodels", None)
     with pytest.raises(MissingPackageError, match=r"qbp\[compare\]"):

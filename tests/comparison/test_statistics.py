@@ -8,7 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from qbp.comparison.statistics import check_scores, holm, mcnemar, paired, verdict
+from qbp.comparison.scores import check_scores
+from qbp.comparison.statistics import holm, mcnemar, paired, verdict
 from qbp.errors import ArgumentError
 
 RNG = np.random.default_rng(7)
