@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from qbp.comparison.controls import configurations
+from qbp.comparison.error_bars import ErrorBars, error_bars
 from qbp.comparison.estimators import LARGEST_BUDGET, classifier, estimators_for, kept_numbers, regressor
 from qbp.comparison.scores import SCORES, scores_of, sign_of
 from qbp.comparison.twins import truncation_of, twin_of
@@ -21,6 +22,7 @@ from qbp.data import Dataset
 from qbp.errors import ArgumentError, check_count
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import renew
+from qbp.nn.replay import Record, recorded
 from qbp.nn.resources import resources
 from qbp.training.checkpoint import History
 from qbp.training.ensemble import train_together
@@ -126,12 +128,14 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
         if job.as_twin:
             labels, fitted = _predict(fitted, job.test)[0], replace(fitted, model=twin_of(fitted.model, job.train.x))
             of_twin["truncation"] = truncation_of(fitted.model)
-        predicted, probabilities, decision = _predict(fitted, job.test)
+        predicted, probabilities, decision, bars = _predict_with_errors(fitted, job, protocol.metric)
         if job.as_twin:
             of_twin["same_labels"] = _same(labels, predicted, job.train)
         y, history = job.test.y.numpy(), fitted.history
         row = {
             **scores_of(y, predicted, probabilities, decision, job.test.n_classes or 0),
+            "score_error": bars.error,
+            "score_bias": bars.bias,
             "cv_score": None if scores is None else sign * scores[j][best],
             "train_seconds": (trained - tuned) / len(jobs),
             "tune_seconds": (tuned - began) / len(jobs),
@@ -299,14 +303,8 @@ def _predict(fitted: _Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray | N
     """Return labels, probabilities where there are any, and what ranks the rows: (n, n_classes), or (n,) for two; of
     targets the predictions (n, T), None, and the predictions."""
     if isinstance(fitted.model, nn.Module):
-        x, _ = place(fitted.model, data)
         with torch.no_grad():
-            fitted.model.eval()
-            outputs = torch.cat([fitted.model(part) for part in x.split(1024)]).double()
-        if not data.n_classes:
-            return outputs.cpu().numpy(), None, outputs.cpu().numpy()
-        probabilities = outputs.softmax(1).cpu().numpy()
-        return probabilities.argmax(1), probabilities, probabilities
+            return _said(_outputs(fitted.model, data), data)
     rows = data.x.numpy()
     predicted = fitted.model.predict(rows)
     if not data.n_classes:
@@ -316,6 +314,39 @@ def _predict(fitted: _Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray | N
         probabilities = fitted.model.predict_proba(rows)
         return predicted, probabilities, probabilities
     return predicted, None, fitted.model.decision_function(rows)
+
+
+def _outputs(model: nn.Module, data: Dataset) -> torch.Tensor:
+    x, _ = place(model, data)
+    model.eval()
+    return torch.cat([model(part) for part in x.split(1024)])
+
+
+def _said(outputs: torch.Tensor, data: Dataset) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """What outputs of a network say; see `_predict`."""
+    outputs = outputs.detach().double()
+    if not data.n_classes:
+        return outputs.cpu().numpy(), None, outputs.cpu().numpy()
+    probabilities = outputs.softmax(1).cpu().numpy()
+    return probabilities.argmax(1), probabilities, probabilities
+
+
+def _predict_with_errors(
+    fitted: _Fitted, job: Job, metric: str
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, ErrorBars]:
+    """`_predict` of the test part, and what the errors of the circuits' outputs make of the score."""
+    model, test = fitted.model, job.test
+    if not isinstance(model, nn.Module):
+        return *_predict(fitted, test), ErrorBars()
+    records: list[Record]
+    with recorded(model) as records:
+        found = _predict(fitted, test)
+
+    def score(outputs: torch.Tensor) -> float | None:
+        predicted, _, decision = _said(outputs, test)
+        return SCORES[metric](test.y.numpy(), predicted, decision, test.n_classes or 0)
+
+    return *found, error_bars(model, records, test.y, lambda: _outputs(model, test), score, job.seed)
 
 
 def _costs(fitted: _Fitted, train: Dataset, options: Mapping[str, Any]) -> Row:

@@ -26,6 +26,8 @@ COLUMNS: dict[str, type] = {
     "r2": float,  # of targets, as the next two; None of labels
     "rmse": float,  # mean over columns of the root mean squared error, in the unit of the targets
     "mae": float,  # mean absolute error
+    "score_error": float,  # standard error of the metric that is compared by the shots of the circuits; 0 where exact
+    "score_bias": float,  # how far what a simulation of the circuits left out may have moved it; 0 where nothing was
     "cv_score": float,  # in the metric that is compared, of the configuration chosen, mean over folds of the train part
     "train_seconds": float,  # of the last fit, with the configuration chosen
     "tune_seconds": float,

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from qbp.comparison.scores import ERRORS
+
 __all__ = ["Gates", "gates_of", "share_known"]
 
 Row = dict[str, Any]
@@ -87,7 +89,8 @@ def gates_of(rows: Sequence[Row], metric: str, twins: Sequence[Row] = ()) -> Gat
     for model, own in by_model.items():
         if own[0]["role"] == "subject":
             of_twin = _twin([row for row in twins if row["subject"] == model])
-            said = [shared, _imbalance(own, metric), _scale(model, own), _unconverged(model, own), of_twin]
+            said = [shared, _imbalance(own, metric), _scale(model, own), _unconverged(model, own)]
+            said += [_shots(model, own, metric), _left_out(model, own, metric), of_twin]
             notes[model] = [note for note in said if note]
     return Gates(shared if overlap >= LEAK else None, weak, notes)
 
@@ -124,6 +127,27 @@ def _scale(model: str, rows: Sequence[Row]) -> str | None:
     if scale <= LARGE:
         return None
     return f"{model} was given its data as they are, as large as {scale:.3g}, its rivals scaled ones: scale the data"
+
+
+def _shots(model: str, rows: Sequence[Row], metric: str) -> str | None:
+    error = float(np.sqrt(np.mean([(row.get("score_error") or 0.0) ** 2 for row in rows])))
+    if not error:
+        return None
+    return f"shots put a standard error of {_amount(error, metric)} into each score of {model}, part of its spread"
+
+
+def _left_out(model: str, rows: Sequence[Row], metric: str) -> str | None:
+    bias = float(np.mean([row.get("score_bias") or 0.0 for row in rows]))
+    if not bias:
+        return None
+    return (
+        f"what the simulation of its circuits leaves out may have moved the scores of {model} by up to "
+        f"{_amount(bias, metric)}, by which intervals are widened"
+    )
+
+
+def _amount(value: float, metric: str) -> str:
+    return f"{value:.3g} of {metric}" if metric in ERRORS else f"{100 * value:.1f} points"
 
 
 def _twin(rows: Sequence[Row]) -> str | None:

@@ -46,6 +46,9 @@ class Difference:
         n_needed: pairs to see a difference as large as the region with 80 % power; None where no number would do.
         test: the name of the test.
         test_share: n_test / n_train of splits of the same data, else None.
+        bias: how far the mean may be off for a reason that is the same in every pair. The intervals reach so much
+            further at both ends, and the tests ask for a difference beyond it, whichever way it goes.
+        error_share: share of the variance of the differences that the shots of circuits make, as far as that is known.
     """
 
     n: int
@@ -64,6 +67,8 @@ class Difference:
     n_needed: int | None
     test: str
     test_share: float | None = None
+    bias: float = 0.0
+    error_share: float | None = None
 
 
 def paired(
@@ -73,6 +78,7 @@ def paired(
     test_share: float | None = None,
     rope: float = 0.01,
     alpha: float = 0.05,
+    bias: float = 0.0,
 ) -> Difference:
     """Compare two models on the same seeds.
 
@@ -86,6 +92,7 @@ def paired(
         test_share: n_test / n_train of splits of one data set; None for new data in each pair.
         rope: half the width of the region of practical equivalence.
         alpha: level of the tests.
+        bias: how far the mean may be off, the same way in every pair; see `Difference`.
 
     Returns:
         The difference.
@@ -110,16 +117,16 @@ def paired(
     attainable = 2.0 ** (1 - n)
     wins = float((np.sign(d) + 1).mean() / 2)
     if deviation <= 1e-12:  # the same difference each time: no t, and the signs say all
-        p = 1.0 if abs(mean) <= 1e-12 else attainable
-        inside = 0.0 if abs(mean) < rope else 1.0
+        p = 1.0 if abs(mean) <= bias + 1e-12 else attainable
+        inside = 0.0 if abs(mean) + bias < rope else 1.0
         return Difference(
             n=n,
             mean=mean,
             deviation=0.0,
-            low=mean,
-            high=mean,
-            low_bca=mean,
-            high_bca=mean,
+            low=mean - bias,
+            high=mean + bias,
+            low_bca=mean - bias,
+            high_bca=mean + bias,
             p=p,
             p_sign_flip=p,
             p_equivalent=inside,
@@ -129,46 +136,55 @@ def paired(
             n_needed=n,
             test="sign-flip test",
             test_share=test_share,
+            bias=bias,
         )
     flipped = None
     need_statsmodels()
+    inner, outer = _shifts(mean, bias)
     if test_share is None:
         from statsmodels.stats.weightstats import ttost_paired
 
-        found = stats.ttest_rel(one, two)
-        interval, p = found.confidence_interval(1 - alpha), float(found.pvalue)
-        low, high = float(interval.low), float(interval.high)
+        interval = stats.ttest_rel(one, two).confidence_interval(1 - alpha)
+        low, high, p = float(interval.low), float(interval.high), float(stats.ttest_rel(one - inner, two).pvalue)
         options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 2**14, "rng": 0}
-        flipped = float(stats.permutation_test((d,), np.mean, **options).pvalue)
-        inside, test = float(ttost_paired(one, two, -rope, rope)[0]), "paired t-test"
+        flipped = float(stats.permutation_test((d - inner,), np.mean, **options).pvalue)
+        inside, test = float(ttost_paired(one + outer, two, -rope, rope)[0]), "paired t-test"
     else:
         error = deviation * math.sqrt(1 / n + test_share)
         t = stats.t(n - 1)
         reach = float(t.ppf(1 - alpha / 2)) * error
-        low, high, p = mean - reach, mean + reach, 2 * float(t.sf(abs(mean) / error))
-        inside, test = float(t.sf((rope - abs(mean)) / error)), "corrected resampled t-test"
+        low, high, p = mean - reach, mean + reach, 2 * float(t.sf(abs(mean - inner) / error))
+        inside, test = float(t.sf((rope - abs(mean + outer)) / error)), "corrected resampled t-test"
     low_bca, high_bca = (None, None) if test_share is not None else _bca(d, alpha)
     return Difference(
         n=n,
         mean=mean,
         deviation=deviation,
-        low=low,
-        high=high,
-        low_bca=low_bca,
-        high_bca=high_bca,
+        low=low - bias,
+        high=high + bias,
+        low_bca=None if low_bca is None else low_bca - bias,
+        high_bca=None if high_bca is None else high_bca + bias,
         p=p,
         p_sign_flip=flipped,
         p_equivalent=inside,
         attainable=attainable,
         effect=mean / deviation,
         wins=wins,
-        n_needed=_pairs_needed(rope / deviation, test_share or 0.0, alpha),
+        n_needed=_pairs_needed((rope - bias) / deviation, test_share or 0.0, alpha),
         test=test,
         test_share=test_share,
+        bias=bias,
     )
 
 
-def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha: float = 0.05) -> Difference:
+def _shifts(mean: float, bias: float) -> tuple[float, float]:
+    """What is taken from differences for the least that there may be of them, and added to them for the most."""
+    return math.copysign(min(bias, abs(mean)), mean), math.copysign(bias, mean)
+
+
+def mcnemar(
+    a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha: float = 0.05, bias: float = 0.0
+) -> Difference:
     """Compare two models on the rows of one test set (McNemar, Psychometrika 12, 153, 1947).
 
     With one seed only the rows count on which one model is right and the other wrong: the test is exact. With several
@@ -179,6 +195,7 @@ def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha
             a regression whatever the score is the mean of, larger where it is better.
         rope: half the width of the region of practical equivalence.
         alpha: level of the tests.
+        bias: how far the mean may be off; see `Difference`.
 
     Returns:
         The difference; its pairs are rows.
@@ -198,6 +215,7 @@ def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha
         raise ArgumentError(f"Arguments `a` and `b` must be of shape (n,), n >= 2, but are {one.shape} and {two.shape}")
     d = one - two
     n, mean, deviation = len(d), float(d.mean()), float(d.std(ddof=1))
+    inner, outer = _shifts(mean, bias)
     discordant = d[np.abs(d) > 1e-12]
     attainable = 2.0 ** (1 - max(1, len(discordant)))
     if not len(discordant):
@@ -206,6 +224,8 @@ def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha
         p = float(stats.binomtest(int((discordant > 0).sum()), len(discordant)).pvalue)
     else:
         p = _flipped(discordant)
+    if bias:
+        p = 1.0 if abs(mean) <= bias else max(p, _flipped(d - inner))
     error, t = deviation / math.sqrt(n), stats.t(n - 1)
     reach = float(t.ppf(1 - alpha / 2)) * error
     low_bca, high_bca = _bca(d, alpha) if deviation else (mean, mean)
@@ -213,18 +233,19 @@ def mcnemar(a: Sequence[float], b: Sequence[float], *, rope: float = 0.01, alpha
         n=n,
         mean=mean,
         deviation=deviation,
-        low=mean - reach,
-        high=mean + reach,
-        low_bca=low_bca,
-        high_bca=high_bca,
+        low=mean - reach - bias,
+        high=mean + reach + bias,
+        low_bca=None if low_bca is None else low_bca - bias,
+        high_bca=None if high_bca is None else high_bca + bias,
         p=p,
         p_sign_flip=None,
-        p_equivalent=float(t.sf((rope - abs(mean)) / error)) if error else float(abs(mean) >= rope),
+        p_equivalent=float(t.sf((rope - abs(mean + outer)) / error)) if error else float(abs(mean) + bias >= rope),
         attainable=attainable,
         effect=mean / deviation if deviation else None,
         wins=float((np.sign(d) + 1).mean() / 2),
-        n_needed=_pairs_needed(rope / deviation, 0.0, alpha) if deviation else n,
+        n_needed=_pairs_needed((rope - bias) / deviation, 0.0, alpha) if deviation else n,
         test="McNemar's test on rows",
+        bias=bias,
     )
 
 
@@ -251,6 +272,9 @@ def _flipped(d: np.ndarray, n_flips: int = 10_000) -> float:
 
 def _pairs_needed(effect: float, test_share: float, alpha: float, power: float = 0.8) -> int | None:
     from statsmodels.stats.power import TTestPower
+
+    if effect <= 0:
+        return None
 
     def reached(n: int) -> bool:
         independent = 1 / (1 / n + test_share)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS
+from qbp.comparison.error_bars import ErrorBars
 from qbp.comparison.estimators import ESTIMATORS, TRIVIAL, estimators_for
 from qbp.comparison.gates import Gates, gates_of
 from qbp.comparison.ranks import over_datasets, rank, sample_complexity
@@ -20,6 +21,8 @@ from qbp.errors import ArgumentError, check_choice
 __all__ = ["METRICS", "IncompleteError", "check_primary", "judge", "rivals_of"]
 
 Row = dict[str, Any]
+MOSTLY = 0.5
+"""Share of the variance of a difference from which shots are named as what keeps it from being decided."""
 LINEAR = ("linear_model", "logistic_regression", "ridge")
 
 
@@ -74,7 +77,8 @@ def judge(
         _check_controls(name, about, full, metric)
         test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
         gates, rows_right = gates_of(full, metric, twins), (right or {}).get(name)
-        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right, primary)
+        bars = _bars(full)
+        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right, primary, bars)
         verdicts += _twins(name, scores, twins, metric, test_share, rope, alpha)
         for model, seeds in scores.items():
             table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))  # larger is better
@@ -151,33 +155,52 @@ def _verdicts(
     gates: Gates,
     right: Mapping[str, Any] | None,
     primary: str | None,
+    bars: Mapping[str, ErrorBars],
 ) -> list[Row]:
     subjects = [model for model, row in about.items() if row["role"] == "subject"]
     pairs = [(subject, model) for subject in subjects for model in rivals_of(subject, about)]
-    if right is not None:
-        found = [mcnemar(right[a], right[b], rope=rope, alpha=alpha) for a, b in pairs]
-        if metric in TARGET_METRICS:
-            found = [replace(difference, test="sign-flip test on rows") for difference in found]
-    else:
-        found = [
-            paired(list(scores[a].values()), list(scores[b].values()), test_share=test_share, rope=rope, alpha=alpha)
-            for a, b in pairs
+
+    n_seeds = len(scores[subjects[0]]) if right is not None else None
+
+    def differences(biases: Sequence[float]) -> list[Difference]:
+        level: dict[str, Any] = {"rope": rope, "alpha": alpha}
+        if right is not None:
+            return [mcnemar(right[a], right[b], bias=bias, **level) for (a, b), bias in zip(pairs, biases, strict=True)]
+        level["test_share"] = test_share
+        return [
+            paired(list(scores[a].values()), list(scores[b].values()), bias=bias, **level)
+            for (a, b), bias in zip(pairs, biases, strict=True)
         ]
+
+    biases = [bars[a].bias + bars[b].bias for a, b in pairs]
+    found = differences(biases)
+    if right is not None and metric in TARGET_METRICS:
+        found = [replace(difference, test="sign-flip test on rows") for difference in found]
+    found = [
+        replace(difference, error_share=_error_share(bars[a].error, bars[b].error, difference, n_seeds))
+        for (a, b), difference in zip(pairs, found, strict=True)
+    ]
     names = [f"{subject}/{_control(about, model)}" for subject, model in pairs]
-    others = iter(holm([difference.p for name, difference in zip(names, found, strict=True) if name != primary]))
     saturated = _saturated(scores, about, metric, rope) or _no_better_than_a_constant(scores, about, metric, rope)
+
+    def words(found: Sequence[Difference]) -> Iterator[tuple[tuple[str, str], tuple[str, str], float]]:
+        """For each pair what is said of it alone, what is said among all, and its p there."""
+        others = iter(holm([difference.p for name, difference in zip(names, found, strict=True) if name != primary]))
+        for name, (_, model), difference in zip(names, pairs, found, strict=True):
+            options: dict[str, Any] = {"rope": rope, "alpha": alpha, "metric": metric}
+            options["saturated"] = saturated or gates.weak.get(model)
+            alone = verdict(difference, **options)
+            p = difference.p if name == primary else next(others)
+            yield alone, alone if name == primary else verdict(difference, p, **options), p
+
+    exact = [said[0] for _, said, _ in words(differences([0.0] * len(pairs)))] if any(biases) else None
     made: list[tuple[Row, tuple[str, str]]] = []  # with what would be said of each alone
-    for pair, (subject, model), difference in zip(names, pairs, found, strict=True):
+    for k, (alone, said, p) in enumerate(words(found)):
+        (subject, model), difference = pairs[k], found[k]
         control = _control(about, model)
-        options: dict[str, Any] = {"rope": rope, "alpha": alpha, "metric": metric}
-        options["saturated"] = saturated or gates.weak.get(model)
-        alone = _said(subject, control, *verdict(difference, **options), gates.leak)
-        if pair == primary:
-            made.append((_row(dataset, subject, control, difference, difference.p, alone, True), alone))
-        else:
-            p = next(others)
-            said = _said(subject, control, *verdict(difference, p, **options), gates.leak)
-            made.append((_row(dataset, subject, control, difference, p, said), alone))
+        more = _errors(difference, said[0], None if exact is None else exact[k], metric)
+        alone, said = (_said(subject, control, word, sentence + more, gates.leak) for word, sentence in (alone, said))
+        made.append((_row(dataset, subject, control, difference, p, said, names[k] == primary), alone))
     summaries = []
     for subject in subjects:
         against = [(row, alone) for row, alone in made if row["subject"] == subject]
@@ -187,6 +210,45 @@ def _verdicts(
                 notes = [*([saturated] if saturated else []), *gates.notes[subject]]
                 summaries.append(_summary(dataset, subject, group, members, notes))
     return [*(row for row, _ in made), *summaries]
+
+
+def _bars(rows: Sequence[Row]) -> dict[str, ErrorBars]:
+    """Of each model the root mean square of the errors of its scores, and the mean of what may have moved them."""
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"], []).append(row)
+    return {
+        model: ErrorBars(
+            float(np.sqrt(np.mean([(row.get("score_error") or 0.0) ** 2 for row in own]))),
+            float(np.mean([row.get("score_bias") or 0.0 for row in own])),
+        )
+        for model, own in by_model.items()
+    }
+
+
+def _error_share(one: float, other: float, difference: Difference, n_seeds: int | None) -> float | None:
+    """The share of the variance of a mean difference that the random errors of both scores make.
+
+    Args:
+        one, other: standard errors of a seed's scores.
+        difference: of seeds, or of rows.
+        n_seeds: how many are averaged where rows are the pairs, else None.
+    """
+    of_errors = (one**2 + other**2) / (n_seeds or difference.n)
+    if not of_errors or not difference.deviation:
+        return None
+    return min(1.0, of_errors / (difference.deviation**2 / difference.n))
+
+
+def _errors(difference: Difference, word: str, exact: str | None, metric: str) -> str:
+    """What a verdict owes to the errors of outputs."""
+    if exact is not None and exact != word:
+        off = f"{difference.bias:.3g}" if metric in ERRORS else f"{100 * difference.bias:.1f} points"
+        return f" Without what the simulation of circuits leaves out (up to {off}) it would be {exact}."
+    share = difference.error_share or 0.0
+    if word == "INCONCLUSIVE" and share >= MOSTLY:
+        return f" {share:.0%} of the variance of the difference is that of shots: more of them would narrow it."
+    return ""
 
 
 def _twins(

@@ -8,8 +8,7 @@ A model that was trained without noise is trained on under noise in one line::
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from qbp.errors import ArgumentError
 from qbp.executors import has_adjoint
 from qbp.hardware.transfer import on_backend, spent
 from qbp.nn.layer import QuantumLayer
+from qbp.nn.replay import Call, Record, recorded, redrawn, replayed
 from qbp.nn.seeding import seeded
 from qbp.training.metrics import evaluate
 
@@ -122,18 +122,18 @@ def noise_table(
         device: on_backend(model, device),
         f"{device}, {shots} shots": on_backend(model, device, shots=shots),
     }
-    if not all(_is_exact(layer) for layer in _layers(models[device])):
+    if not all(_is_exact(layer) for layer in models[device].modules() if isinstance(layer, QuantumLayer)):
         del models[device]
     rows: list[NoiseRow] = []
     exact: Tensor | None = None
     for name, moved in (models | dict(others or {})).items():
         with seeded(seed, model):
             before, start = spent(moved).seconds, time.perf_counter()
-            with _recorded(moved) as records:
+            with recorded(moved) as records:
                 evaluate(moved, data, batch_size=batch_size)
             seconds = time.perf_counter() - start
             metrics, stds = _replayed(moved, records, data, batch_size, 100)
-        outputs = torch.cat([outputs.flatten() for record in records for outputs, _, _ in record]).double()
+        outputs = torch.cat([call.outputs.flatten() for record in records for call in record]).double()
         exact = outputs if exact is None else exact
         if outputs.shape != exact.shape:
             raise ArgumentError(f"Argument `others` has {name!r}, whose quantum layers have other outputs")
@@ -168,7 +168,7 @@ def error_bars(
         >>> sorted(stds)
         ['accuracy', 'loss']
     """
-    with _recorded(model) as records:
+    with recorded(model) as records:
         evaluate(model, data, batch_size=batch_size)
     with seeded(seed, model):
         return _replayed(model, records, data, batch_size, repeats)
@@ -180,65 +180,18 @@ def _is_exact(layer: QuantumLayer) -> bool:
     return layer.circuit.n_qubits <= DENSITY_QUBITS or has_adjoint(executor, layer.circuit.program)
 
 
-Record = list[tuple[Tensor, Tensor | None, Tensor | None]]
-"""For each call of a layer its outputs (*, M), their standard errors (B, M), and which execution each row was read from
-(`qbp.executors.Results.sources`)."""
-
-
-def _layers(model: nn.Module) -> list[QuantumLayer]:
-    return [module for module in model.modules() if isinstance(module, QuantumLayer)]
-
-
-@contextmanager
-def _recorded(model: nn.Module) -> Iterator[list[Record]]:
-    """Note what the quantum layers give."""
-    layers = _layers(model)
-    records: list[Record] = [[] for _ in layers]
-
-    def note(record: Record) -> Any:
-        return lambda layer, inputs, outputs: record.append((outputs.detach(), layer.last_stds, layer._errors.sources))
-
-    handles = [layer.register_forward_hook(note(r)) for layer, r in zip(layers, records, strict=True)]
-    try:
-        yield records
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _replayed(
     model: nn.Module, records: list[Record], data: Dataset, batch_size: int, repeats: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Metrics of what was recorded, and their spread when it is drawn again; no circuit runs."""
-    layers, noise = _layers(model), 0.0
-    noisy = any(stds is not None and bool(stds.any()) for record in records for _, stds, _ in record)
+    noisy = any(call.stds is not None and bool(call.stds.any()) for record in records for call in record)
 
-    def again(record: Record) -> Any:
-        calls = iter(record)
-
-        def forward(inputs: Tensor) -> Tensor:
-            outputs, stds, sources = next(calls)
-            if stds is None or not noise:
-                return outputs
-            drawn = (
-                torch.randn_like(stds) if sources is None else torch.randn_like(stds)[sources]
-            )  # equal rows err alike
-            return outputs + noise * (stds * drawn).reshape(outputs.shape).to(outputs)
-
-        return forward
-
-    def metrics() -> dict[str, float]:
-        for layer, record in zip(layers, records, strict=True):
-            layer.forward = again(record)  # type: ignore[method-assign]
-        found = evaluate(model, data, batch_size=batch_size)
+    def metrics(change: Callable[[Call], Tensor]) -> dict[str, float]:
+        with replayed(model, records, change):
+            found = evaluate(model, data, batch_size=batch_size)
         return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
-    try:
-        told = metrics()
-        noise = 1.0
-        draws = [metrics() for _ in range(repeats)] if noisy else []
-    finally:
-        for layer in layers:
-            del layer.forward
+    told = metrics(lambda call: call.outputs)
+    draws = [metrics(redrawn) for _ in range(repeats)] if noisy else []
     spread = {name: torch.tensor([draw[name] for draw in draws]).std().item() if draws else 0.0 for name in told}
     return told, spread
