@@ -26,6 +26,7 @@ COSTS = {
 
 
 def costs(models: Sequence[Model], metric: str) -> Iterator[Block]:
+    """Tell what each model costs: its score against each cost, and all costs in a table."""
     figures = []
     name = metric.replace("_", " ")
     ordered = sorted(models, key=lambda model: model.role != "subject")
