@@ -72,7 +72,9 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
     """
     path = _path_of(config, kind)
     values, lines = read(path)
-    as_train = kind is Compare and ("model" in values or isinstance((values.get("data") or {}).get("name"), str))
+    data = values.get("data")
+    one_set = isinstance(data, dict) and isinstance(data.get("name"), str)
+    as_train = kind is Compare and ("model" in values or one_set)
     named = "name" in values or any(override.partition("=")[0].strip() == "name" for override in overrides)
     values.setdefault("name", path.stem)
     for override in overrides:

@@ -176,6 +176,13 @@ def test_a_config_must_be_a_mapping_with_data(path: Path, text: str) -> None:
     assert "must be a mapping" in refusal(path) or "key `data` is missing" in refusal(path)
 
 
+@pytest.mark.parametrize("data", ["moons", "[moons]", "3", "null"])
+def test_a_comparison_whose_data_are_no_mapping_is_refused(path: Path, data: str) -> None:
+    path.write_text(f"data: {data}\nmodels:\n  hybrid: {{kind: hybrid}}\n")
+    with pytest.raises(ConfigError, match=r"line 1: key `data` must be a valid dictionary"):
+        configs.load(path, kind=configs.Compare)
+
+
 def test_aliases_that_contain_themselves_end(path: Path) -> None:
     path.write_text(GOOD + "  more: &a\n    again: *a\n")
     assert "line 9: a value that contains itself" in refusal(path)
