@@ -55,6 +55,9 @@ class ReadConstants(TorchFunctionMode):
             items = [item_of(x) if isinstance(x, Tensor) and x.ndim == 0 else x for x in args[0]]
             if all(x is not NotImplemented for x in items):
                 args = (items, *args[1:])
+            elif all((isinstance(x, Tensor) and x.ndim == 0) or isinstance(x, int | float) for x in args[0]):
+                copied = torch.stack([torch.as_tensor(x) for x in args[0]]).detach()  # of numbers, as torch makes it
+                return copied.to(**{name: value for name, value in (kwargs or {}).items() if value is not None})
         return func(*args, **(kwargs or {}))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from qbp.circuit.angles import AngleMap, Terms
+from qbp.circuit.combination import Combination, Entry
 from qbp.circuit.program import Channel, Clifford, Expval, Measurement, Op, Probs, Program, Rotation
 from qbp.circuit.stored_graphs import check_stack, graph_of, graph_to_data, result_of
 from qbp.circuit.stored_values import (
@@ -57,13 +58,12 @@ def to_data(circuit: Circuit) -> dict[str, Any]:
         "amplitudes": program.amplitudes,
         "n_inputs": angle_map.n_inputs,
         "n_weights": angle_map.n_weights,
-        **{key: _terms_to_data(getattr(angle_map, key)) for key in _TERMS},
-        **{key: graph_to_data(getattr(angle_map, key)) for key in _GRAPHS},
+        **_map_to_data(angle_map),
         "weight_shapes": {name: list(shape) for name, shape in circuit.weight_shapes.items()},
         "is_scalar": circuit.is_scalar,
         "normalized": circuit.normalized,
         "bits": list(circuit.bits),
-    }
+    } | _combination_to_data(circuit.combination)
 
 
 def from_data(data: Any) -> Circuit:
@@ -82,16 +82,8 @@ def from_data(data: Any) -> Circuit:
     measurements = tuple(_measurement(item) for item in as_list(data["measurements"], "measurements"))
     readout = tuple(_readout(item) for item in as_list(data.get("readout", []), "readout"))  # older files have none
     program = Program(n_qubits, ops, measurements, n_angles, flags[0], readout)
-    sources = (n_inputs, n_weights, n_weights)
-    inputs, weights, shared = (_terms(data[key], key, size) for key, size in zip(_TERMS, sources, strict=True))
-    if len(inputs) != len(weights):
-        raise ConfigError("`inputs` and `weights` of a circuit must tell of the same angles")
-    graphs = [None if data[key] is None else graph_of(data[key], n_inputs, n_weights) for key in _GRAPHS]
-    for graph in graphs[:2]:
-        if graph is not None:
-            check_stack(graph)
-    _check_amplitudes(graphs[2], program)
-    angle_map = AngleMap(n_inputs, n_weights, inputs, weights, shared, *graphs)
+    angle_map = _map(data, n_inputs, n_weights)
+    _check_amplitudes(angle_map.amplitudes_graph, program)
     if angle_map.n_batched + angle_map.n_shared != n_angles:
         raise ConfigError(f"`n_angles` of a circuit must be how many angles it makes, but is {n_angles}")
     shapes = {
@@ -100,7 +92,62 @@ def from_data(data: Any) -> Circuit:
     if sum(math.prod(shape) for shape in shapes.values()) != n_weights:
         raise ConfigError(f"`weight_shapes` of a circuit must hold n_weights = {n_weights} numbers")
     bits = tuple(as_whole(k, "bits", 0, n_inputs - 1) for k in as_list(data.get("bits", []), "bits"))
-    return Circuit(program, angle_map, shapes, is_scalar=flags[1], normalized=flags[2], bits=bits)
+    combination = _combination(data.get("combination"), program.n_outputs, n_inputs, n_weights)
+    return Circuit(
+        program, angle_map, shapes, is_scalar=flags[1], normalized=flags[2], bits=bits, combination=combination
+    )
+
+
+def _map_to_data(angle_map: AngleMap) -> dict[str, Any]:
+    terms = {key: _terms_to_data(getattr(angle_map, key)) for key in _TERMS}
+    return terms | {key: graph_to_data(getattr(angle_map, key)) for key in _GRAPHS}
+
+
+def _map(data: dict[str, Any], n_inputs: int, n_weights: int) -> AngleMap:
+    sources = (n_inputs, n_weights, n_weights)
+    inputs, weights, shared = (_terms(data[key], key, size) for key, size in zip(_TERMS, sources, strict=True))
+    if len(inputs) != len(weights):
+        raise ConfigError("`inputs` and `weights` of a circuit must tell of the same angles")
+    graphs = [None if data[key] is None else graph_of(data[key], n_inputs, n_weights) for key in _GRAPHS]
+    for graph in graphs[:2]:
+        if graph is not None:
+            check_stack(graph)
+    return AngleMap(n_inputs, n_weights, inputs, weights, shared, *graphs)
+
+
+def _combination_to_data(combination: Combination | None) -> dict[str, Any]:
+    if combination is None:
+        return {}
+    entries = [list(entry) for entry in combination.entries]
+    return {"combination": {"entries": entries, **_map_to_data(combination.coefficients)}}
+
+
+def _combination(data: Any, n_values: int, n_inputs: int, n_weights: int) -> Combination | None:
+    if data is None:
+        return None
+    data = as_dict(data, "a combination")
+    coefficients = _map(data, n_inputs, n_weights)
+    if coefficients.amplitudes_graph is not None:
+        raise ConfigError("The coefficients of observables in a model file have no amplitudes")
+    n_coefficients = coefficients.n_batched + coefficients.n_shared
+    entries = []
+    for item in as_list(data["entries"], "entries"):
+        output, squared, value, number, coefficient = as_list(item, "an entry")
+        if (number is None) == (coefficient is None):
+            raise ConfigError("An entry in a model file must have a number or a coefficient")
+        entries.append(
+            Entry(
+                as_whole(output, "an output", 0, MOST_OPS),
+                as_flag(squared, "squared"),
+                None if value is None else as_whole(value, "a value", 0, n_values - 1),
+                None if number is None else as_number(number, "a number"),
+                None if coefficient is None else as_whole(coefficient, "a coefficient", 0, n_coefficients - 1),
+            )
+        )
+    outputs = {entry.output for entry in entries}
+    if not outputs or outputs != set(range(len(outputs))):
+        raise ConfigError("The entries in a model file must be of outputs 0, 1, ..., each with one or more")
+    return Combination(len(outputs), tuple(entries), coefficients)
 
 
 def _op_to_data(op: Op) -> Any:

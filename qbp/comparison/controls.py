@@ -142,7 +142,10 @@ class Noise(nn.Module):
 
 
 def _ranges(layer: QuantumLayer) -> list[tuple[float, float]]:
-    """The lowest and the highest value that each output of a layer could have."""
+    """The lowest and the highest value that each output of a layer could have; -1 and 1 where outputs are made of what
+    is measured."""
+    if layer.is_combined:
+        return [(-1.0, 1.0)] * layer.traced.n_outputs
     ranges: list[tuple[float, float]] = []
     for measurement in layer.circuit.program.measurements:
         if isinstance(measurement, Expval):
@@ -163,7 +166,7 @@ def _frozen(layer: QuantumLayer) -> nn.Module:
 
 
 def _separable(layer: QuantumLayer) -> nn.Module:
-    circuit = layer.circuit.drop_ops(_is_entangling)
+    circuit = layer.traced.drop_ops(_is_entangling)
     control = QuantumLayer(circuit, backend=layer.executor or "auto", diff_method=layer.diff_method)
     for name, weight in layer.named_parameters(recurse=False):  # which may be those of another layer too
         if circuit.weight_shapes.get(name) == tuple(weight.shape):
@@ -189,7 +192,7 @@ LAYER_CONTROLS: dict[str, Callable[[QuantumLayer], nn.Module]] = {
 
 def uploads(layer: QuantumLayer) -> int:
     """Return how many rotations the input that is encoded most often turns: the degree of the Fourier series."""
-    angle_map, rotations = layer.circuit.angle_map, layer.circuit.program.angle_rotations()
+    angle_map, rotations = layer.traced.angle_map, layer.traced.program.angle_rotations()
     draws = torch.Generator().manual_seed(0)
     x, weights = (
         torch.randn(n, generator=draws, dtype=torch.float64) for n in (angle_map.n_inputs, angle_map.n_weights)
@@ -211,7 +214,7 @@ Control = Callable[[nn.Module, int, int], nn.Module]
 def _layer_control(make: Callable[[QuantumLayer], nn.Module]) -> Control:
     def made(layer: QuantumLayer) -> nn.Module:
         control = make(layer)
-        is_scalar = layer.circuit.is_scalar and not isinstance(control, QuantumLayer)
+        is_scalar = layer.traced.is_scalar and not isinstance(control, QuantumLayer)
         return nn.Sequential(control, nn.Flatten(-2)) if is_scalar else control  # (*) instead of (*, 1)
 
     return lambda model, n_inputs, n_outputs: replaced(model, made)

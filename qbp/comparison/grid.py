@@ -249,7 +249,7 @@ def wide(models: Mapping[str, Subject], train: Dataset) -> set[str]:
     """Return the subjects whose circuits are so wide that nothing is gained by training several together."""
     shape = train.x.shape[1], train.n_outputs
     built = {name: build(subject, *shape) for name, subject in models.items()}
-    return {name for name, model in built.items() if any(layer.circuit.n_qubits > WIDEST for layer in _layers(model))}
+    return {name for name, model in built.items() if any(layer.traced.n_qubits > WIDEST for layer in _layers(model))}
 
 
 def _layers(model: nn.Module) -> list[QuantumLayer]:

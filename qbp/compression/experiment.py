@@ -56,7 +56,9 @@ def cost_of(
     layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
     found = count(model, x, batch_size=batch_size)
     training = [layer for layer in layers if any(weight.requires_grad for weight in layer.qnode_weights.values())]
-    beyond = sum(layer.circuit.angle_map.n_weights - live_parameters(layer) for layer in training)
+    beyond = sum(
+        layer.circuit.angle_map.n_weights - live_parameters(layer) for layer in training if not layer.is_combined
+    )
     row: Row = {"parameters": found.parameters, "live": found.parameters - beyond, "rotations": found.rotations}
     row |= {"one_qubit": found.one_qubit_gates, "two_qubit": found.two_qubit_gates, "depth": found.depth}
     row |= {"circuits": found.circuits, "multiply_adds": found.multiply_adds}
@@ -65,7 +67,7 @@ def cost_of(
         from qbp.compression.device_cost import gate_counts
 
         device: Any = executor_named(backend) if isinstance(backend, str) else backend
-        counts = [gate_counts(layer.circuit.program, device) for layer in layers]
+        counts = [gate_counts(layer.traced.program, device) for layer in layers]
         row |= {
             "device": device.name,
             "seed_transpiler": device.options.seed_transpiler,

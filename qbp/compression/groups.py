@@ -80,7 +80,8 @@ def groups_of(model: nn.Module, what: str | Sequence[str] = "both", x: Tensor | 
 
     Neurons are those of a linear layer that leads, through element-wise functions and by no other way, to another
     linear layer or to a quantum layer. Gates are those of every quantum layer. Fixed gates of one wire are no groups.
-    Layers whose weights are tied to those of others, or read by anything else, have none (see `neuron_chains`).
+    Layers whose weights are tied to those of others, or read by anything else, have none (see `neuron_chains`), nor
+    have quantum layers whose outputs are made of what their circuits measure (`QuantumLayer.is_combined`).
 
     Args:
         model: the model.
@@ -143,7 +144,7 @@ def neuron_chains(model: nn.Module, x: Tensor | None = None) -> dict[str, Chain]
 
 def prunable(model: nn.Module, x: Tensor | None) -> tuple[dict[str, Chain], set[str]]:
     """`neuron_chains`, and the names of the quantum layers whose gates can go."""
-    whole = whole_modules(model)
+    whole = {name for name in whole_modules(model) if not getattr(model.get_submodule(name), "is_combined", False)}
     owned = [(name, module) for name, module in model.named_modules() if name in whole]
     layers = {name for name, module in owned if isinstance(module, QuantumLayer)}
     linear = [name for name, module in owned if type(module) is nn.Linear]

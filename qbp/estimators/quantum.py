@@ -108,7 +108,7 @@ class _Quantum(BaseEstimator):
                     f"Argument `X` must have {layer.n_inputs} columns, the inputs of the circuit, but has {n_inputs}: "
                     "reduce it (sklearn.decomposition.PCA), or let `hybrid` be True"
                 )
-            if layer.n_outputs is None or layer.circuit.is_scalar:
+            if layer.n_outputs is None or layer.traced.is_scalar:
                 raise ArgumentError("Argument `circuit` must return a list of outputs known in advance")
             return nn.Sequential(layer, nn.Linear(layer.n_outputs, n_outputs))
 

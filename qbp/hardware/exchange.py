@@ -61,6 +61,6 @@ def rehearsing(executor: Any) -> bool:
 def check_size(layer: QuantumLayer, executor: QiskitPrimitive) -> None:
     """Raise `CircuitError` where a circuit has more qubits than the device, as far as that is known without asking."""
     size = executor.primitive.size
-    n_qubits = 0 if layer.n_inputs is None else layer.circuit.n_qubits
+    n_qubits = 0 if layer.n_inputs is None else layer.traced.n_qubits
     if size is not None and n_qubits > size:
         raise CircuitError(f"A circuit of {n_qubits} qubits does not fit on {executor.name!r}, which has {size}")

@@ -177,7 +177,7 @@ def error_bars(
 def _is_exact(layer: QuantumLayer) -> bool:
     """Whether a layer on a fake device needs no shots, or not for long."""
     executor: Any = layer.executor
-    return layer.circuit.n_qubits <= DENSITY_QUBITS or has_adjoint(executor, layer.circuit.program)
+    return layer.traced.n_qubits <= DENSITY_QUBITS or has_adjoint(executor, layer.traced.program)
 
 
 def _replayed(

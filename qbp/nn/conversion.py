@@ -172,7 +172,7 @@ _EXACT = ("native", "pauli", "windows", "pauli-propagation")
 
 def _rows(layer: QuantumLayer) -> Tensor:
     """Random rows that the circuit takes."""
-    circuit = layer.circuit
+    circuit = layer.traced
     n_rows = 3 if circuit.n_inputs != 3 else 5
     rows = torch.randn(n_rows, circuit.n_inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows[:, list(circuit.bits)] = (rows[:, list(circuit.bits)] > 0).double()

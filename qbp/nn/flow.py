@@ -278,7 +278,7 @@ def exact_copy(model: nn.Module, executor: Executor | None = None) -> nn.Module:
     def exact(layer: QuantumLayer) -> QuantumLayer:
         if layer.executor is not None:
             layer._executor, layer._rule = runs_on, None
-            layer._diff_method = choose_diff_method(layer._executor, "best", layer.circuit.program)
+            layer._diff_method = choose_diff_method(layer._executor, "best", layer.traced.program)
         return layer
 
     return replaced(model, exact, _executors(model)).eval()
@@ -289,7 +289,7 @@ def imitated(model: nn.Module) -> nn.Module:
 
     def imitate(layer: QuantumLayer) -> QuantumLayer:
         if layer.executor is not None:
-            layer.forward = partial(_imitate, layer.circuit.is_scalar, layer.n_outputs or 0)  # type: ignore[method-assign]
+            layer.forward = partial(_imitate, layer.traced.is_scalar, layer.n_outputs or 0)  # type: ignore[method-assign]
         return layer
 
     return replaced(model, imitate, _executors(model))

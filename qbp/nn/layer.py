@@ -27,13 +27,8 @@ from qbp.gradients.autograd import (
 )
 from qbp.gradients.stateful import rule_of
 from qbp.gradients.transforms import Outputs, is_transformed
-from qbp.nn.noise import (
-    circuit_with_noise,
-    executor_with_noise,
-    is_of_pennylane,
-    noise_of,
-    source_with_noise,
-)
+from qbp.nn.combining import combined
+from qbp.nn.noise import circuit_with_noise, executor_with_noise, is_of_pennylane, noise_of, source_with_noise
 from qbp.nn.placement import Asked, PlacedModule
 from qbp.nn.qnode import FunctionSource, as_torchlayer, check_signature, is_function, qnode_behind
 from qbp.nn.translation import Translated
@@ -149,8 +144,7 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
         self._asked = Asked(backend, diff_method, shots)
         self._circuits, self._watches, self._variants = {}, {}, {}
         self._source = FunctionSource(source, weight_shapes, options) if is_function(source) else None
-        self._own = self._executor = None
-        self._n_inputs = n_inputs
+        self._n_inputs, self._own, self._executor = n_inputs, None, None
         if self._source is None:
             circuit = trace(source, weight_shapes, n_inputs=n_inputs, input_arg=self._input_arg, **options)
             circuit = circuit_with_noise(circuit, noise) if in_circuit else circuit
@@ -159,7 +153,7 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
         else:
             check_signature(source, weight_shapes, self._input_arg)
             self._trace_or_run(n_inputs)
-        shapes = self.circuit.weight_shapes if self._circuits else weight_shapes_of(source, weight_shapes)
+        shapes = self.traced.weight_shapes if self._circuits else weight_shapes_of(source, weight_shapes)
         self._weight_names = tuple(shapes)
         self._init_method = FunctionSource(init_method, None, {})  # in copies too, and lost where it cannot be pickled
         generator = None if seed is None else torch.Generator().manual_seed(seed)
@@ -176,7 +170,7 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
     @property
     def n_outputs(self) -> int | None:
         """M, or None for a QNode that runs itself."""
-        return self.circuit.program.n_outputs if self._circuits else None
+        return self.traced.n_outputs if self._circuits else None
 
     @property
     def backend(self) -> str:
@@ -243,14 +237,14 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
 
     def describe(self) -> str:
         """What the layer computes apart from its weights, in full: equal for layers that compute the same."""
-        traced = [(circuit.program, *circuit.angle_map.describe()) for circuit in self._circuits.values()][:1]
+        traced = [circuit.describe() for circuit in self._circuits.values()][:1]
         shots = None if self._executor is None else capabilities_of(self._executor).shots
         noise = noise_of(self._executor)
         return repr((traced, self.backend, self._rule or self.diff_method, shots, *([] if noise is None else [noise])))
 
     def extra_repr(self) -> str:
         n_weights = sum(weight.numel() for weight in self.qnode_weights.values())
-        size = f"{self.circuit.n_qubits} qubits, {self.n_outputs} outputs, " if self._circuits else ""
+        size = f"{self.traced.n_qubits} qubits, {self.n_outputs} outputs, " if self._circuits else ""
         return f"{size}{n_weights} weights, backend={self.backend!r}, diff_method={self.diff_method!r}"
 
     # ---- what it computes --------------------------------------------------------------------------------------------
@@ -281,13 +275,15 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
             assert self._own is not None
             x = inputs.to(working)
             return self._own(x, self._weights_like(x.real)).to(dtype)
-        if kind.is_complex and (not circuit.program.amplitudes or circuit.angle_map.n_batched):
+        if kind.is_complex and (not circuit.program.amplitudes or circuit.reads_numbers):
             raise ArgumentError(f"Argument `inputs` must be real where it is not only amplitudes, but has dtype {kind}")
         is_batch = len(shape) == 2
         lead = () if is_batch else tuple(map(int, shape[:-1]))
         x = inputs if is_batch else inputs.reshape(math.prod(lead), n_inputs)
         x = x if kind is working else x.to(working)  # each operation of torch costs as much as a small circuit
         outputs = self._run(circuit, x, in_jit)
+        if circuit.combination is not None:
+            outputs = combined(circuit.combination, outputs, x, self.flat_weights(outputs), self._errors)
         if circuit.is_scalar:
             outputs = outputs.reshape(len(x) if is_batch else lead)
         elif not is_batch:
@@ -296,7 +292,7 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
 
     def forward_each(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Outputs (K, B, M) of inputs (K, B, I), where each of K parts has weights (K, P) of its own."""
-        circuit = self.circuit_for(inputs.shape[-1])
+        circuit = self.traced_for(inputs.shape[-1])
         if circuit.bits and self._checks_bits:
             check_bits(inputs.flatten(0, 1), circuit.bits)
         angles: Any = (inputs, weights)
@@ -307,7 +303,8 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
             states = torch.vmap(circuit.angle_map.amplitudes)(inputs, weights)
             if circuit.normalized:
                 check_norms(states.flatten(0, 1))
-        return expectations(self._task(circuit, inputs, weights), angles[0], angles[1], states)
+        values = expectations(self._task(circuit, inputs, weights), angles[0], angles[1], states)
+        return values if circuit.combination is None else torch.vmap(circuit.combination)(values, inputs, weights)
 
     def _check_recorded(self, can_be: bool) -> None:
         """Raise where `torch.export`, or `make_fx`, would take the outputs of a simulator for constants."""
@@ -346,7 +343,13 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
     def _only_weight_of(self, circuit: Circuit, x: Tensor) -> Tensor | None:
         """The weight, where the angles are the inputs and this weight as they are: no step for autograd to record."""
         names = self._weight_names
-        if len(names) != 1 or not circuit.angle_map.is_identity or not torch.is_grad_enabled() or not x.numel():
+        if (
+            circuit.combination is not None
+            or len(names) != 1
+            or not circuit.angle_map.is_identity
+            or not torch.is_grad_enabled()
+            or not x.numel()
+        ):
             return None
         weight = self._parameters.get(names[0])
         if weight is None or weight.dtype is not x.dtype or not (weight.is_cpu and x.is_cpu):

@@ -152,7 +152,7 @@ def hybrid(
         )
         if layer.n_inputs == 0:
             raise ArgumentError("Argument `circuit` must take inputs, but has none")
-        if layer.n_outputs is None or layer.circuit.is_scalar:
+        if layer.n_outputs is None or layer.traced.is_scalar:
             raise ArgumentError("Argument `circuit` must return a list of outputs known in advance")
         width = n_qubits if layer.n_inputs is None else layer.n_inputs
         _check_size(layer.n_outputs, n_outputs)

@@ -98,4 +98,4 @@ def circuit_with_noise(circuit: Circuit, noise: Any) -> Circuit:
 
     shapes = circuit.weight_shapes
     noisy = trace(noisy_function(function, noise), shapes, n_inputs=circuit.n_inputs, n_qubits=circuit.n_qubits)
-    return replace(noisy, is_scalar=circuit.is_scalar)
+    return replace(noisy, is_scalar=circuit.is_scalar, combination=circuit.combination)

@@ -19,6 +19,7 @@ from qbp.executors import Executor, capabilities_of
 from qbp.executors import backend as make_backend
 from qbp.gradients.autograd import choose_diff_method
 from qbp.gradients.stateful import rule_of
+from qbp.nn.combining import check_exact, whole
 from qbp.nn.own_qnode import OwnQNode
 from qbp.nn.qnode import FunctionSource, as_qnode, changes_circuit, executor_of, keeps_device, qnode_behind
 from qbp.nn.torchlayer import TorchLayerNames
@@ -54,16 +55,35 @@ class PlacedModule(TorchLayerNames):
 
     @property
     def circuit(self) -> Circuit:
-        """The traced circuit: program, and the map from inputs and weights to its angles."""
+        """The traced circuit: program, and the map from inputs and weights to its angles. It is all that the layer
+        computes: one whose outputs are made of what is measured raises a CircuitError."""
+        return whole(self.traced)
+
+    @property
+    def traced(self) -> Circuit:
+        """The traced circuit, also where outputs are made of what it measures (`Circuit.combination`)."""
         if not self._circuits:
             raise CircuitError("This QNode runs itself: its circuit is no program of gates and expectation values")
-        return self.circuit_for(next(reversed(self._circuits)))
+        return self.traced_for(next(reversed(self._circuits)))
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether the outputs are made of what the circuit measures: a variance, or an observable whose coefficients
+        train."""
+        return any(circuit.combination is not None for circuit in self._circuits.values())
+
+    def __dir__(self) -> list[str]:
+        """Without what would raise here: `torch.jit` reads all that is listed."""
+        hidden = set() if self._circuits else {"circuit", "traced"}
+        hidden |= {"circuit"} if self.is_combined else set()
+        return [name for name in super().__dir__() if name not in hidden]
 
     def _choose(self, circuit: Circuit) -> None:
         """The executor and the gradient rule, as they were asked for."""
         backend, diff_method, shots = self._asked
-        self._executor, asked = executor_of(self.qnode, backend, shots, diff_method, self._generator)
-        self._diff_method = choose_diff_method(self._executor, asked, circuit.program)
+        executor, asked = executor_of(self.qnode, backend, shots, diff_method, self._generator)
+        check_exact(executor, circuit)
+        self._executor, self._diff_method = executor, choose_diff_method(executor, asked, circuit.program)
 
     def _trace_or_run(self, n_inputs: int | None) -> None:
         """Trace the function for so many inputs, or let its QNode run itself."""
@@ -82,6 +102,12 @@ class PlacedModule(TorchLayerNames):
             if watch is not None and watch.obstacle:
                 raise UnsteadyError(f"The circuit's function {watch.obstacle}: a trace would keep those of one call")
             circuit = self._source.trace(n_inputs, self._input_arg)
+            if self._executor is None:
+                self._choose(circuit)
+            else:
+                check_exact(self._executor, circuit)
+                if self._diff_method == "adjoint":  # not every device has it for every circuit
+                    self._diff_method = choose_diff_method(self._executor, "best", circuit.program)
         except UnsteadyError as error:
             if not auto:
                 raise
@@ -96,10 +122,6 @@ class PlacedModule(TorchLayerNames):
             self._variants.setdefault(circuit.n_inputs, []).insert(0, (watch, circuit))
             del self._variants[circuit.n_inputs][_VARIANTS:]
         self._circuits[circuit.n_inputs] = circuit
-        if self._executor is None:
-            self._choose(circuit)
-        elif self._diff_method == "adjoint":  # not every device has it for every circuit
-            self._diff_method = choose_diff_method(self._executor, "best", circuit.program)
 
     def _run_itself(self, reason: str = "") -> None:
         """From now on the QNode runs itself; a plain function becomes one."""
@@ -154,7 +176,8 @@ class PlacedModule(TorchLayerNames):
         able = capabilities_of(executor)
         if asked is None and diff_method == "gcans" and not (able.shots and able.with_shots):
             diff_method, rule = "best", None
-        method = choose_diff_method(executor, diff_method, self.circuit.program)
+        check_exact(executor, self.traced)
+        method = choose_diff_method(executor, diff_method, self.traced.program)
         self._executor, self._diff_method, self._rule = executor, method, rule
         self._asked = Asked(executor, diff_method, None)
 
@@ -163,8 +186,12 @@ class PlacedModule(TorchLayerNames):
 
         Raises:
             ArgumentError: if the layer has another number of inputs.
-            CircuitError: if a QNode runs itself, for so many inputs at least.
+            CircuitError: if a QNode runs itself, for so many inputs at least, or outputs are made of what is measured.
         """
+        return whole(self.traced_for(n_inputs))
+
+    def traced_for(self, n_inputs: int) -> Circuit:
+        """As `circuit_for`, also where outputs are made of what is measured."""
         circuit = self._current(n_inputs)
         if circuit is None:
             raise CircuitError("This QNode runs itself: its circuit is no program of gates and expectation values")

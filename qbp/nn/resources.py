@@ -83,7 +83,7 @@ def count(model: nn.Module, x: Tensor | None = None, *, batch_size: int = 1) -> 
             sum(t.real.sum() for t in outputs).backward()  # type: ignore[union-attr]
         circuits = counter.sets * (batch_size if apiece else 1)
         multiply_adds = _multiply_adds(counted, counter, rows[:1])
-    programs = [layer.circuit.program for layer in _layers(model)]
+    programs = [layer.traced.program for layer in _layers(model)]
     sizes = [len(op.wires) for program in programs for op in program.ops if not isinstance(op, Channel)]
     return Resources(
         parameters=n_parameters(model),
@@ -166,7 +166,7 @@ def simulabilities(model: nn.Module, limit: int = 100_000) -> list[dict[str, Any
 
 def shape_of(layer: QuantumLayer) -> tuple[int, int]:
     """Columns (I, M) of what a quantum layer takes and gives."""
-    return layer.circuit.n_inputs, layer.circuit.program.n_outputs
+    return layer.traced.n_inputs, layer.traced.n_outputs
 
 
 class _Counter:
@@ -195,7 +195,7 @@ def _counted(model: nn.Module) -> tuple[nn.Module, _Counter]:
     counted = copied(model, {id(layer.executor): layer.executor for layer in _layers(model)}).eval()
     counter: Any = _Counter()
     for layer in _layers(counted):
-        layer.circuit  # noqa: B018  a QNode that runs itself has none to count
+        layer.traced  # noqa: B018  a QNode that runs itself has none to count
         if layer.diff_method not in RULES and layer.diff_method not in ("gradient-pruning", "guided-spsa"):
             layer._diff_method, layer._rule = "parameter-shift", None
         layer._executor = counter

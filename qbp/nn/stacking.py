@@ -315,7 +315,7 @@ def _quantum(stack: Stack, modules: Sequence[Any]) -> Function:
     able = capabilities_of(first.executor)
     if not able.exact or able.shots or able.one_job or first.diff_method not in ("adjoint", "backprop"):
         raise Unstackable(f"a circuit on {first.backend!r} with diff_method={first.diff_method!r} is run one by one")
-    if first.n_outputs is not None and first.circuit.n_qubits > WIDEST:
+    if first.n_outputs is not None and first.traced.n_qubits > WIDEST:
         raise Unstackable(f"a circuit of more than {WIDEST} qubits is no cheaper with others")
     names = list(first.qnode_weights)
     every = [stack.leaf([m.qnode_weights[name] for m in modules]) for name in names]
@@ -325,7 +325,7 @@ def _quantum(stack: Stack, modules: Sequence[Any]) -> Function:
         weights = flat[0] if len(flat) == 1 else torch.cat(flat, 1) if flat else x.new_empty(len(x), 0)
         lead = x.shape[1:-1]
         outputs = first.forward_each(x if len(lead) == 1 else x.flatten(1, -2), weights)
-        if first.circuit.is_scalar:
+        if first.traced.is_scalar:
             return outputs.reshape(len(x), *lead)
         return outputs if len(lead) == 1 else outputs.unflatten(1, lead)
 

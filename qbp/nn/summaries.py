@@ -122,7 +122,7 @@ def _what(module: nn.Module) -> str:
         return f"{module.in_features} -> {module.out_features}" + ("" if module.bias is not None else ", no bias")
     if not isinstance(module, QuantumLayer) or module.executor is None:
         return module.extra_repr() if not isinstance(module, QuantumLayer) else "a QNode that runs itself"
-    program = module.circuit.program
+    program = module.traced.program
     wide = sum(len(op.wires) > 1 for op in program.ops if not isinstance(op, Channel))
     noise = ", noise" if any(isinstance(op, Channel) for op in program.ops) else ""
     return (

@@ -63,7 +63,7 @@ def _circuit_of(layer: Any) -> Circuit:
     if len(layers) != 1:
         held = f"holds {len(layers)} of them" if isinstance(layer, nn.Module) else f"is a {type(layer).__name__}"
         raise ArgumentError(f"Argument `layer` must be a quantum layer, or a model with one, but {held}")
-    return layers[0].circuit
+    return layers[0].traced
 
 
 def _gates(circuit: Circuit) -> list[Labels]:

@@ -69,18 +69,19 @@ def quantum_layers(model: nn.Module) -> list[QuantumLayer]:
 
 def circuit_blocks(layer: QuantumLayer) -> Iterator[Block]:
     """Draw a layer's circuit, and count what is in it."""
-    program, angle_map = layer.circuit.program, layer.circuit.angle_map
+    program, angle_map = layer.traced.program, layer.traced.angle_map
     n_two = sum(len(op.wires) > 1 for op in program.ops)
-    said = f"{program.n_qubits} qubits, {len(program.ops)} gates, {n_two} of them on two qubits or more."
+    combined = " Its outputs are made of what it measures." if layer.is_combined else ""
+    said = f"{program.n_qubits} qubits, {len(program.ops)} gates, {n_two} of them on two qubits or more.{combined}"
     if program.n_qubits > MOST_DRAWN:
         yield Paragraph(f"{said} It is too wide to be drawn.")
     else:
-        yield circuit(layer.circuit, f"{said} Orange rotations encode data, blue ones turn by weights.")
+        yield circuit(layer.traced, f"{said} Orange rotations encode data, blue ones turn by weights.")
     counts = {
         "inputs": angle_map.n_inputs,
         "weights": angle_map.n_weights,
         "angles": program.n_angles,
-        "outputs": program.n_outputs,
+        "outputs": layer.n_outputs or 0,
         **program.counts(),
     }
     columns = (Column("measured", "text"), *(Column(name) for name in counts))

@@ -99,8 +99,8 @@ def _facts(result: dict[str, Any], model: torch.nn.Module) -> Iterator[tuple[str
         value = percent(score[metric]) if metric == "accuracy" else number(score[metric])
         yield f"{name}, test {metric}", value
     for layer in parts.quantum_layers(model):
-        yield "qubits", str(layer.circuit.n_qubits)
-        yield "two-qubit gates", str(sum(len(op.wires) == 2 for op in layer.circuit.program.ops))
+        yield "qubits", str(layer.traced.n_qubits)
+        yield "two-qubit gates", str(sum(len(op.wires) == 2 for op in layer.traced.program.ops))
     yield "seed", str(result["seed"])
 
 

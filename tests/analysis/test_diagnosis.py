@@ -204,7 +204,7 @@ def test_a_qnode_that_runs_itself_is_judged_from_outside() -> None:
         qml.AngleEmbedding(inputs, wires=range(2))
         qml.BitFlip(0.1, wires=0)
         qml.StronglyEntanglingLayers(weights, wires=range(2))
-        return [qml.var(qml.Z(wire)) for wire in range(2)]
+        return [qml.purity(wire) for wire in range(2)]
 
     layer = qbp.QuantumLayer(circuit, {"weights": (1, 2, 3)})
     codes = {f.code for f in diagnose(nn.Sequential(layer, nn.Linear(2, 2)), MOONS.subset(range(4)))}

@@ -212,7 +212,7 @@ def test_errors_come_before_any_work():
     def noisy(inputs, weights):
         qml.RX(inputs[..., 0] + weights[0], wires=0)
         qml.DepolarizingChannel(0.1, wires=0)
-        return qml.var(qml.Z(0))
+        return qml.purity(0)
 
     with pytest.raises(CircuitError, match="runs itself"):
         jacobian(QuantumLayer(noisy, {"weights": 2}, n_inputs=1), torch.ones(2, 1))

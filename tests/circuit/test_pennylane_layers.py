@@ -435,11 +435,7 @@ def test_outputs_and_gradients_are_those_of_the_qnode(name):
 
 
 REFUSED = {
-    "a weight as coefficient": (measured(lambda x, w: qml.expval(w[0] * qml.Z(0) + qml.X(1))), "plain numbers"),
-    "an input as coefficient": (
-        measured(lambda x, w: qml.expval(qml.dot([x[0], 1.0], [qml.Z(0), qml.X(1)]))),
-        "plain numbers",
-    ),
+    "a complex weight as coefficient": (measured(lambda x, w: qml.expval(w[0] * 1j * qml.Z(0))), "must be real"),
     "weights inside of words that do not commute": (
         layer_of(lambda x, w: qml.evolve(w[0] * qml.X(0) + w[1] * qml.Z(0), 1.5)),
         "do not commute",
@@ -448,7 +444,7 @@ REFUSED = {
     "a channel whose strength is a weight": (layer_of(lambda x, w: qml.BitFlip(w[0].sigmoid(), wires=0)), "BitFlip"),
     "qutrits": (layer_of(lambda x, w: qml.TRX(w[0], wires=0)), "cannot be traced|TRX"),
     "no unitary": (layer_of(lambda x, w: qml.QubitUnitary(torch.ones(2, 2) / 2, wires=0)), "not unitary"),
-    "variance": (measured(lambda x, w: qml.var(qml.Z(0))), "expectation values or probabilities"),
+    "purity": (measured(lambda x, w: qml.purity(wires=0)), "expectation values, variances or probabilities"),
 }  # fmt: skip
 
 

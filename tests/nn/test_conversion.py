@@ -194,13 +194,13 @@ def test_functions_of_every_kind(circuit, shape, name, n_inputs):
 
 
 def test_what_samples_keeps_its_device_and_what_runs_itself_does():
-    def varying(inputs, weights):
+    def purity(inputs, weights):
         qml.AngleEmbedding(inputs, wires=range(2))
         qml.StronglyEntanglingLayers(weights, wires=range(2))
-        return qml.var(qml.Z(0))
+        return qml.purity(0)
 
     sampled = TorchLayer(qml.set_shots(qml.QNode(function, qml.device("default.qubit")), 50), SHAPES)
-    model = qbp.convert(nn.Sequential(sampled, torchlayer(varying)))
+    model = qbp.convert(nn.Sequential(sampled, torchlayer(purity)))
     assert (model[0].backend, model[0].executor.shots) == ("default.qubit", 50)
     assert model[1].executor is None and model[1](torch.randn(3, 2)).shape == (3,)
 

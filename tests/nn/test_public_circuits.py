@@ -727,7 +727,7 @@ def _(inputs, w):
     return z_all(3)
 
 
-@case("variance of the first wire", {"w": (1, 3)}, 3, 3, native=False)
+@case("variance of the first wire", {"w": (1, 3)}, 3, 3)
 def _(inputs, w):
     qml.AngleEmbedding(inputs, wires=range(3))
     qml.BasicEntanglerLayers(w, wires=range(3))
@@ -764,7 +764,7 @@ def _(inputs, w):
     return qml.expval(Z(1))
 
 
-@case("coefficients that are trained", {"w": (1, 2), "c": 2}, 2, 2, native=False)
+@case("coefficients that are trained", {"w": (1, 2), "c": 2}, 2, 2)
 def _(inputs, w, c):
     qml.AngleEmbedding(inputs, wires=range(2))
     qml.BasicEntanglerLayers(w, wires=range(2))

@@ -34,10 +34,10 @@ def noisy(inputs, w):
 SHAPES = {"w": (1, N, 3)}
 
 
-def varying(inputs, w):
+def tilted(inputs, w):
     qml.AngleEmbedding(inputs, wires=range(N))
     qml.StronglyEntanglingLayers(w, wires=range(N))
-    return [qml.var(qml.Z(i)) for i in range(N)]
+    return [qml.probs(op=qml.Hadamard(i)) for i in range(N)]
 
 
 DEVICES = {  # without a seed they would draw one from NumPy's global random numbers
@@ -53,7 +53,7 @@ KINDS = {
     "lightning": lambda: QuantumLayer(circuit, SHAPES, backend="lightning.qubit", seed=1),
     "QNode": lambda: QuantumLayer(qml.QNode(noisy, DEVICES["default.mixed"]), SHAPES, seed=1),
     "QNode by shifts": lambda: QuantumLayer(
-        qml.QNode(varying, DEVICES["lightning.qubit"], diff_method="parameter-shift"), SHAPES, seed=1
+        qml.QNode(tilted, DEVICES["lightning.qubit"], diff_method="parameter-shift"), SHAPES, seed=1
     ),
     "family": lambda: QuantumLayer("strongly_entangling", n_qubits=N, n_layers=1, seed=1),
 }

@@ -224,7 +224,7 @@ def test_a_noisy_qnode_runs_a_batch_at_once():
         calls.append(inputs.shape)
         qml.RX(inputs[..., 0] * w, wires=0)
         qml.PhaseDamping(0.1, wires=0)
-        return qml.var(qml.X(0)), qml.probs(wires=0)
+        return qml.purity(0), qml.probs(wires=0)
 
     layer = QuantumLayer(circuit, {"w": 1})
     layer(torch.randn(7, 3))
@@ -762,7 +762,6 @@ def test_mistakes_are_named_when_the_layer_is_built(function, shape, error, text
     ("function", "text"),
     [
         (numeric, "NumPy"),
-        (returning(lambda: qml.var(qml.Z(0))), "var"),
         (returning(lambda: qml.purity(wires=0)), "purity"),
         (returning(lambda: qml.probs(op=qml.Hermitian(np.array([[1, 1], [1, -1]]), 0))), "Z basis"),
         (returning(lambda: qml.probs(op=qml.Hadamard(0))), "Z basis"),

@@ -108,6 +108,8 @@ def reach(probe: Probe) -> Iterator[Finding]:
 def _bounds(stage: Stage) -> tuple[float, float] | None:
     module = stage.module
     if isinstance(module, QuantumLayer) and module.executor is not None:
+        if module.is_combined:
+            return None
         measured = module.circuit_for(stage.x.shape[-1]).program.measurements
         halves = [sum(abs(c) for c, _, _ in m.terms) for m in measured if isinstance(m, Expval)]
         return (-max(halves), max(halves)) if len(halves) == len(measured) else (0.0, max([1.0, *halves]))

@@ -103,8 +103,13 @@ class Probe:
 
     @property
     def quantum(self) -> Iterator[tuple[str, QuantumLayer, Tensor, Tensor]]:
-        """Name, layer, inputs (B, I) and outputs (B, M) of the quantum layers whose circuit is known."""
-        found = [stage for stage in self.stages if isinstance(stage.module, QuantumLayer) and stage.module.executor]
+        """Name, layer, inputs (B, I) and outputs (B, M) of the quantum layers whose circuit is known, and all that
+        they compute."""
+        found = [
+            stage
+            for stage in self.stages
+            if isinstance(stage.module, QuantumLayer) and stage.module.executor and not stage.module.is_combined
+        ]
         for stage in found:
             if isinstance(stage.module, QuantumLayer):
                 where = f" of layer {stage.name}" if len(found) > 1 else ""

@@ -17,7 +17,8 @@ from qbp.circuit.ansatz import COUPLED
 from qbp.circuit.lock import as_if_not_called
 from qbp.circuit.program import Expval, Measurement, Probs
 from qbp.circuit.tracing.circuit import Circuit, sparse_word
-from qbp.circuit.tracing.pennylane import expval, measurements_of, n_inputs_of, trace_pennylane, weight_shapes_of
+from qbp.circuit.tracing.pennylane import n_inputs_of, trace_pennylane, weight_shapes_of
+from qbp.circuit.tracing.pennylane_measurements import expval, measurements_of
 from qbp.circuit.tracing.qasm_files import trace_qasm
 from qbp.circuit.tracing.qiskit import is_qiskit, operators, trace_qiskit
 from qbp.errors import ArgumentError
@@ -90,7 +91,8 @@ def trace(
         if observables is not None:
             measured = tuple(m for o in _as_list(observables) for m in _observable(o, circuit.n_qubits))
             measured = tuple(_incoherent(m, circuit.classical) for m in measured)
-            circuit = replace(circuit, program=replace(circuit.program, measurements=measured), is_scalar=False)
+            program = replace(circuit.program, measurements=measured)
+            circuit = replace(circuit, program=program, is_scalar=False, combination=None)
         return circuit
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qbp.circuit.angles import AngleMap, trace_angles
 from qbp.circuit.channels import Channel
+from qbp.circuit.combination import Combination, Entry
 from qbp.circuit.gates import Gate
 from qbp.circuit.program import Expval, Measurement, Op, Program, Rotation, gate_ops, inverse_ops
 
@@ -30,6 +31,8 @@ class Circuit:
         normalized: whether the amplitudes it starts from must come normalised.
         bits: the inputs that must be 0 or 1, since they are embedded as basis states.
         classical: wires that were measured and asked for their outcome: on them X and Y have no expectation value.
+        combination: what makes the outputs of what the program measures, where they are more than that: variances, and
+            observables whose coefficients train.
     """
 
     program: Program
@@ -39,11 +42,23 @@ class Circuit:
     normalized: bool = False
     bits: tuple[int, ...] = ()
     classical: tuple[int, ...] = field(default=(), compare=False)
+    combination: Combination | None = None
 
     @property
     def n_inputs(self) -> int:
         """I, the number of features of a sample."""
         return self.angle_map.n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        """M, the number of outputs of a sample."""
+        return self.program.n_outputs if self.combination is None else self.combination.n_outputs
+
+    @property
+    def reads_numbers(self) -> bool:
+        """Whether inputs are more than amplitudes: angles, or coefficients of observables."""
+        combined = 0 if self.combination is None else self.combination.coefficients.n_batched
+        return bool(self.angle_map.n_batched + combined)
 
     @property
     def n_qubits(self) -> int:
@@ -54,8 +69,13 @@ class Circuit:
         n_weights = sum(math.prod(shape) for shape in self.weight_shapes.values())
         return (
             f"Circuit({self.n_qubits} qubits, {self.n_inputs} inputs, {n_weights} weights, "
-            f"{self.program.n_outputs} outputs: {gates or 'no gates'})"
+            f"{self.n_outputs} outputs: {gates or 'no gates'})"
         )
+
+    def describe(self) -> tuple[object, ...]:
+        """Everything that outputs are made of but inputs and weights, as values with a `repr`."""
+        combined = () if self.combination is None else self.combination.describe()
+        return (self.program, *self.angle_map.describe(), *combined)
 
     def drop_ops(self, drop: Callable[[Op], bool] | Sequence[int]) -> Circuit:
         """The circuit without some ops, and without the angles that only those used."""
@@ -75,6 +95,8 @@ class Recorder:
         self.has_bits = False  # whether basis states are made of traced tensors
         self.readout: tuple[tuple[int, float, float], ...] = ()
         self.classical: set[int] = set()
+        self.coefficients: list[Tensor] = []  # of observables
+        self.terms: tuple[Entry, ...] = ()  # that outputs are the sums of, where they are more than what is measured
 
     def gate(self, gate: Gate | str, wires: Sequence[int], params: Sequence[Any] = (), inverse: bool = False) -> None:
         """A gate of the table, or a rotation about a Pauli word (a string)."""
@@ -144,10 +166,16 @@ def build(
 
     def values(inputs: Tensor, weights: dict[str, Tensor]) -> tuple[list[Tensor | float], Tensor | None]:
         found.append(record(recorder, inputs, weights))
-        return recorder.values, recorder.state(found[0][0])
+        return [*recorder.values, *recorder.coefficients], recorder.state(found[0][0])
 
     angle_map, resolved = trace_angles(values, n_inputs, weight_shapes)
     ((n_qubits, measurements, is_scalar),) = found
+    combination = None
+    if recorder.terms:
+        combination = _combination(recorder.terms, angle_map, resolved[len(recorder.values) :])
+        kept = sorted({k for k in resolved[: len(recorder.values)] if isinstance(k, int)})
+        angle_map, place = angle_map.select(kept), {k: index for index, k in enumerate(kept)}
+        resolved = [place[k] if isinstance(k, int) else k for k in resolved[: len(recorder.values)]]
     program = Program(
         n_qubits,
         recorder.ops(resolved),
@@ -157,7 +185,35 @@ def build(
         readout=recorder.readout,
     )
     classical = tuple(sorted(recorder.classical))
-    return Circuit(program, angle_map, dict(weight_shapes), is_scalar, recorder.normalized, classical=classical)
+    return Circuit(
+        program,
+        angle_map,
+        dict(weight_shapes),
+        is_scalar,
+        recorder.normalized,
+        classical=classical,
+        combination=combination,
+    )
+
+
+def _combination(entries: Sequence[Entry], traced: AngleMap, resolved: Sequence[int | float]) -> Combination:
+    """The combination of what was traced: functions by their number in the traced map, or numbers."""
+    kept = sorted({k for k in resolved if isinstance(k, int)})
+    known: list[Entry] = []
+    for entry in entries:
+        if entry.coefficient is not None:
+            at = resolved[entry.coefficient]
+            entry = (
+                entry._replace(coefficient=kept.index(at))
+                if isinstance(at, int)
+                else entry._replace(number=at, coefficient=None)
+            )
+        known.append(entry)
+    own = traced.select(kept)
+    functions = AngleMap(
+        own.n_inputs, own.n_weights, own.inputs, own.weights, own.shared, own.batched_graph, own.shared_graph
+    )
+    return Combination(1 + max(entry.output for entry in known), tuple(known), functions)
 
 
 def z_on_every_wire(n_qubits: int) -> tuple[Measurement, ...]:

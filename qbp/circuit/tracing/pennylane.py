@@ -12,17 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qbp.circuit.constants import constant_of
 from qbp.circuit.lock import LOCK, random_states
-from qbp.circuit.program import Channel, Expval, Measurement, Probs
-from qbp.circuit.tracing.circuit import Circuit, Recorder, build, sparse_word
-from qbp.circuit.tracing.pennylane_channels import before_channel, readout_of
-from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, matrix_sentence, record_operation, sentence
+from qbp.circuit.program import Measurement
+from qbp.circuit.tracing.circuit import Circuit, Recorder, build
+from qbp.circuit.tracing.pennylane_channels import readout_of
+from qbp.circuit.tracing.pennylane_gates import NOT_SCALAR, record_operation
+from qbp.circuit.tracing.pennylane_measurements import before, outputs_of
 from qbp.circuit.tracing.pennylane_tapes import called, plain_function, tape_of
-from qbp.circuit.tracing.qiskit_gates import MAX_MATRIX_WIRES
 from qbp.errors import ArgumentError, CircuitError, QbpError, UnsteadyError
 
-__all__ = ["expval", "measurements_of", "n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
+__all__ = ["n_inputs_of", "takes_batch", "trace_pennylane", "weight_shapes_of"]
 
 _SIZES = (*range(1, 65), *(n * n for n in range(9, 33)), *(2**n for n in range(7, 13)), 3072)
 """Numbers of inputs to try: all small ones, square images, amplitudes."""
@@ -214,23 +213,33 @@ def trace_pennylane(
         wire_map = {label: w for w, label in enumerate(labels)}
         for op in tape.operations:
             record_operation(recorder, op, wire_map)
+        if any(isinstance(m, list | tuple) for m in returned):
+            raise ArgumentError(
+                "The circuit's function must return its measurements in one flat list, but returns lists in a list: "
+                "PennyLane's TorchLayer takes no others, and `.reshape` gives the outputs any shape"
+            )
         if not returned or not all(isinstance(m, qml.measurements.MeasurementProcess) for m in returned):
             raise ArgumentError(
                 f"The circuit's function must return a measurement or a list of them, but returns {returned}"
             )
-        parts = [measurements_of(m, wire_map, len(labels)) for m in returned]
-        measured = tuple(m for part in parts for m in part)
+        outputs = outputs_of(returned, wire_map, len(labels))
+        measured, recorder.terms = tuple(outputs.plain), ()
+        if not outputs.is_plain:
+            measured, recorder.terms = outputs.finish()
+            recorder.coefficients = outputs.coefficients
         if any(ends):
-            if len(measured) != len(ends):
-                raise CircuitError("The noise of a measurement alone does not go together with probabilities")
-            measured = tuple(_before(m, end, wire_map) for m, end in zip(measured, ends, strict=True))
+            if len(measured) != len(ends) or not outputs.is_plain:
+                raise CircuitError("The noise of a measurement alone goes together with expectation values only")
+            measured = tuple(before(m, end, wire_map) for m, end in zip(measured, ends, strict=True))
         has_bits = recorder.has_bits
         recorder.readout = readout_of(source, returned, wire_map)
         if any(ends) and recorder.readout:
             raise CircuitError(
                 "The noise of a measurement alone does not go together with readout errors of the device"
             )
-        return len(labels), measured, is_bare and len(measured) == 1 and isinstance(measured[0], Expval)
+        if recorder.readout and outputs.has_variances:
+            raise CircuitError("Variances do not go together with readout errors of the device, in PennyLane neither")
+        return len(labels), measured, is_bare and outputs.n_outputs == 1
 
     try:
         with _tensors_without_values():
@@ -290,92 +299,3 @@ def _labels(tape: Any) -> list[Any]:
     if set(used) == set(range(n)) and set(rest) == set(range(n, n + len(rest))):
         return sorted(tape.wires)
     return used + rest
-
-
-def measurements_of(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> tuple[Measurement, ...]:
-    """A PennyLane measurement as one of qbp; probabilities in the basis of a Pauli word as one for each of them."""
-    words = dict(getattr(measured.obs, "pauli_rep", None) or {})
-    letters = [next(iter(words)).get(wire, "Z") for wire in measured.wires] if len(words) == 1 else []
-    if type(measured).__name__ != "ProbabilityMP" or set(letters) <= {"Z"} or len(letters) > MAX_MATRIX_WIRES:
-        return (measurement(measured, wire_map, n_qubits),)
-    n, wires = len(letters), [wire_map[w] for w in measured.wires]
-    subsets = [[k for k in range(n) if subset >> k & 1] for subset in range(2**n)]
-    return tuple(
-        Expval(
-            tuple(
-                (
-                    (-1.0) ** sum(outcome >> (n - 1 - k) & 1 for k in on) / 2**n,
-                    *sparse_word({wires[k]: letters[k] for k in on}),
-                )
-                for on in subsets
-            )
-        )
-        for outcome in range(2**n)
-    )
-
-
-def measurement(measured: Any, wire_map: Mapping[Any, int], n_qubits: int) -> Measurement:
-    """A PennyLane measurement as one of qbp."""
-    kind = type(measured).__name__
-    if kind == "ExpectationMP" and measured.obs is not None:
-        return expval(measured.obs, wire_map)
-    if kind == "ExpectationMP" and measured.mv is not None:  # of what was measured before
-        return _of_outcomes(np.asarray(measured.eigvals(), dtype=float), [wire_map[w] for w in measured.wires])
-    if kind == "ProbabilityMP":
-        words = {} if measured.obs is None else measured.obs.pauli_rep
-        if words is None or any(set(word.values()) - {"Z"} for word in words):
-            raise CircuitError(f"Probabilities can be taken in the Z basis only, not of {measured.obs}")
-        wires = measured.wires if len(measured.wires) else range(n_qubits)
-        return Probs(tuple(wire_map[w] if len(measured.wires) else w for w in wires))
-    raise CircuitError(f"A circuit must return expectation values or probabilities, but returns {measured}")
-
-
-def _before(measured: Measurement, end: Iterable[Any], wire_map: Mapping[Any, int]) -> Measurement:
-    """What a measurement sees before the noise that ends its circuit: each word the sum that noise makes of it."""
-    recorder = Recorder()
-    for op in end:
-        record_operation(recorder, op, wire_map)
-    for entry in reversed(recorder.entries):
-        channel = entry[0]
-        if not isinstance(channel, Channel) or (
-            isinstance(measured, Probs) and not set(channel.wires).isdisjoint(measured.wires)
-        ):
-            raise CircuitError("The noise of a measurement alone must be channels, before expectation values")
-        if isinstance(measured, Expval):
-            measured = before_channel(measured, channel)
-    return measured
-
-
-def _of_outcomes(values: np.ndarray, wires: list[int]) -> Expval:
-    """The mean of a number (2^k,) for each outcome of some wires, the first most significant: a sum of Z-words."""
-    words = np.arange(len(values))
-    signs = 1.0 - 2.0 * (np.bitwise_count(words[:, None] & words) & 1)
-    terms = []
-    for word, coefficient in enumerate((signs @ values / len(values)).tolist()):
-        on = tuple(w for k, w in enumerate(wires) if word >> (len(wires) - 1 - k) & 1)
-        if coefficient or not on:
-            terms.append((coefficient, "Z" * len(on), on))
-    return Expval(tuple(terms))
-
-
-def expval(observable: Any, wire_map: Mapping[Any, int]) -> Expval:
-    """The expectation value of a PennyLane observable, as a weighted sum of Pauli words."""
-    words = sentence(observable)
-    if words is None and observable.has_matrix and len(observable.wires) <= 8:
-        words = matrix_sentence(observable)
-    if words is None:
-        raise CircuitError(f"Observable {observable} is not a weighted sum of Pauli words")
-    terms = []
-    for word, coefficient in words.items():
-        number = constant_of(coefficient) if isinstance(coefficient, Tensor) else coefficient
-        if number is None or (isinstance(coefficient, Tensor) and coefficient.requires_grad):
-            raise CircuitError(
-                "The coefficients of an observable must be plain numbers, not weights or inputs: measure the words one "
-                "by one and weigh the outputs in torch"
-            )
-        value = complex(number)
-        if abs(value.imag) > 1e-12:
-            raise CircuitError(f"Observable {observable} has the complex coefficient {value}")
-        letters, wires = sparse_word({wire_map[w]: letter for w, letter in word.items()})
-        terms.append((value.real, letters, wires))
-    return Expval(tuple(terms) or ((0.0, "", ()),))

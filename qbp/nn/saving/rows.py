@@ -122,10 +122,13 @@ def _work(module: nn.Module, memo: dict[int, int] | None = None) -> int:
         return memo[id(module)]
     work = 1 + sum(parameter.numel() for parameter in module._parameters.values() if parameter is not None)
     if isinstance(module, QuantumLayer):
-        program = module.circuit.program
+        circuit = module.traced
+        program, combination = circuit.program, circuit.combination
         words = sum(len(getattr(m, "terms", (0,))) for m in program.measurements)
         work = (64 + 2 ** min(program.n_qubits, 40)) * (len(program.ops) + words)
-        work += sum(size_of(graph) for graph in module.circuit.angle_map.graphs)
+        maps = [circuit.angle_map] if combination is None else [circuit.angle_map, combination.coefficients]
+        work += sum(size_of(graph) for each in maps for graph in each.graphs)
+        work += 0 if combination is None else len(combination.entries)
     elif isinstance(module, TracedModule):
         paths = [step.target for step in module.evaluating if step.op == "module"]
         work += sum(_work(module.get_submodule(path), memo) for path in paths)

@@ -107,7 +107,7 @@ class _Writer:
                 about |= {"noise": noise_to_data(noise)} | ({} if sampled else {"backend": "auto"})
             elif noise is not None and sampled:
                 about |= {"noise": noise}
-            return {"kind": "QuantumLayer", "circuit": stored.to_data(module.circuit), **about}
+            return {"kind": "QuantumLayer", "circuit": stored.to_data(module.traced), **about}
         if _is_known(module) and kind in MODULES:
             values = {key: getattr(module, key) for key in MODULES[kind][1]}
             if "bias" in values and not isinstance(values["bias"], bool):
