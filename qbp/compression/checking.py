@@ -13,7 +13,7 @@ from qbp.nn.flow import exact_copy, imitated, tensors_in
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import seeded
 
-__all__ = ["check_same"]
+__all__ = ["check_copies", "check_same"]
 
 LARGEST = 18  # qubits of a circuit that is run for it; of larger ones only the shapes are compared
 CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -36,7 +36,7 @@ def check_same(expected: nn.Module, small: nn.Module, x: Tensor | None, changed:
     if rows is None:
         return
     layers = [module for module in expected.modules() if isinstance(module, QuantumLayer) and module.executor]
-    too_large = any(layer.circuit.n_qubits > LARGEST for layer in layers)
+    too_large = any(layer.traced.n_qubits > LARGEST for layer in layers)
     for dtype in (torch.float64, torch.get_default_dtype()):  # some models work in the one only
         try:
             wanted = _outputs(expected, rows, dtype, too_large)
@@ -57,6 +57,42 @@ def check_same(expected: nn.Module, small: nn.Module, x: Tensor | None, changed:
         scale = max(1.0, float(a.abs().max())) if a.numel() else 1.0
         if not too_large and not torch.allclose(a, b, rtol=0, atol=close * scale, equal_nan=True):
             raise _fault(changed, f"gives outputs that differ by {float((a - b).abs().max()):.2g}")
+
+
+class _OriginalCalled(Exception):
+    pass
+
+
+def check_copies(model: nn.Module, x: Tensor | None) -> None:
+    """Raise `ArgumentError` where a copy of a model still computes with the model's own modules, as one whose `forward`
+    is a function that holds them: what is pruned in the copy would change nothing.
+
+    Args:
+        model: the model.
+        x: as of `check_same`.
+    """
+    rows = rows_for(model, x)
+    if rows is None:
+        return
+
+    def note(module: nn.Module, arguments: object) -> None:
+        raise _OriginalCalled(type(module).__name__)
+
+    copy = imitated(model).eval()
+    hooks = [module.register_forward_pre_hook(note) for module in model.modules()]
+    try:
+        with torch.no_grad(), seeded(0):
+            copy(rows)
+    except _OriginalCalled as called:
+        raise ArgumentError(
+            "Argument `model` must be a module whose copies compute with parts of their own, but its `forward` holds "
+            f"a {called} of the model itself: make it a method that finds its parts in `self`"
+        ) from None
+    except Exception:  # whatever a model raises of rows that do not suit it
+        return
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _fault(changed: Sequence[str], what: str) -> ArgumentError:

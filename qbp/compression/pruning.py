@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from qbp.circuit.edit import used
-from qbp.compression.checking import check_same
+from qbp.compression.checking import check_copies, check_same
 from qbp.compression.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains, prunable
 from qbp.compression.scores import SCORES, Gated, score
 from qbp.data import Dataset
@@ -54,8 +54,9 @@ def prune(
     A removed neuron takes its row, bias and column with it, or the encoding angles that it fed; a removed gate its ops,
     and its weights where nothing else uses them. What no measurement can see any more goes too. How modules read each
     other is seen by running the model: a layer that stands in several places is pruned in all of them, one whose
-    weights are tied to those of another, or whose neurons something else reads too, is left alone. After each round the
-    smaller model is run beside one in which the same groups do nothing, and must give the same.
+    weights are tied to those of another, or whose neurons something else reads too, is left alone, and so is a quantum
+    layer whose outputs are made of what its circuit measures. After each round the smaller model is run beside one in
+    which the same groups do nothing, and must give the same.
 
     Args:
         model: any module whose `forward` takes one tensor.
@@ -80,7 +81,8 @@ def prune(
         The smaller model, of ordinary modules.
 
     Raises:
-        ArgumentError: an argument is unknown or does not fit, or there is nothing that can be pruned.
+        ArgumentError: an argument is unknown or does not fit, there is nothing that can be pruned, or a copy of the
+            model would compute with parts of the model itself.
         CircuitError: a quantum layer is a QNode that runs itself.
 
     Example:
@@ -93,8 +95,10 @@ def prune(
     """
     check_choice("by", by, [*SCORES, "exact"])
     check_seed("seed", seed)
+    x = None if data is None else data.x
+    check_copies(model, x)
     if by == "exact":
-        return _exact(model, None if data is None else data.x, seed)
+        return _exact(model, x, seed)
     check_choice("schedule", schedule, SCHEDULES)
     shares = _shares(amount, what)
     if steps is not None:
@@ -110,7 +114,6 @@ def prune(
     if isinstance(finetune, Mapping) and data is None:
         raise ArgumentError("Argument `data` must be a qbp.data.Dataset to fine-tune on, but is None")
     small = copied(model)
-    x = None if data is None else data.x
     start = None if rewind is None else copied(rewind)
     if start is not None and groups_of(start, tuple(shares), x) != groups_of(small, tuple(shares), x):
         raise ArgumentError("Argument `rewind` must be the same model before training, but its groups differ")

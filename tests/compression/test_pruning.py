@@ -260,7 +260,7 @@ def test_what_cannot_be_pruned_is_refused():
         qml.RX(inputs[0], wires=0)
         qml.RY(weights[0], wires=0)
         qml.BitFlip(0.1, wires=0)
-        return qml.var(qml.Z(0))
+        return qml.purity(0)
 
     with pytest.raises(CircuitError, match="runs itself"):
         prune(qbp.QuantumLayer(noisy, {"weights": (1,)}, n_inputs=1), by="random")
@@ -418,3 +418,24 @@ def test_a_model_on_a_device_is_not_run_there():
     for by in ("taylor", "l2", "exact"):
         small = prune(model, TRAIN, what=("neuron", "encoding"), by=by)
         assert small[2].backend == "never"
+
+
+def test_a_model_whose_copies_compute_with_its_own_parts_is_refused():
+    """Its `forward` holds the model: a smaller copy would still run what was to be pruned."""
+    inner = qbp.hybrid(8, 2, n_qubits=2, n_layers=1, seed=0)
+
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+    class Method(Holder):
+        def forward(self, x):
+            return self.inner(x)
+
+    closure = Holder()
+    closure.forward = lambda x: inner(x)
+    for options in ({"by": "exact"}, {"by": "taylor"}, {"by": "random", "what": "gates"}):
+        with pytest.raises(ArgumentError, match="holds a Sequential of the model itself"):
+            prune(closure, TRAIN, **options)
+        assert prune(Method(), TRAIN, **options)(TRAIN.x).shape == (40, 2)
