@@ -52,6 +52,7 @@ class Options(Section):
         device: what runs the circuits: "fake:NAME", or "native" without noise.
         shots: of each circuit in training.
         test_size: share of the rows for test.
+        tests: of these the first so many are measured on.
         epochs, lr, batch_size, weight_decay: of Adam with a cosine.
         fewer_epochs: of the arm that trains as many circuits less as pruning saves.
         ratio, accumulation, window: of `qbp.gradients.stateful.GradientPruning`.
@@ -62,6 +63,7 @@ class Options(Section):
     device: Annotated[str, Field(pattern=r"^(native|fake:[A-Za-z0-9_]+)$")] = "fake:quito"
     shots: Count = 8192
     test_size: Share = 0.75
+    tests: Count = 300
     epochs: Count = 15
     fewer_epochs: Count = 10
     lr: Positive = 0.05
@@ -122,7 +124,8 @@ def train(options: Options, cell: Cell) -> Row:
         counted where they ran; `live`, the rank of the weights; and what it cost.
     """
     method = METHODS[cell.arm]
-    train_rows, test_rows = pooled_digits(options.classes, cell.seed, test_size=options.test_size)
+    sizes: dict[str, Any] = {"test_size": options.test_size, "tests": options.tests}
+    train_rows, test_rows = pooled_digits(options.classes, cell.seed, **sizes)
     draws = torch.Generator().manual_seed(cell.seed)
     counted = Counted(backend(options.device, shots=options.shots, generator=draws))
     rule: Any = "parameter-shift"
