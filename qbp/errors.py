@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
-from typing import TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 __all__ = [
     "ArgumentError",
@@ -26,6 +28,7 @@ __all__ = [
     "check_shape",
     "check_share",
     "did_you_mean",
+    "suggests_names",
 ]
 
 
@@ -96,6 +99,28 @@ def did_you_mean(value: object, choices: Iterable[object], before: str = "did yo
     lower = {word.casefold(): word for word in words}
     near = difflib.get_close_matches(value[:200].casefold(), list(lower), n=1)
     return f"; {before}`{lower[near[0]]}`?" if near else ""
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def suggests_names(function: Function) -> Function:
+    """Let a call with a misspelt keyword say which one is meant, as Python itself does from 3.13 on; the `__init__` of
+    a class likewise."""
+    if inspect.isclass(function):
+        function.__init__ = suggests_names(function.__init__)  # type: ignore[method-assign]
+        return function
+    names = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        for name in options:
+            if name not in names:
+                meant = did_you_mean(name, names)
+                raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {name!r}{meant}")
+        return function(*args, **options)
+
+    return call  # type: ignore[return-value]
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:

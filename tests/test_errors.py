@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 
@@ -10,7 +11,15 @@ import pytest
 import torch
 
 import qbp
-from qbp.errors import ArgumentError, QbpError, check_count, check_positive, check_seed, check_share
+from qbp.errors import (
+    ArgumentError,
+    QbpError,
+    check_count,
+    check_positive,
+    check_seed,
+    check_share,
+    suggests_names,
+)
 
 WRONG = (None, "3", True, False, np.True_, np.float64("nan"), [], {}, object(), 1j, torch.tensor(True), float("inf"))
 
@@ -81,3 +90,34 @@ def test_a_device_that_is_nearly_right_is_suggested():
     pytest.importorskip("qiskit_ibm_runtime")
     with pytest.raises(QbpError, match="did you mean `manila`"):
         qbp.QuantumLayer("xor_2q", backend="fake:manilla")
+
+
+@pytest.mark.parametrize(
+    "call, meant",
+    [
+        (lambda: qbp.fit(None, None, epcohs=3), "epochs"),
+        (lambda: qbp.QuantumLayer("xor", bakcend="dense"), "backend"),
+        (lambda: qbp.hybrid(2, 2, n_qbits=2), "n_qubits"),
+        (lambda: qbp.distill(None, None, None, temprature=3), "temperature"),
+        (lambda: qbp.predict(None, None, probabilties=True), "probabilities"),
+        (lambda: qbp.data.load("iris", featurs=2), "features"),
+        (lambda: qbp.QuantumClassifier(epcohs=2), "epochs"),
+        (lambda: qbp.Training(epcohs=2), "epochs"),
+        (lambda: qbp.plan(None, None, bakcend="fake:manila"), "backend"),
+    ],
+)
+def test_a_misspelt_keyword_is_told_what_is_meant(call, meant):
+    with pytest.raises(TypeError, match=rf"unexpected keyword argument '\w+'; did you mean `{meant}`\?"):
+        call()
+
+
+def test_a_function_that_suggests_names_stays_what_it_is():
+    @suggests_names
+    def function(first: int, *, second: int = 2) -> int:
+        """Text."""
+        return first + second
+
+    assert function(1, second=3) == 4 and function(first=1) == 3
+    assert function.__doc__ == "Text." and list(inspect.signature(function).parameters) == ["first", "second"]
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'far_off'$"):
+        function(1, far_off=2)

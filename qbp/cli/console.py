@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "SetOption",
     "TrustOption",
     "err",
+    "in_shell",
     "load_config",
     "out",
     "table",
@@ -49,6 +51,11 @@ def load_config(config: str, overrides: Sequence[str], trust: bool = False) -> C
     from qbp.runs.config import load
 
     return load(config, overrides, trust=trust)
+
+
+def in_shell(*words: object) -> str:
+    """A command that can be copied, whatever is in the names of files."""
+    return shlex.join(str(word) for word in words)
 
 
 WORDS = ("title", "kind", "what")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qbp.cli.console import SetOption, TrustOption, err, out, table
+from qbp.cli.console import SetOption, TrustOption, err, in_shell, out, table
 
 if TYPE_CHECKING:
     from qbp.runs.submission import Submission
@@ -178,15 +178,19 @@ def _finish(job: Submission, no_wait: bool = False) -> None:
 
     try:
         if no_wait and (pending := job.send()):
-            out().print(f"{pending} jobs are not done. Their results: qbp collect {job.directory}", markup=False)
+            out().print(
+                f"{pending} jobs are not done. Their results: {in_shell('qbp', 'collect', job.directory)}", markup=False
+            )
             return
         result = job.collect(progress=sys.stderr.isatty())
     except JobError as error:
         err().print(f"Stopped: {error}", markup=False)
-        err().print(f"Go on with: qbp collect {job.directory}", markup=False)
+        err().print(f"Go on with: {in_shell('qbp', 'collect', job.directory)}", markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        err().print(f"Interrupted; no job is lost. Go on with: qbp collect {job.directory}", markup=False)
+        err().print(
+            f"Interrupted; no job is lost. Go on with: {in_shell('qbp', 'collect', job.directory)}", markup=False
+        )
         raise typer.Exit(130) from None
     metrics = metrics_of(result)
     rows = table(str(job.directory), "backend", *(f"test {key}" for key in metrics), "jobs", "quantum seconds")

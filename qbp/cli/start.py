@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qbp.cli.console import TrustOption, out, table
+from qbp.cli.console import TrustOption, in_shell, out, table
 
 __all__ = ["init", "summary"]
 
@@ -32,16 +32,19 @@ def init(
 ) -> None:
     """Write a config with comments that runs as it is, to begin with."""
     from qbp.errors import ConfigError
+    from qbp.runs.config import run_name
     from qbp.storage.atomic import write_atomic
 
     path = output or Path(f"{kind.value}.yaml")
     if path.exists():
         raise ConfigError(f"{path} is already there: give another name (`--out`)")
-    text = (TEMPLATES / f"{kind.value}.yaml").read_text(encoding="utf-8").replace("NAME", path.stem)
+    text = (TEMPLATES / f"{kind.value}.yaml").read_text(encoding="utf-8")
+    text = text.replace("NAME.yaml", in_shell(path)).replace("runs/NAME", f"runs/{run_name(path)}")
     if data is not None:
         text = _with_data(text, data, path)
     write_atomic(path, text.encode())
-    command = f"qbp {kind.value} {path}" + (" --backend fake:manila --shots 200" if kind is Kind.SUBMIT else "")
+    device = ("--backend", "fake:manila", "--shots", 200) if kind is Kind.SUBMIT else ()
+    command = in_shell("qbp", kind.value, path, *device)
     out().print(f"Written: {path}. Next: {command}", markup=False)
 
 
@@ -49,13 +52,18 @@ def _with_data(text: str, data: Path, path: Path) -> str:
     """The template with a table of the user's own, which is read so that its faults are told at once."""
     import json
     import os
+    import textwrap
 
     from qbp.data import load
+    from qbp.runs.config import run_name
 
     train, test = load(data)
     name = Path(os.path.relpath(os.path.abspath(data), os.path.abspath(path.parent))).as_posix()
-    said = f"# {train.summary().removeprefix(f'{train.name}: ')} to train, {len(test)} to test"
-    text = re.sub(r"^data:\n(  \w+:.*\n    name:|  name:)", rf"{said[:200]}\ndata:\n\1", text, flags=re.MULTILINE)
+    said = f"{train.summary().removeprefix(f'{train.name}: ')} to train, {len(test)} to test"
+    lines = textwrap.wrap(said, 100, initial_indent="# ", subsequent_indent="# ", max_lines=6)
+    above = "".join(f"{line}\n" for line in lines)
+    text = re.sub(r"^data:\n(?=  \w+:.*\n    name:|  name:)", lambda _: f"{above}data:\n", text, flags=re.MULTILINE)
+    text = re.sub(r"(?m)^  moons:", f"  {run_name(data)}:".ljust(len("  moons:")), text)
     text = re.sub(r"(?m)^( +name:).*$", lambda found: f"{found[1]} {json.dumps(name)}", text, count=1)
     return re.sub(r"(?m)^ +(n_samples|classes):.*\n", "", text)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import Bar, ConfigArgument, ExecutorOption, SetOption, TrustOption, err, load_config, out
+from qbp.cli.console import Bar, ConfigArgument, ExecutorOption, SetOption, TrustOption, err, in_shell, load_config, out
 from qbp.cli.console import table as formatted
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ def train(
     try:
         result = train_run(chosen, folder, resume=resume, progress=not quiet)
     except KeyboardInterrupt:
-        again = f"qbp train {folder / CONFIG} --resume"
-        if runs_dir != Path("runs"):
-            again += f" --runs-dir {runs_dir}"
+        elsewhere = [] if runs_dir == Path("runs") else ["--runs-dir", runs_dir]
+        again = in_shell("qbp", "train", folder / CONFIG, "--resume", *elsewhere)
         err().print(f"Interrupted. Go on with: {again}", markup=False)
         raise typer.Exit(130) from None
     draw_run(folder)

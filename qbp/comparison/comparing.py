@@ -39,7 +39,7 @@ from qbp.comparison.timing import times_of
 from qbp.comparison.twins import TWIN
 from qbp.comparison.verdicts import check_primary, judge
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, ConfigError, check_choice, check_seed, check_share
+from qbp.errors import ArgumentError, ConfigError, check_choice, check_seed, check_share, suggests_names
 from qbp.nn.resources import simulabilities
 from qbp.storage.atomic import write_atomic, write_table
 from qbp.storage.folder import VERSIONS, RunFolder
@@ -207,6 +207,7 @@ def _json(path: Path, missing: Any) -> Any:
 # ---- running one ---------------------------------------------------------------------------------------------------
 
 
+@suggests_names
 def compare(
     models: Mapping[str, Subject],
     train: Dataset | None = None,

@@ -18,7 +18,7 @@ from qbp.compression.distillation_losses import LOSSES, Lesson, Term, activation
 from qbp.data import Dataset
 from qbp.data.conversion import described
 from qbp.data.preprocessing import attach
-from qbp.errors import ArgumentError, check_choice, check_positive, check_share
+from qbp.errors import ArgumentError, check_choice, check_positive, check_share, suggests_names
 from qbp.nn.copying import copied
 from qbp.nn.flow import flow_of
 from qbp.nn.layer import QuantumLayer
@@ -33,6 +33,7 @@ __all__ = ["LOSSES", "distill"]
 BOUNDED = (QuantumLayer, nn.Tanh, nn.Sigmoid, nn.Softmax)
 
 
+@suggests_names
 @with_options
 def distill(
     teacher: nn.Module | Sequence[nn.Module],
@@ -230,5 +231,5 @@ def _warn_if_flat(role: str, logits: Tensor, temperature: float) -> None:
             f"The {role}'s logits span {span:.2g} in the mean, less than the temperature {temperature:.3g}: softened "
             "probabilities are nearly uniform and say little. Expectation values lie in [-1, 1]: end the model with "
             "a linear layer, lower `temperature`, or set `logit_norm=True`",
-            stacklevel=3,
+            stacklevel=4,
         )

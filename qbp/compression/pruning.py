@@ -16,7 +16,7 @@ from qbp.compression.checking import check_copies, check_same
 from qbp.compression.groups import KINDS, Chain, Group, groups_of, kinds_of, neuron_chains, prunable
 from qbp.compression.scores import SCORES, Gated, score
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, check_choice, check_count, check_seed, check_share
+from qbp.errors import ArgumentError, check_choice, check_count, check_seed, check_share, suggests_names
 from qbp.executors import Executor
 from qbp.nn.copying import copied
 from qbp.nn.layer import QuantumLayer
@@ -35,6 +35,7 @@ SCHEDULES: dict[str, Callable[[float, int, int], float]] = {
 (arXiv 1803.03635); fast at first and ever slower (arXiv 1710.01878, equation 1)."""
 
 
+@suggests_names
 def prune(
     model: nn.Module,
     data: Dataset | None = None,

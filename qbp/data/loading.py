@@ -17,7 +17,7 @@ from qbp.data.files import SUFFIXES, read
 from qbp.data.preprocessing import PCA, Pooling, Preprocessing, Scaling, Step
 from qbp.data.raw import Column, Raw, numbered
 from qbp.data.tables import check_rows_of_classes
-from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_seed, check_share
+from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_seed, check_share, suggests_names
 from qbp.limits import check_memory
 
 __all__ = ["DATASETS", "REDUCTIONS", "SCALES", "load", "split"]
@@ -49,6 +49,7 @@ DATASETS: dict[str, Callable[..., Raw]] = {
 }
 
 
+@suggests_names
 def load(
     name: Any,
     *,

@@ -207,7 +207,7 @@ def _labelled(x: np.ndarray, y: np.ndarray, names: tuple[str, ...], target: str)
         warnings.warn(
             f"Target {target!r} has classes that differ in upper and lower case only: {', '.join(map(repr, twins))}",
             UserWarning,
-            stacklevel=7,
+            stacklevel=8,
         )
     values, labels = np.unique(y.astype(np.int64) if y.dtype.kind == "f" else y, return_inverse=True)
     if len(values) < 2:

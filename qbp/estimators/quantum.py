@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor, nn
 
 from qbp.data import Dataset
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, suggests_names
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.models import hybrid
 from qbp.nn.seeding import seeded
@@ -118,6 +118,7 @@ class _Quantum(BaseEstimator):
         return outputs_of(self.model_, torch.tensor(x)).numpy()
 
 
+@suggests_names
 class QuantumClassifier(ClassifierMixin, _Quantum):
     """A classifier: linear layer, bounded angles, circuit, linear layer (arXiv 1912.08278); cross entropy.
 
@@ -231,6 +232,7 @@ class QuantumClassifier(ClassifierMixin, _Quantum):
         return labels
 
 
+@suggests_names
 class QuantumRegressor(RegressorMixin, _Quantum):
     """A regressor: linear layer, bounded angles, circuit, linear layer (arXiv 1912.08278); squared error.
 

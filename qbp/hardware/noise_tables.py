@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.data import Dataset
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, suggests_names
 from qbp.executors import has_adjoint
 from qbp.hardware.transfer import on_backend, spent
 from qbp.nn.layer import QuantumLayer
@@ -87,6 +87,7 @@ class NoiseTable:
         )
 
 
+@suggests_names
 def noise_table(
     model: nn.Module,
     data: Dataset,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qbp.data import Dataset, split
-from qbp.errors import ArgumentError, check_count, check_positive
+from qbp.errors import ArgumentError, check_count, check_positive, suggests_names
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.hardware.exchange import check_size, copy_to_move, executors_for, layers_of, rehearsing
@@ -27,6 +27,7 @@ from qbp.training.options import Training, training_of
 __all__ = ["Meter", "blank", "plan"]
 
 
+@suggests_names
 def plan(
     model: nn.Module,
     data: Dataset,

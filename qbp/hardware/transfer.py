@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, PendingError, check_choice
+from qbp.errors import ArgumentError, PendingError, check_choice, suggests_names
 from qbp.executors import Executor
 from qbp.executors.qiskit_primitive import QiskitPrimitive
 from qbp.executors.qiskit_primitive.rehearsal import Rehearsal
@@ -28,6 +28,7 @@ __all__ = ["on_backend", "recorded", "send", "session", "spent"]
 JOBS = "jobs"
 
 
+@suggests_names
 def on_backend(
     model: nn.Module,
     backend: str | Executor,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qbp.errors import ArgumentError, CircuitError
+from qbp.errors import ArgumentError, CircuitError, suggests_names
 from qbp.executors import capabilities_of
 from qbp.nn.copying import copied
 from qbp.nn.drop_in import TorchConnector, TorchLayer
@@ -29,6 +29,7 @@ _METHODS = ("forward", "_evaluate_qnode", "weight", "neural_network", "construct
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-4}
 
 
+@suggests_names
 def convert(model: nn.Module, *, inplace: bool = False) -> Any:
     """Put qbp's layers in the places of PennyLane's `TorchLayer` and of Qiskit's `TorchConnector`.
 
@@ -85,10 +86,10 @@ def convert(model: nn.Module, *, inplace: bool = False) -> Any:
             _take_weights(original, layer, parameters, inplace)
             layers[id(original)] = layer
     if stay:
-        warnings.warn(f"These layers stay as they are: {'; '.join(stay)}", stacklevel=2)
+        warnings.warn(f"These layers stay as they are: {'; '.join(stay)}", stacklevel=3)
     if other:
         what = "gave values for a batch that are not those of its rows: now they are those of its rows"
-        warnings.warn(f"The original of {', '.join(other)} {what}", stacklevel=2)
+        warnings.warn(f"The original of {', '.join(other)} {what}", stacklevel=3)
     if inplace:
         for original in named.values():
             if id(original) in layers:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qbp.errors import ArgumentError, check_choice, check_count, check_share
+from qbp.errors import ArgumentError, check_choice, check_count, check_share, suggests_names
 from qbp.limits import check_memory
 from qbp.nn.layer import QuantumLayer
 from qbp.nn.seeding import renew, seeded
@@ -87,6 +87,7 @@ def mlp(n_inputs: int, *hidden_and_out: int, activation: str = "tanh", seed: int
     return nn.Sequential(*layers[:-1])
 
 
+@suggests_names
 def hybrid(
     n_inputs: int,
     n_outputs: int,

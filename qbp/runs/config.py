@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -12,10 +15,10 @@ import yaml
 from pydantic import ValidationError
 
 from qbp.data.files import SUFFIXES
-from qbp.errors import ConfigError
+from qbp.errors import ArgumentError, ConfigError, did_you_mean
 from qbp.executors import check_trusted
 from qbp.runs.schema import SECTIONS, Compare, Config, Data, Distill, Hybrid, Mlp, Prune, Section, Sweep
-from qbp.storage.markup import read_text, read_yaml
+from qbp.storage.markup import Origin, read_text, read_yaml
 
 __all__ = [
     "Compare",
@@ -31,8 +34,10 @@ __all__ = [
     "dump",
     "load",
     "meant",
+    "naming_inherited",
     "packaged",
     "read",
+    "run_name",
     "trusted",
 ]
 
@@ -76,11 +81,13 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
     one_set = isinstance(data, dict) and isinstance(data.get("name"), str)
     as_train = kind is Compare and ("model" in values or one_set)
     named = "name" in values or any(override.partition("=")[0].strip() == "name" for override in overrides)
-    values.setdefault("name", path.stem)
+    values.setdefault("name", run_name(path))
     for override in overrides:
         keys = _override(values, override)
         lines = {key: line for key, line in lines.items() if key[: len(keys)] != keys} | {keys: 0}
     found = trusted(checked(values, path, lines, Config if as_train else kind), path, lines, trust)
+    if isinstance(found, Config):
+        found._origin = Origin(str(path), lines)
     return _comparison(found, found.name if named else f"{found.name}-compare") if as_train else found
 
 
@@ -111,9 +118,18 @@ def checked(
     except ValidationError as error:
         said = [_explain(each, kind, {**SECTIONS, **(sections or {})}) for each in error.errors()]
         named = [((*above, *key), what) for key, what in said]
-        raise ConfigError(
-            "\n".join(f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in named)
-        ) from error
+        wrong = [f"{_at(path, lines, key)}key `{'.'.join(key)}` {what}" for key, what in named]
+        inherited = {key[0] for key, _ in named if lines.get(key)} & {
+            key[0] for key, line in lines.items() if line == 0
+        }
+        for section in sorted(inherited):
+            changes = [key for key, line in lines.items() if line == 0 and key[0] == section]
+            news = ", ".join(f"{key[-1]}: {_of(values, key)}" for key in changes)
+            whole = shlex.join(("--set", f"{section}={{{news}}}"))
+            wrong.append(
+                f"What an override does not change stays as the file has it; {whole} replaces all of `{section}`"
+            )
+        raise ConfigError("\n".join(wrong)) from error
 
 
 def trusted(section: Any, path: Path, lines: Mapping[Key, int], trust: bool, above: Key = ()) -> Any:
@@ -123,6 +139,11 @@ def trusted(section: Any, path: Path, lines: Mapping[Key, int], trust: bool, abo
         if not any(lines.get(key[:k]) == 0 for k in range(1, len(key) + 1)):
             check_trusted(backend, _at(path, lines, key).removesuffix(": "), trust)
     return _found(section, path.parent, lines)
+
+
+def run_name(path: Path) -> str:
+    """The name of a run whose config gives none: the file's, as far as a name may have its letters."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run"
 
 
 def _path_of(config: str | Path, kind: type[Any]) -> Path:
@@ -137,6 +158,30 @@ def _path_of(config: str | Path, kind: type[Any]) -> Path:
             f"Config {str(config)!r} is neither a file nor one of {', '.join(names)}{meant(str(config), names)}"
         )
     return names[str(config)]
+
+
+def _of(values: Mapping[str, Any], key: Key) -> str:
+    """A value in YAML's words."""
+    value: Any = values
+    for part in key:
+        value = value[part]
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("\n...\n").strip()
+
+
+@contextmanager
+def naming_inherited(config: Config) -> Iterator[None]:
+    """Let an error also say which values are the file's, and stayed where overrides changed others."""
+    try:
+        yield
+    except ArgumentError as error:
+        path, lines = config._origin.path, config._origin.lines
+        named = set(re.findall(r"`(\w+)`", str(error)))
+        keys = [key for key, line in lines.items() if line and len(key) == 2 and key[1] in named]
+        if not keys or 0 not in lines.values():
+            raise
+        plain = config.model_dump(mode="json")
+        said = [f"`{'.'.join(key)}` is {_of(plain, key)} in {path}, line {lines[key]}" for key in keys]
+        raise ArgumentError(f"{error}\n{', '.join(said)}: what an override does not change stays") from error
 
 
 def _comparison(config: Config, name: str) -> Compare:
@@ -331,8 +376,7 @@ def _key(location: Sequence[str | int]) -> Key:
 
 def meant(word: Any, choices: Iterable[str]) -> str:
     """Return a question for the nearest of the choices, where one is near."""
-    near = difflib.get_close_matches(str(word), list(choices), n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    return did_you_mean(str(word), choices)
 
 
 def _yaml(value: Any) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from qbp.errors import suggests_names
 from qbp.training import prediction as of_models
 
 __all__ = ["predict"]
 
 
+@suggests_names
 def predict(
     model_or_run: nn.Module | str | Path,
     x: Any,

@@ -18,7 +18,7 @@ from qbp.errors import ConfigError, did_you_mean
 from qbp.nn import models
 from qbp.nn.copying import copied
 from qbp.nn.saving import load_model
-from qbp.runs.config import Config, Hybrid
+from qbp.runs.config import Config, Hybrid, naming_inherited
 from qbp.runs.folder import TWIN, check_data_file, claim, read_config
 from qbp.storage.container import load_state
 from qbp.storage.folder import RunFolder, flat
@@ -46,7 +46,8 @@ DIAGNOSIS = "diagnosis.json"
 
 def load_data(config: Config, preprocessing: Preprocessing | None = None) -> tuple[Dataset, Dataset]:
     """Return (train, test) as the config says, prepared as was fitted earlier where that is given."""
-    return data.load(**config.data.model_dump(), seed=config.seed, preprocessing=preprocessing)
+    with naming_inherited(config):
+        return data.load(**config.data.model_dump(), seed=config.seed, preprocessing=preprocessing)
 
 
 def build(config: Config, train: Dataset | Preprocessing) -> dict[str, nn.Module]:
@@ -74,7 +75,8 @@ def build(config: Config, train: Dataset | Preprocessing) -> dict[str, nn.Module
             seed=config.seed,
         )
         return {"mlp": mlp}
-    hybrid = models.hybrid(n_inputs, n_outputs, seed=config.seed, **config.model.model_dump(exclude={"kind"}))
+    with naming_inherited(config):
+        hybrid = models.hybrid(n_inputs, n_outputs, seed=config.seed, **config.model.model_dump(exclude={"kind"}))
     if not config.twin:
         return {"hybrid": hybrid}
     return {"hybrid": hybrid, TWIN: models.matched_mlp(hybrid, n_inputs, n_outputs, seed=config.seed)}

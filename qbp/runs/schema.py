@@ -17,6 +17,7 @@ from qbp.data import REDUCTIONS, SCALES
 from qbp.gradients.autograd import DIFF_METHODS
 from qbp.nn.models import ACTIVATIONS
 from qbp.runs.values import among, class_weight, data_name, flat_keys, label, listed, not_bool, number, search, seeds_of
+from qbp.storage.markup import Origin
 from qbp.training.metrics import LOSSES
 from qbp.training.options import INTERVALS, OPTIMIZERS, SCHEDULES, Training
 from qbp.training.tracking import TRACKERS
@@ -258,6 +259,7 @@ class Config(Section):
     distill: Distill | None = None
     sweep: Sweep | None = None
     compare: Rules | None = None
+    _origin: Origin = Origin()
 
 
 class Compare(Rules):
@@ -272,8 +274,6 @@ class Compare(Rules):
 
     Example:
         >>> from qbp.runs.config import load
-        >>> load("moons", ["seeds=6"], kind=Compare).seeds
-        6
         >>> config = load("digits", ["compare.seeds=6"], kind=Compare)
         >>> config.name, list(config.data), list(config.models), config.seeds
         ('digits-compare', ['mnist'], ['hybrid'], 6)

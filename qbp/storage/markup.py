@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,20 @@ import yaml
 
 from qbp.errors import ConfigError
 
-__all__ = ["read_text", "read_yaml"]
+__all__ = ["Origin", "read_text", "read_yaml"]
 
 _MOST_BYTES = 200_000
 _MOST_DEPTH = 32
 _MOST_NODES = 20_000  # with every alias unfolded
 _MOST_DIGITS = 40
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the keys of a config stand, 0 for a line that was given elsewhere; no part of what the config says."""
+
+    path: str = field(default="", compare=False)
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict, compare=False)
 
 
 def read_text(path: Path, what: str = "config") -> str:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from qbp.data import as_dataset, preprocessing_of
 from qbp.data.conversion import weighted
-from qbp.errors import ArgumentError, check_count, check_seed
+from qbp.errors import ArgumentError, check_count, check_seed, suggests_names
 from qbp.nn.seeding import renew
 from qbp.training.batches import batch_sizes
 from qbp.training.checkpoint import History, Row, load_checkpoint
@@ -53,6 +53,7 @@ def fit(
     progress: bool | Callable[[Row], object] = ...,
     **options: Any,
 ) -> list[History]: ...
+@suggests_names
 @with_options
 def fit(
     model: nn.Module,
@@ -150,7 +151,7 @@ def _by_seed(members: list[Member], callbacks: list[Any], progress: object) -> l
     else:
         errors, reason = train_together(members, progress)
         if reason is not None:
-            warnings.warn(f"The seeds are trained one after the other: {reason}", stacklevel=4)
+            warnings.warn(f"The seeds are trained one after the other: {reason}", stacklevel=5)
     for member, error in zip(members, errors, strict=False):
         if error is not None:
             raise DivergenceError(f"Seed {member.seed}: {error}") from error

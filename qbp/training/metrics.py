@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from qbp.data import Dataset, as_dataset, preprocessing_of
 from qbp.data.inputs import Input, call
-from qbp.errors import ArgumentError, check_choice, check_count
+from qbp.errors import ArgumentError, check_choice, check_count, suggests_names
 from qbp.nn.layer import QuantumLayer
 
 __all__ = ["LOSSES", "Loss", "Metric", "evaluate", "main_metric", "metrics_of"]
@@ -37,6 +37,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@suggests_names
 def evaluate(
     model: nn.Module,
     data: Any,

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
 from qbp.data import Dataset
-from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_share
+from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_share, suggests_names
 from qbp.nn.layer import QuantumLayer
 from qbp.storage.identity import identity
 from qbp.training.metrics import Loss, Metric, check_loss
@@ -70,6 +70,7 @@ INTERVALS = ("epoch", "step")
 ANY_EPOCHS = (None, "step", "exponential", "plateau")  # the others depend on the number of epochs
 
 
+@suggests_names
 @dataclass(frozen=True)
 class Training:
     """How a model is trained: what `fit`, `distill`, `compare`, `prune` and `plan` take, and a config's `train`.

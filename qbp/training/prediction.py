@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qbp.data import Dataset, Preprocessing, preprocessing_of
 from qbp.data.conversion import described
 from qbp.data.files import read_inputs
-from qbp.errors import ArgumentError, check_count
+from qbp.errors import ArgumentError, check_count, suggests_names
 from qbp.training.metrics import outputs_of, place_rows
 
 __all__ = ["Prediction", "predict", "prediction"]
@@ -37,6 +37,7 @@ class Prediction(NamedTuple):
         return self.preprocessing.classes
 
 
+@suggests_names
 def predict(model: nn.Module, x: Any, *, probabilities: bool = False, batch_size: int = 1024) -> np.ndarray:
     """Say what a trained model predicts of rows, in evaluation mode and without gradients.
 

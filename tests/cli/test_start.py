@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,28 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return int(stopped.value.code or 0), said.out, said.err
 
     return command
+
+
+def test_a_template_with_a_table_has_its_name_and_no_other_word_of_it_changes(run: Run) -> None:
+    assert run("init", "compare", "--data", "shop.csv")[0] == 0
+    assert list(configs.load("compare.yaml", kind=configs.Compare).data) == ["shop"]
+    assert run("init", "submit", "--data", "shop.csv")[0] == 0
+    assert "--backend ibm:NAME prints the bill" in Path("submit.yaml").read_text()
+
+
+def test_names_with_spaces_give_commands_that_can_be_copied(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    (folder / "my shop.csv").write_text(SHOP)
+    code, said, _ = run("init", "train", "--data", "my files/my shop.csv", "--out", "my files/my shop.yaml")
+    command = said.removeprefix("Written: my files/my shop.yaml. Next: ").strip()
+    assert code == 0 and shlex.split(command) == ["qbp", "train", "my files/my shop.yaml"]
+    text = (folder / "my shop.yaml").read_text()
+    assert f"#   {command}\n" in text and "runs/my-shop new.csv" in text and max(map(len, text.splitlines())) <= 120
+    quick = ("--set", "train.epochs=1", "--set", "model.n_qubits=2", "--set", "twin=false")
+    code, said, err = run(*shlex.split(command)[1:], "-q", *quick)
+    assert code == 0, err
+    assert "Saved in runs/my-shop" in said
 
 
 def test_from_a_table_to_its_predictions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +116,7 @@ def test_every_template_runs(run: Run) -> None:
     found = configs.load("compare.yaml", kind=configs.Compare)
     assert list(found.models) == ["hybrid"] and found.seeds == 5
     assert run("init", "compare", "--data", "shop.csv", "--out", "mine.yaml")[0] == 0
-    own = configs.load("mine.yaml", kind=configs.Compare).data["moons"]
+    own = configs.load("mine.yaml", kind=configs.Compare).data["shop"]
     assert own.name == str(Path("shop.csv").resolve()) and own.n_samples is None
     code, _, err = run("init", "train", "--data", "none.csv", "--out", "other.yaml")
     assert code == 2 and "there is no none.csv" in err and not Path("other.yaml").exists()

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qbp import data
-from qbp.errors import ConfigError
+from qbp.errors import ArgumentError, ConfigError
 from qbp.nn import models
 from qbp.runs import config as configs
+from qbp.runs import run
 from qbp.runs.folder import plain
 from qbp.runs.schema import TRAIN
 from qbp.storage.folder import differences
@@ -215,6 +216,31 @@ def test_a_directory_and_bytes_are_refused(path: Path, tmp_path: Path) -> None:
 )
 def test_a_wrong_override_is_refused(path: Path, override: str, words: str) -> None:
     assert words in refusal(path, override)
+
+
+def test_values_that_stay_are_named_when_they_clash_with_an_override(path: Path) -> None:
+    path.write_text("data:\n  name: iris\n  classes: [setosa, virginica]\nmodel:\n  kind: hybrid\n  n_qubits: 3\n")
+    config = configs.load(path, ["data.name=wine"])
+    with pytest.raises(ArgumentError) as refused:
+        run.load_data(config)
+    line = f"`data.classes` is [setosa, virginica] in {path}, line 3: what an override does not change stays"
+    assert str(refused.value).endswith(f"\n{line}")
+    with pytest.raises(ArgumentError) as refused:
+        run.load_data(configs.load(path, ["data.classes=[setsa]"]))
+    assert "line 3" not in str(refused.value)
+    assert config == configs.load(path, ["data.name=wine"]) == type(config)(**config.model_dump())
+    with pytest.raises(ConfigError) as wrong:
+        configs.load(path, ["model.kind=mlp", "model.hidden=[3, 4]"])
+    assert f"{path}, line 6: key `model.n_qubits` is unknown" in str(wrong.value)
+    said = str(wrong.value).splitlines()[-1]
+    assert said.endswith("--set 'model={kind: mlp, hidden: [3, 4]}' replaces all of `model`")
+    assert configs.load(path, ["model={kind: mlp, hidden: [3, 4]}"]).model.hidden == (3, 4)
+
+
+def test_a_run_is_named_by_the_letters_that_a_name_may_have(tmp_path: Path) -> None:
+    for stem, name in (("my run (2)", "my-run-2"), (".hidden", "hidden"), ("über", "ber"), ("((", "run")):
+        (tmp_path / f"{stem}.yaml").write_text(GOOD)
+        assert configs.load(tmp_path / f"{stem}.yaml").name == name
 
 
 def test_differences_name_the_keys(path: Path) -> None:

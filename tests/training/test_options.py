@@ -60,7 +60,7 @@ def test_options_of_the_call_win_and_unknown_ones_are_refused() -> None:
         lambda: training_of({"epoch": 3}, {}),
         lambda: qbp.distill(qbp.mlp(3, 2), qbp.mlp(3, 2), blobs(), epoch=3),
     ):
-        with pytest.raises(TypeError, match=r"`epoch` is no option of qbp.Training, .*did you mean `epochs`"):
+        with pytest.raises(TypeError, match=r"epoch.*did you mean `epochs`"):
             call()
     with pytest.raises(ArgumentError, match=r"`training` must be a qbp.Training, but is a int"):
         qbp.fit(qbp.mlp(3, 2), blobs(), 3)

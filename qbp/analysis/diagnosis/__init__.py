@@ -13,6 +13,7 @@ from torch import nn
 from qbp.analysis.diagnosis import circuits, models
 from qbp.analysis.diagnosis.probe import Finding, Picture, Probe, constant_loss, look
 from qbp.data import Dataset
+from qbp.errors import suggests_names
 from qbp.training.checkpoint import History
 from qbp.training.metrics import Loss, check_data
 
@@ -31,6 +32,7 @@ CHECKS: dict[str, Callable[[Probe], Iterator[Finding]]] = {
 }
 
 
+@suggests_names
 def diagnose(
     model: nn.Module,
     data: Dataset,

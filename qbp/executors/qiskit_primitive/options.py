@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_seed, check_share
+from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_seed, check_share, suggests_names
 
 __all__ = ["DEFAULT_SHOTS", "MITIGATION", "TRANSPILING", "Options"]
 
@@ -45,6 +45,7 @@ EXTRAPOLATORS = (
 )
 
 
+@suggests_names
 @dataclass(frozen=True)
 class Options:
     """How circuits are transpiled, measured and mitigated.
