@@ -14,7 +14,7 @@ from qbp.report.templating import render
 __all__ = ["to_html"]
 
 STYLE = Path(__file__).with_name("style.css")
-MARKS = {"BEATS": "▲", "TIES": "＝", "LOSES": "▼", "INCONCLUSIVE": "?", "passed": "✓", "failed": "✗", "warns": "!"}
+MARKS = {"BEATS": "▲", "TIES": "=", "LOSES": "▼", "INCONCLUSIVE": "?", "passed": "✓", "failed": "✗", "warns": "!"}
 MARKS |= {"REPRODUCED": "✓", "NOT REPRODUCED": "✗", "UNDECIDED": "?", "YES": "▲", "NO": "▼", "MIXED": "◆"}
 
 

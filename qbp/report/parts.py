@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def pairs(caption: str, values: Mapping[str, Any]) -> Table:
 def provenance(folder: Path, command: str, config: Config, split: tuple[Dataset, Dataset]) -> Iterator[Block]:
     """What a run can be done again from."""
     yield Paragraph("The same versions, seed and machine give the same bits.")
-    yield Code("Command", f"qbp {command} {folder / CONFIG} --name again")
+    yield Code("Command", shlex.join(("qbp", command, str(folder / CONFIG), "--name", "again")))
     versions = json.loads((folder / VERSIONS).read_text(encoding="utf-8"))
     hashes = {"train rows, SHA-256": split[0].hash(), "test rows, SHA-256": split[1].hash()}
     table = pairs("Versions, machine, data", {**versions, **hashes})

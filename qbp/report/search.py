@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,9 @@ def _method(found: SweepResult, config: Config) -> str:
 def _provenance(found: SweepResult, config: Config, hashes: Sequence[str]) -> Iterator[Block]:
     folder = found.directory
     yield Paragraph("The same versions, seed and machine give the same trials, by any executor.")
-    yield Code("Commands", f"qbp sweep {folder / SWEEP} --name again\nqbp train {folder / BEST / CONFIG} --name again")
+    files = {"sweep": folder / SWEEP, "train": folder / BEST / CONFIG}
+    commands = (shlex.join(("qbp", command, str(file), "--name", "again")) for command, file in files.items())
+    yield Code("Commands", "\n".join(commands))
     versions = RunFolder(folder).load(VERSIONS)
     rows = dict(zip(("train rows, SHA-256", "test rows, SHA-256"), hashes, strict=True))
     yield Grid(

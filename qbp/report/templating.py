@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from qbp.report.document import Heat, Scale, Table, number
 
@@ -27,12 +29,23 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         keep_trailing_newline=False,
     )
-    environment.filters |= {"number": number, "place": _place, "layout": _layout, "type_name": _type_name}
+    environment.filters |= {
+        "number": number,
+        "place": _place,
+        "layout": _layout,
+        "type_name": _type_name,
+        "coded": _coded,
+    }
     return environment
 
 
 def _type_name(value: object) -> str:
     return type(value).__name__
+
+
+def _coded(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _place(value: float, scale: Scale) -> float:
