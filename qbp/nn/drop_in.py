@@ -26,13 +26,16 @@ __all__ = ["TorchConnector", "TorchLayer"]
 class _InDouble(QuantumLayer):
     """A layer that computes in double precision."""
 
-    def _run(self, circuit: Circuit, x: Tensor, in_jit: bool) -> Tensor:
+    def _run(self, circuit: Circuit, x: Tensor, weights: Tensor | None, in_jit: bool) -> Tensor:
         if x.dtype not in (torch.float32, torch.complex64):
-            return super()._run(circuit, x, in_jit)
-        weight = None if in_jit or is_transformed() else self._only_weight_of(circuit, x)
+            return super()._run(circuit, x, weights, in_jit)
+        given = weights is not None
+        weight = None if given or in_jit or is_transformed() else self._only_weight_of(circuit, x)
         if weight is not None:  # rounded within one step of autograd
             return Expectation.apply(x, weight, None, self._task(circuit, x, weight, dtype=torch.float64))
-        return super()._run(circuit, x.to(torch.complex128 if x.is_complex() else torch.float64), in_jit)
+        if weights is not None:
+            weights = weights.double()
+        return super()._run(circuit, x.to(torch.complex128 if x.is_complex() else torch.float64), weights, in_jit)
 
 
 class TorchLayer(_InDouble):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from qbp.circuit.tracing import Circuit, trace, weight_shapes_of
-from qbp.errors import ArgumentError, CircuitError, check_choice
+from qbp.errors import ArgumentError, CircuitError, check_choice, suggests_names
 from qbp.executors import Executor, capabilities_of, check_noise, name_of
 from qbp.executors import backend as make_backend
 from qbp.executors.objects import is_object
@@ -28,6 +28,7 @@ from qbp.gradients.autograd import (
 from qbp.gradients.stateful import rule_of
 from qbp.gradients.transforms import Outputs, is_transformed
 from qbp.nn.combining import combined
+from qbp.nn.compiled import WORKING, compiled, dtypes, numbered
 from qbp.nn.noise import circuit_with_noise, executor_with_noise, is_of_pennylane, noise_of, source_with_noise
 from qbp.nn.placement import Asked, PlacedModule
 from qbp.nn.qnode import FunctionSource, as_torchlayer, check_signature, is_function, qnode_behind
@@ -37,11 +38,11 @@ from qbp.nn.without_quantum import WithoutQuantum
 
 __all__ = ["QuantumLayer"]
 
-_WORKING = (torch.float32, torch.float64)
 _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # of torch 2.7
 _PROXIES = torch._C._TorchDispatchModeKey.PROXY
 
 
+@suggests_names
 class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
     """A quantum circuit as a layer: ``(*, I) -> (*, M)``, dtype and device in = out.
 
@@ -132,7 +133,7 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
         options = {"n_qubits": n_qubits, "n_layers": n_layers, "coupling_map": coupling_map}
         options |= {"observables": observables, "input_params": input_params, "weight_params": weight_params}
         self._input_arg = type(self)._input_arg  # as it is now: `set_input_argument` is for later layers
-        self._errors = ErrorBars()
+        self._errors, self._number = ErrorBars(), numbered(self)
         in_circuit = noise is not None and is_of_pennylane(noise)
         self._noise = FunctionSource(noise if in_circuit else None, None, {})
         if in_circuit:
@@ -256,14 +257,18 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
         """
         if inputs is None:
             inputs = next(self.parameters(), torch.empty(0)).new_empty(0)
-        if is_dynamo_compiling():  # which would compile simulators, Python step by step
+        if is_dynamo_compiling():
             self._check_recorded(not _is_exporting())
-            return torch.compiler.disable(self.forward)(inputs)
+            return compiled(self, inputs)
+        return self.outputs_of(inputs)
+
+    def outputs_of(self, inputs: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Outputs (*, M) of inputs (*, I), with other weights (P,) in place of the layer's own where they are given."""
         if not isinstance(inputs, Tensor) or inputs.ndim == 0:
             got = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
             raise ArgumentError(f"Argument `inputs` must be a tensor of shape (..., I), but is {got}")
         kind, shape = inputs.dtype, inputs.shape
-        dtype, working = (kind, kind) if kind in _WORKING else _dtypes(inputs)
+        dtype, working = (kind, kind) if kind in WORKING else dtypes(inputs)
         n_inputs, in_jit = shape[-1], False
         if type(n_inputs) is not int:  # torch.jit.trace counts in tensors
             n_inputs, in_jit = int(n_inputs), torch._C._get_tracing_state() is not None
@@ -281,7 +286,7 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
         lead = () if is_batch else tuple(map(int, shape[:-1]))
         x = inputs if is_batch else inputs.reshape(math.prod(lead), n_inputs)
         x = x if kind is working else x.to(working)  # each operation of torch costs as much as a small circuit
-        outputs = self._run(circuit, x, in_jit)
+        outputs = self._run(circuit, x, weights, in_jit)
         if circuit.combination is not None:
             outputs = combined(circuit.combination, outputs, x, self.flat_weights(outputs), self._errors)
         if circuit.is_scalar:
@@ -314,13 +319,13 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
                 '`set_backend("dense")`, run the layer once, and export it with `strict=False`'
             )
 
-    def _run(self, circuit: Circuit, x: Tensor, in_jit: bool) -> Tensor:
+    def _run(self, circuit: Circuit, x: Tensor, weights: Tensor | None, in_jit: bool) -> Tensor:
         transformed = is_transformed()
-        weight = None if in_jit or transformed else self._only_weight_of(circuit, x)
+        weight = None if in_jit or transformed or weights is not None else self._only_weight_of(circuit, x)
         if weight is not None:
             return Expectation.apply(x, weight, None, self._task(circuit, x, weight))
         real = x.real if x.is_complex() else x
-        weights = self.flat_weights(real)
+        weights = self.flat_weights(real) if weights is None else weights
         if not len(x):
             return real.new_zeros(0, circuit.program.n_outputs) + 0 * (real.sum() + weights.sum())
         if circuit.bits and self._checks_bits and not in_jit and not transformed:
@@ -389,12 +394,3 @@ class QuantumLayer(PlacedModule, WithoutQuantum, Translated):
             old = before.get(name)
             value = value.detach().clone() if old is None else value.detach().to(old, copy=True)
             self._register(name, nn.Parameter(value, requires_grad=old is None or old.requires_grad))
-
-
-def _dtypes(inputs: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """Of the outputs, and of the work."""
-    if inputs.is_complex():  # statevectors
-        dtype = inputs.dtype.to_real()
-        return dtype, (dtype if dtype in _WORKING else torch.float32).to_complex()
-    dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
-    return dtype, dtype if dtype in _WORKING else torch.float32

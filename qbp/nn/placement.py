@@ -20,6 +20,7 @@ from qbp.executors import backend as make_backend
 from qbp.gradients.autograd import choose_diff_method
 from qbp.gradients.stateful import rule_of
 from qbp.nn.combining import check_exact, whole
+from qbp.nn.compiled import numbered
 from qbp.nn.own_qnode import OwnQNode
 from qbp.nn.qnode import FunctionSource, as_qnode, changes_circuit, executor_of, keeps_device, qnode_behind
 from qbp.nn.torchlayer import TorchLayerNames
@@ -52,6 +53,7 @@ class PlacedModule(TorchLayerNames):
     _diff_method: str
     _rule: Any
     _generator: torch.Generator | None
+    _number: int
 
     @property
     def circuit(self) -> Circuit:
@@ -140,7 +142,7 @@ class PlacedModule(TorchLayerNames):
                 "gives it gradients. Make it an argument of the function, with a shape in `weight_shapes`"
             )
         if reason:
-            warnings.warn(f"{reason}. So it runs by itself, more slowly", stacklevel=5)
+            warnings.warn(f"{reason}. So it runs by itself, more slowly", stacklevel=6)
         self._own = own
         self._circuits, self._watches, self._variants, self._executor = {}, {}, {}, None
         self._diff_method = self._own.diff_method
@@ -243,6 +245,7 @@ class PlacedModule(TorchLayerNames):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._number = numbered(self)
         self._watches, self._variants = {}, {}
         self.__dict__.setdefault("_noise", FunctionSource(None, None, {}))
         if "_asked" in state:

@@ -481,7 +481,7 @@ def test_exported_models():
 
 @pytest.mark.parametrize("options", [{}, {"backend": "dense"}, {"backend": "default.qubit"}, {"shots": 100_000}])
 def test_compiled_models(options):
-    """torch.compile leaves the circuit alone, whatever it runs on."""
+    """torch.compile leaves the circuit as it is, whatever it runs on."""
     layer = QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, seed=0, **options)
     model = nn.Sequential(nn.Linear(2, 2), layer)
     compiled = torch.compile(model, backend="eager")
