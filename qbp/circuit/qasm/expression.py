@@ -92,11 +92,12 @@ class Expression:
             raise ArgumentError(f"Argument `function` must be one of {', '.join(FUNCTIONS)}, but is {function!r}")
         return _fold(function, Expression.of(argument))
 
-    def evaluate(self, values: Mapping[str, Any]) -> Any:
+    def evaluate(self, values: Mapping[str, Any], function: Callable[[str, Any], Any] | None = None) -> Any:
         """The value of the expression.
 
         Args:
             values: for each variable a float, a NumPy array or a torch tensor.
+            function: what is called with the name of a function ("sin") and its argument, where values are others.
 
         Returns:
             What the arithmetic of `values` gives; a float where there is no variable.
@@ -113,11 +114,13 @@ class Expression:
             return CONSTANTS[args[0]]
         if op == "variable":
             return values[args[0]]
-        first = args[0].evaluate(values)
+        first = args[0].evaluate(values, function)
         if op == "neg":
             return -first
         if op in BINARY:
-            return BINARY[op][1](first, args[1].evaluate(values))
+            return BINARY[op][1](first, args[1].evaluate(values, function))
+        if function is not None:
+            return function(op, first)
         if isinstance(first, torch.Tensor):
             return getattr(torch, op)(first)
         if isinstance(first, (np.ndarray, np.generic)):

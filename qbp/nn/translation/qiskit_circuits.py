@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from qbp.circuit.formulas import formulas
 from qbp.circuit.gates import GATES, qiskit_name
 from qbp.circuit.program import Channel
-from qbp.circuit.qasm.expression import BINARY, CONSTANTS, Expression
+from qbp.circuit.qasm.expression import FUNCTIONS, Expression
 from qbp.circuit.recognition import GateCall, gate_calls
 from qbp.circuit.tracing import Circuit
 from qbp.executors.qiskit_primitive.circuit import append
@@ -46,7 +47,7 @@ def qiskit_circuit(layer: Any, circuit: Circuit) -> QiskitCircuit:
     inputs, weights = list(ParameterVector("x", len(x))), list(ParameterVector("w", len(w)))
     values = {str(name): parameter for name, parameter in zip([*x, *w], [*inputs, *weights], strict=True)}
     angles = formulas(circuit.angle_map, x, w)
-    turns = [_parameter(angle, values) for angle in angles]
+    turns = [angle.evaluate(values, _function) for angle in angles]
     made = QuantumCircuit(program.n_qubits)
     for call in gate_calls(program.ops):
         _append(made, call, angles, turns, values)
@@ -69,26 +70,14 @@ def _append(made: Any, call: GateCall, angles: list[Expression], turns: list[Any
         made.append(Kraus(first.kraus()).to_instruction(), first.wires[::-1])
     elif more and qiskit_name(GATES[call.name]):
         kind = get_standard_gate_name_mapping()[qiskit_name(GATES[call.name])].base_class
-        made.append(kind(*(_parameter(value_of(turn, angles), values) for turn in call.params)), call.wires)
+        made.append(kind(*(value_of(turn, angles).evaluate(values, _function) for turn in call.params)), call.wires)
     else:
         for op in call.ops:
             append(made, op, turns, range(made.num_qubits))
 
 
-def _parameter(formula: Expression, values: dict[str, Any]) -> Any:
-    """A formula as a number or as Qiskit's expression of parameters."""
-    op, args = formula.op, formula.args
-    if op == "number":
-        return float(args[0])
-    if op == "constant":
-        return CONSTANTS[args[0]]
-    if op == "variable":
-        return values[args[0]]
-    parts = [_parameter(arg, values) for arg in args]
-    if op == "neg":
-        return -parts[0]
-    if op in BINARY:
-        return BINARY[op][1](*parts)
-    if isinstance(parts[0], float):
-        return formula.evaluate({})
-    return parts[0] ** 0.5 if op == "sqrt" else getattr(parts[0], op)()
+def _function(name: str, value: Any) -> Any:
+    """A function of a number or of Qiskit's expression of parameters."""
+    if isinstance(value, float):
+        return getattr(math, FUNCTIONS[name])(value)
+    return value**0.5 if name == "sqrt" else getattr(value, name)()
