@@ -322,6 +322,7 @@ def _override(values: dict[str, Any], override: str) -> Key:
 # In YAML's words what pydantic says in Python's.
 WORDS = {
     "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
     "tuple_type": "must be a list",
     "int_type": "must be an integer",

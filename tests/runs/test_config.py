@@ -293,6 +293,12 @@ def test_backends_of_a_file_want_trust(name, tmp_path):
         configs.load(tmp_path / file, [f"{dotted}={name}"])
 
 
+def test_data_of_a_comparison_that_are_no_mapping_are_told(path: Path) -> None:
+    path.write_text("data: moons\nmodels: {mlp: {kind: mlp}}\n")
+    with pytest.raises(ConfigError, match="line 1: key `data` must be a mapping, but is moons"):
+        configs.load(path, kind=configs.Compare)
+
+
 def test_a_train_config_is_one_of_compare(tmp_path: Path) -> None:
     """Its model on its data, by its section `compare`; faults are told by its own keys."""
     file = tmp_path / "mine.yaml"
