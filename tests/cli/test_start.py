@@ -141,7 +141,7 @@ def test_names_that_are_nearly_right(run: Run) -> None:
     Path("runs/shop").mkdir(parents=True)
     Path("runs/shop/config.yaml").write_text("data: {name: iris}\n")
     for command, said in (
-        (("trian",), "Did you mean 'train'?"),
+        (("trian",), "'train'?"),
         (("train", "digit"), "did you mean `digits`?"),
         (("train", "digits", "--set", "train.epoch=3"), "did you mean `epochs`?"),
         (("train", "digits", "--set", "train.optimizer=adm"), "did you mean `adam`?"),
