@@ -34,9 +34,9 @@ def diagnose(
 
     findings = diagnose_run(run, trust=trust)
     draw_diagnosis(run)
-    rows = table(str(run), "finding", "what", "value", "threshold", "")
+    rows = table(str(run), "finding", "what", "value", "warns", "")
     for finding in findings:
-        numbers = f"{finding.value:.3g}", f"{finding.threshold:.3g}", "warns" if finding.warns else "fine"
+        numbers = f"{finding.value:.3g}", finding.limit, "warns" if finding.warns else "fine"
         rows.add_row(finding.code, finding.title, *numbers)
     console = out()
     console.print(rows)

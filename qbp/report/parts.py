@@ -111,17 +111,14 @@ def diagnosis(findings: Sequence[Finding]) -> tuple[Block, ...]:
     blocks += [Paragraph(f"{finding.code}: {finding.says}") for finding in warn]
     if warn:
         blocks.append(_pictures(warn))
-    names = "what is measured", "value", "threshold"
     columns = (
         Column("check", "text"),
         Column("", "lead"),
-        Column(names[0], "text"),
-        *(Column(name) for name in names[1:]),
+        Column("what is measured", "text"),
+        Column("value"),
+        Column("warns"),
     )
-    rows = tuple(
-        (f.code, Badge("warns" if f.warns else "passed"), f.title, number(f.value), number(f.threshold))
-        for f in findings
-    )
+    rows = tuple((f.code, Badge("warns" if f.warns else "passed"), f.title, number(f.value), f.limit) for f in findings)
     blocks.append(Table("All checks", columns, rows))
     if fine:
         blocks.append(Details("The numbers behind the checks that pass", (_pictures(fine),)))

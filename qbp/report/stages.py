@@ -125,7 +125,7 @@ def _stages(result: dict[str, Any]) -> Iterator[Block]:
             low, high = intervals[name]
             said = f"{percent(row[metric])} [{100 * low:.1f}, {100 * high:.1f}]"
             dots = [Dot(row[metric], low, high)]
-        rows.append((_title(name), *dots, said, number(row["loss"]), *(number(row[key]) for key in SIZES)))
+        rows.append((f"{name}: {_title(name)}", *dots, said, number(row["loss"]), *(number(row[key]) for key in SIZES)))
     columns = [Column("stage", "text"), *([Column("test accuracy", "dots")] if drawn else [])]
     columns += [Column(f"{metric} [95 %]" if drawn else metric), Column("test loss"), *map(Column, SIZES.values())]
     scale = (

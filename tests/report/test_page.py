@@ -429,7 +429,7 @@ def test_the_page_of_a_smaller_model(tmp_path: Path) -> None:
     document = page.read(tmp_path / "tiny")
     stages = json.loads((tmp_path / "tiny/result.json").read_text())["stages"]
     written = text.markdown(document)
-    for name, row in zip(("trained", "pruned"), stages.values(), strict=True):
+    for name, row in zip(("1-train: trained", "2-prune: pruned"), stages.values(), strict=True):
         assert re.search(rf"\| {name} \| {100 * row['accuracy']:.1f} % .* {row['parameters']} \|", written)
     assert document.verdicts[0].heading.startswith("Pruned: ") and "fewer parameters" in document.verdicts[0].sentence
     assert to_html(document).count('class="circuit"') == 2
@@ -438,7 +438,7 @@ def test_the_page_of_a_smaller_model(tmp_path: Path) -> None:
 
 def test_warnings_of_a_diagnosis_stand_above_what_passes() -> None:
     picture = Picture("line", (1, 2), (0.1, 0.01), "qubits", "variance", True, (0.05,))
-    bad = Finding("BARREN_PLATEAU", "Gradient variance", 0.01, 0.05, True, "Flat.", picture)
+    bad = Finding("BARREN_PLATEAU", "Gradient variance", 0.01, 0.05, True, "Flat.", picture, "below")
     fine = Finding("DEAD_PARAMETERS", "Parameters", 0.0, 0.5, False, "Alive.", picture)
     written = text.markdown(
         Document("t", "s", (), (), (comparison_page.Section("d", "d", parts.diagnosis([bad, fine])),))
@@ -447,6 +447,7 @@ def test_warnings_of_a_diagnosis_stand_above_what_passes() -> None:
         "1 of 2 checks warn." in written
         and "BARREN\\_PLATEAU: Flat." in written
         and "DEAD\\_PARAMETERS: Al" not in written
+        and "below 0.05" in written
     )
 
 

@@ -32,7 +32,7 @@ def gradients(probe: Probe) -> Iterator[Finding]:
                 "of all at once, take fewer layers or qubits, or start from small weights"
             )
         picture = Picture("line", tuple(sizes), tuple(variances), "qubits", "variance of a derivative", True, (FLAT,))
-        yield Finding("BARREN_PLATEAU", f"Gradient variance{where}", value, FLAT, warns, said + ".", picture)
+        yield Finding("BARREN_PLATEAU", f"Gradient variance{where}", value, FLAT, warns, said + ".", picture, "below")
 
 
 def states(probe: Probe) -> Iterator[Finding]:
@@ -55,7 +55,9 @@ def states(probe: Probe) -> Iterator[Finding]:
         else:
             said += f" nats (0 reaches every state alike, {most:.3g} only one)"
         picture = Picture("histogram", (), tuple(pairs.tolist()), "fidelity of two states", "pairs")
-        yield Finding("LOW_EXPRESSIBILITY", f"Expressibility{where}", value, most / 2, warns, said + ".", picture)
+        yield Finding(
+            "LOW_EXPRESSIBILITY", f"Expressibility{where}", value, most / 2, warns, said + ".", picture, "above"
+        )
         if n < 2:
             continue
         each = [expressibility.entangling_capability(state[None]) for state in states]
@@ -68,7 +70,9 @@ def states(probe: Probe) -> Iterator[Finding]:
                 "layer is for less; put entangling gates between the rotations"
             )
         picture = Picture("histogram", (), tuple(each), "Meyer-Wallach entanglement", "states", limits=(0.01,))
-        yield Finding("NO_ENTANGLEMENT", f"Entangling capability{where}", value, 0.01, warns, said + ".", picture)
+        yield Finding(
+            "NO_ENTANGLEMENT", f"Entangling capability{where}", value, 0.01, warns, said + ".", picture, "below"
+        )
 
 
 def angles(probe: Probe) -> Iterator[Finding]:
@@ -90,7 +94,9 @@ def angles(probe: Probe) -> Iterator[Finding]:
                 "features, a dead or saturated layer, a scale that is too small)"
             )
         picture = Picture("bars", names, tuple(moves.tolist()), "angle", "standard deviation, rad", limits=(0.01,))
-        yield Finding("ANGLES_CONSTANT", f"Angles from row to row{where}", value, 0.01, warns, said + ".", picture)
+        yield Finding(
+            "ANGLES_CONSTANT", f"Angles from row to row{where}", value, 0.01, warns, said + ".", picture, "below"
+        )
         if not len(angle_map.inputs):
             continue  # only functions that are not linear, which may span what they like
         linear = angles[:, : len(angle_map.inputs)]
@@ -104,4 +110,4 @@ def angles(probe: Probe) -> Iterator[Finding]:
                 "angle; scale the inputs (qbp.data does), or bound them with qbp.nn.models.BoundedAngle()"
             )
         picture = Picture("bars", names[: len(spans)], tuple(spans.tolist()), "angle", "span, rad", limits=(TURN,))
-        yield Finding("ANGLES_WRAP", f"Range of the angles{where}", value, TURN, warns, said + ".", picture)
+        yield Finding("ANGLES_WRAP", f"Range of the angles{where}", value, TURN, warns, said + ".", picture, "above")

@@ -51,7 +51,7 @@ def saturation(probe: Probe) -> Iterator[Finding]:
         picture = Picture(
             "histogram", (), logs, "slope there, log10 of its share of the largest", "values", limits=(-4,)
         )
-        yield Finding(code, f"Saturation of {where}", value, 0.5, warns, said + ".", picture)
+        yield Finding(code, f"Saturation of {where}", value, 0.5, warns, said + ".", picture, "above")
 
 
 def outputs(probe: Probe) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def outputs(probe: Probe) -> Iterator[Finding]:
         if warns:
             said += ": what comes after them gets a constant; look at the angles, or measure what they turn"
         picture = Picture("bars", tuple(range(len(spreads))), tuple(spreads.tolist()), "output", "standard deviation")
-        yield Finding("OUTPUT_CONSTANT", f"Circuit outputs{where}", value, 1e-3, warns, said + ".", picture)
+        yield Finding("OUTPUT_CONSTANT", f"Circuit outputs{where}", value, 1e-3, warns, said + ".", picture, "below")
     if probe.labels:
         logits = probe.outputs
         two = logits.topk(2, 1).values if logits.shape[1] > 1 else torch.cat([logits.abs(), 0 * logits], 1)
@@ -78,7 +78,7 @@ def outputs(probe: Probe) -> Iterator[Finding]:
                 "others: use smaller weights in the last layer, or scale its inputs"
             )
         picture = Picture("histogram", (), tuple(margins.tolist()), "lead of the first class", "rows", limits=(20,))
-        yield Finding("OUTPUT_SATURATED", "Logits", value, 20, warns, said + ".", picture)
+        yield Finding("OUTPUT_SATURATED", "Logits", value, 20, warns, said + ".", picture, "above")
 
 
 def reach(probe: Probe) -> Iterator[Finding]:
@@ -102,7 +102,7 @@ def reach(probe: Probe) -> Iterator[Finding]:
         )
     if warns:
         said += ": end the model with a torch.nn.Linear, which scales them"
-    yield Finding("OUTPUT_RANGE", "Output range against the loss", value, limit, warns, said + ".", picture)
+    yield Finding("OUTPUT_RANGE", "Output range against the loss", value, limit, warns, said + ".", picture, "above")
 
 
 def _bounds(stage: Stage) -> tuple[float, float] | None:
@@ -136,7 +136,7 @@ def fisher(probe: Probe) -> Iterator[Finding]:
             ": they hardly depend on any of them, so that training cannot move; look at what is saturated or constant"
         )
     picture = _spectrum(eigenvalues)
-    yield Finding("FLAT_FISHER", "Fisher spectrum", value, 1e-6, warns, said + ".", picture)
+    yield Finding("FLAT_FISHER", "Fisher spectrum", value, 1e-6, warns, said + ".", picture, "below")
 
     live = jacobian.abs().amax((0, 1)) > 1e-9
     spectra = []
@@ -157,7 +157,9 @@ def fisher(probe: Probe) -> Iterator[Finding]:
             f" ({most} that {n_rows} rows can tell apart): nearly all of them do the same; take fewer, or other gates"
         )
     picture = _spectrum(torch.stack(spectra).mean(0))
-    yield Finding("LOW_DIMENSION", "Effective dimension by parameter", value, threshold, warns, said + ".", picture)
+    yield Finding(
+        "LOW_DIMENSION", "Effective dimension by parameter", value, threshold, warns, said + ".", picture, "below"
+    )
 
     parts, shares, start = [], [], 0
     for name, parameter in probe.model.named_parameters():
@@ -174,7 +176,7 @@ def fisher(probe: Probe) -> Iterator[Finding]:
             "gate that a measurement sees, or feed something that is saturated; drop them"
         )
     picture = Picture("bars", tuple(parts), tuple(shares), "parameter", "share without effect", limits=(0.5,))
-    yield Finding("DEAD_PARAMETERS", "Parameters without effect", value, 0.5, warns, said + ".", picture)
+    yield Finding("DEAD_PARAMETERS", "Parameters without effect", value, 0.5, warns, said + ".", picture, "above")
 
 
 def _spectrum(eigenvalues: Tensor) -> Picture:
@@ -210,7 +212,7 @@ def classes(probe: Probe) -> Iterator[Finding]:
             "the learning rate, or train for longer"
         )
     picture = Picture("bars", names, tuple(said_rows.tolist()), "class", "share of rows predicted", limits=(0.95,))
-    yield Finding("CLASS_COLLAPSE", "Predicted classes", value, 0.95, warns, said + ".", picture)
+    yield Finding("CLASS_COLLAPSE", "Predicted classes", value, 0.95, warns, said + ".", picture, "above")
 
 
 def loss(probe: Probe) -> Iterator[Finding]:
@@ -228,4 +230,4 @@ def loss(probe: Probe) -> Iterator[Finding]:
         )
     epochs = tuple(int(epoch) for epoch in probe.history.column("epoch"))
     picture = Picture("line", epochs, tuple(losses), "epoch", "loss", limits=(probe.constant,))
-    yield Finding("LOSS_STALLED", "Training loss", value, LEARNT, warns, said + ".", picture)
+    yield Finding("LOSS_STALLED", "Training loss", value, LEARNT, warns, said + ".", picture, "below")

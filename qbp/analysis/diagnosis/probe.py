@@ -49,10 +49,11 @@ class Finding:
         code: a stable name, as in "BARREN_PLATEAU".
         title: what was measured.
         value: the number.
-        threshold: where it would be a warning.
+        threshold: where a warning begins.
         warns: whether it is one.
         says: a sentence: what the number means here and, of a warning, what to do.
         picture: the numbers behind it.
+        side: "above" or "below": where values warn; "" of a diagnosis kept by an earlier version.
     """
 
     code: str
@@ -62,6 +63,12 @@ class Finding:
     warns: bool
     says: str
     picture: Picture
+    side: str = ""
+
+    @property
+    def limit(self) -> str:
+        """Where a warning begins, as in "above 0.5"."""
+        return f"{self.side} {self.threshold:.3g}".lstrip()
 
     def to_json(self) -> dict[str, Any]:
         """The finding as plain data."""
