@@ -219,7 +219,11 @@ def _globals_of(code: CodeType) -> set[str]:
 def _says_all(value: Any) -> bool:
     """Whether a function or a class is known by its name."""
     of_object = isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | type(None))
-    return _is_installed(value.__module__) and not getattr(value, "__closure__", None) and not of_object
+    decorated = (
+        getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
+    )  # the version says all
+    closes = getattr(value, "__closure__", None) and not decorated
+    return _is_installed(value.__module__) and not closes and not of_object
 
 
 def _all_plain(values: Iterable[Any]) -> bool:

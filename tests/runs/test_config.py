@@ -180,7 +180,7 @@ def test_a_config_must_be_a_mapping_with_data(path: Path, text: str) -> None:
 @pytest.mark.parametrize("data", ["moons", "[moons]", "3", "null"])
 def test_a_comparison_whose_data_are_no_mapping_is_refused(path: Path, data: str) -> None:
     path.write_text(f"data: {data}\nmodels:\n  hybrid: {{kind: hybrid}}\n")
-    with pytest.raises(ConfigError, match=r"line 1: key `data` must be a valid dictionary"):
+    with pytest.raises(ConfigError, match=r"line 1: key `data` must be a mapping"):
         configs.load(path, kind=configs.Compare)
 
 
