@@ -189,6 +189,10 @@ def test_native_on_programs_of_every_size(first: int):
             check_native(number)
 
 
+def test_a_gradient_that_is_a_denormal_number_is_the_same_where_states_are_not_kept():
+    check_native(435)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 500, 20))
 def test_native_on_500_programs(first: int):

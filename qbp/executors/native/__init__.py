@@ -254,6 +254,7 @@ def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) ->
             call.layout.forward(plan, inputs, out, final, call.n_threads)
             call.layout.backward(plan, saved.common, inputs, grads, final, call.n_threads)
         total[:] = reduce(np.add, g_shared)
+        total[np.abs(total) < np.finfo(dtype).tiny] *= 0  # as in the kernel, which flushes denormal numbers
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
         call.tensor(total.reshape(call.shape)) if needs[1] else None,
