@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from functools import cache, reduce
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -253,8 +253,7 @@ def _backward(saved: Saved, grad: np.ndarray, needs: tuple[bool, bool, bool]) ->
             out = np.empty((rows.stop - first, plan.n_outputs), dtype)
             call.layout.forward(plan, inputs, out, final, call.n_threads)
             call.layout.backward(plan, saved.common, inputs, grads, final, call.n_threads)
-        total[:] = reduce(np.add, g_shared)
-        total[np.abs(total) < np.finfo(dtype).tiny] *= 0  # as in the kernel, which flushes denormal numbers
+        single.add_up(g_shared, total)
     return Gradients(
         call.tensor(g_batched) if needs[0] else None,
         call.tensor(total.reshape(call.shape)) if needs[1] else None,

@@ -14,7 +14,7 @@ from qbp.executors.native.memory import buffer, empty
 from qbp.executors.native.plan import Plan
 from qbp.executors.native.threads import run_on_threads
 
-__all__ = ["backward", "empty_common", "forward", "n_tasks"]
+__all__ = ["add_up", "backward", "empty_common", "forward", "n_tasks"]
 
 MAX_TASKS = 64
 """Tasks of a stage; the same for any number of threads, since sums are over tasks."""
@@ -65,7 +65,13 @@ def backward(plan: Plan, common: Arrays, inputs: Arrays, grads: Arrays, states: 
 
     stages = 4 + len(plan.tables.others) + len(plan.tables.blocks)
     _run(run, plan, dtype, len(grad), n_threads, stages, 4)
-    total[:] = reduce(np.add, g_shared)
+    add_up(g_shared, total)
+
+
+def add_up(parts: np.ndarray, total: np.ndarray) -> None:
+    """Sum over chunks (C, K) into (K,), in their order; denormal numbers are zeros, as where a kernel adds up."""
+    total[:] = reduce(np.add, parts)
+    total[np.abs(total) < np.finfo(total.dtype).tiny] *= 0
 
 
 def _run(run: Callable, plan: Plan, dtype: np.dtype, n_rows: int, n_threads: int, n_stages: int, n_parts: int) -> None:
