@@ -14,7 +14,7 @@ from qbp.cli.console import Bar, ExecutorOption, SetOption, TrustOption, err, ou
 
 if TYPE_CHECKING:
     from qbp.comparison.comparing import Comparison
-    from qbp.runs.config import Compare, Hybrid, Mlp
+    from qbp.runs.config import Compare
 
 __all__ = ["compare"]
 
@@ -53,6 +53,7 @@ def compare(
     """Compare models with all their controls over seeds. Stopped or killed, it goes on where it was."""
     from qbp.comparison.comparing import compare as compare_models
     from qbp.runs.config import Compare, load
+    from qbp.runs.run import model_of
 
     chosen = load(
         config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=Compare, trust=trust
@@ -64,7 +65,7 @@ def compare(
     try:
         with Bar(quiet, time_left) as progress:
             found = compare_models(
-                {key: partial(_build, model) for key, model in chosen.models.items()},
+                {key: partial(model_of, model) for key, model in chosen.models.items()},
                 data={key: data.model_dump() for key, data in chosen.data.items()},
                 training=chosen.train,
                 aa=aa,
@@ -122,15 +123,6 @@ def _print_plan(found: Comparison, difference: float, workers: int) -> None:
         if primary == f"{row['subject']}/{row['control']}" and row["seeds"] is not None:
             said = f"{row['seeds']} seeds, {row['hours']:.2g} hours"
             out().print(f"{primary} is the primary comparison: {said} on {row['dataset']}.", markup=False)
-
-
-def _build(model: Hybrid | Mlp, n_inputs: int, n_outputs: int) -> Any:
-    from qbp.nn import models
-    from qbp.runs.config import Hybrid
-
-    if isinstance(model, Hybrid):
-        return models.hybrid(n_inputs, n_outputs, seed=0, **model.model_dump(exclude={"kind"}))
-    return models.mlp(n_inputs, *model.hidden, n_outputs, activation=model.activation, seed=0)
 
 
 def _subjects(config: Compare) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from qbp.errors import ConfigError, did_you_mean
 from qbp.nn import models
 from qbp.nn.copying import copied
 from qbp.nn.saving import load_model
-from qbp.runs.config import Config, Hybrid, naming_inherited
+from qbp.runs.config import Config, Hybrid, Mlp, naming_inherited
 from qbp.runs.folder import TWIN, check_data_file, claim, read_config
 from qbp.storage.container import load_state
 from qbp.storage.folder import RunFolder, flat
@@ -34,6 +34,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "load_data",
+    "model_of",
     "opened",
     "restore",
     "tracking",
@@ -67,19 +68,19 @@ def build(config: Config, train: Dataset | Preprocessing) -> dict[str, nn.Module
     if config.train.loss == "bce":
         n_outputs = 1
     if not isinstance(config.model, Hybrid):
-        mlp = models.mlp(
-            n_inputs,
-            *config.model.hidden,
-            n_outputs,
-            activation=config.model.activation,
-            seed=config.seed,
-        )
-        return {"mlp": mlp}
+        return {"mlp": model_of(config.model, n_inputs, n_outputs, seed=config.seed)}
     with naming_inherited(config):
-        hybrid = models.hybrid(n_inputs, n_outputs, seed=config.seed, **config.model.model_dump(exclude={"kind"}))
+        hybrid = model_of(config.model, n_inputs, n_outputs, seed=config.seed)
     if not config.twin:
         return {"hybrid": hybrid}
     return {"hybrid": hybrid, TWIN: models.matched_mlp(hybrid, n_inputs, n_outputs, seed=config.seed)}
+
+
+def model_of(section: Hybrid | Mlp, n_inputs: int, n_outputs: int, seed: int = 0) -> nn.Sequential:
+    """Build the model of a config's section, for so many columns and outputs."""
+    if isinstance(section, Hybrid):
+        return models.hybrid(n_inputs, n_outputs, seed=seed, **section.model_dump(exclude={"kind"}))
+    return models.mlp(n_inputs, *section.hidden, n_outputs, activation=section.activation, seed=seed)
 
 
 def train(config: Config, directory: str | Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:

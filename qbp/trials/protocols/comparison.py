@@ -16,7 +16,7 @@ from qbp.comparison.comparing import compare as compare_models
 from qbp.comparison.controls import CONTROLS
 from qbp.comparison.estimators import CLASSIFIERS
 from qbp.comparison.twins import TWIN
-from qbp.nn import models
+from qbp.runs.run import model_of
 from qbp.runs.schema import Data, Hybrid, Mlp, Section, Train
 from qbp.training.options import Training
 from qbp.trials.cell import Cell, Row
@@ -88,9 +88,7 @@ def build(model: Any, n_inputs: int, n_outputs: int) -> nn.Module:
     """Build a subject from its section."""
     if isinstance(model, Published):
         return build_published(model.name, n_inputs, n_outputs, model.options)
-    if isinstance(model, Hybrid):
-        return models.hybrid(n_inputs, n_outputs, seed=0, **model.model_dump(exclude={"kind"}))
-    return models.mlp(n_inputs, *model.hidden, n_outputs, activation=model.activation, seed=0)
+    return model_of(model, n_inputs, n_outputs)
 
 
 def rows_of(found: Comparison) -> list[Row]:
