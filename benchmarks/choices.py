@@ -53,11 +53,11 @@ def medians(calls: list[Callable[[], None]], seconds: float) -> list[float]:
         call()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 3:
-        for call, found in zip(calls, times, strict=True):
+        for call, own in zip(calls, times, strict=True):
             begin = time.perf_counter()
             call()
-            found.append(1e3 * (time.perf_counter() - begin))
-    return [median(found) for found in times]
+            own.append(1e3 * (time.perf_counter() - begin))
+    return [median(own) for own in times]
 
 
 def layouts(args: argparse.Namespace) -> list[dict]:
@@ -104,8 +104,8 @@ def backends(args: argparse.Namespace) -> list[dict]:
                 "forward": [lambda: mine(program, angles), lambda: other(program, angles)],  # noqa: B023
                 "step": [lambda: step(mine, program, angles, grad), lambda: step(other, program, angles, grad)],  # noqa: B023
             }.items():
-                row[f"{what}_native_ms"], row[f"{what}_lightning_ms"] = found = medians(calls, 0.2)
-                row[f"{what}_ratio"] = found[1] / found[0]
+                row[f"{what}_native_ms"], row[f"{what}_lightning_ms"] = milliseconds = medians(calls, 0.2)
+                row[f"{what}_ratio"] = milliseconds[1] / milliseconds[0]
             rows.append(row)
             print(*(f"{v:.3f}" if isinstance(v, float) else v for v in row.values()), flush=True)
             if row["step_lightning_ms"] > 1e3 * args.limit:

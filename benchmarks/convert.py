@@ -241,13 +241,13 @@ def measure(name: str, rounds: int) -> dict[str, object]:
         "batch": size or len(rows[0]),
         "error": difference,
         "convert_s": seconds,
-        "original_epoch_s": median(found[0] for found in times),
-        "converted_epoch_s": median(found[1] for found in times),
-        "times_faster": median(found[0] / found[1] for found in times),
+        "original_epoch_s": median(turn[0] for turn in times),
+        "converted_epoch_s": median(turn[1] for turn in times),
+        "times_faster": median(turn[0] / turn[1] for turn in times),
     }
     if len(models) > 2:
-        result["without_circuit_epoch_s"] = median(found[2] for found in times)
-        result["times_faster_at_most"] = median(found[0] / found[2] for found in times)
+        result["without_circuit_epoch_s"] = median(turn[2] for turn in times)
+        result["times_faster_at_most"] = median(turn[0] / turn[2] for turn in times)
     return result
 
 

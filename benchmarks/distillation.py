@@ -214,12 +214,12 @@ def merge(name: str, new: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     path = RESULTS / f"distillation-{name}.json"
     with open(Path(tempfile.gettempdir()) / f"qbp-{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = json.loads(path.read_text()) if path.exists() else {}
+        results = json.loads(path.read_text()) if path.exists() else {}
         if new:
             for key, runs in new.items():
-                found.setdefault(key, {}).update(runs)
-            write_atomic(path, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
-    return found
+                results.setdefault(key, {}).update(runs)
+            write_atomic(path, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
+    return results
 
 
 def paired(one: dict[str, Any], other: dict[str, Any], key: str) -> tuple[float, float, int]:
@@ -236,11 +236,11 @@ def said(runs: dict[str, Any], key: str) -> str:
 
 def tables() -> None:
     for name, (cells, _) in EXPERIMENTS.items():
-        found = merge(name, {})
+        results = merge(name, {})
         print(f"\n{name}\n\n| student | teacher | labels | how | accuracy | gain | > 2 s.e. | gain, best epoch |")
         print("|---" * 8 + "|")
         for *design, how in cells:
-            labels, taught = (found.get(" | ".join([*design, word]), {}) for word in ("labels", how))
+            labels, taught = (results.get(" | ".join([*design, word]), {}) for word in ("labels", how))
             if how == "labels" or len(taught) < 2:
                 continue
             (d, e, n), (best, best_e, _) = (paired(taught, labels, what) for what in ("accuracy", "best"))

@@ -64,7 +64,7 @@ def reuploading(n_qubits: int, n_blocks: int) -> Program:
 
 def cases(names: list[str], dtype: torch.dtype) -> dict[str, tuple[Program, Angles, torch.Tensor]]:
     torch.manual_seed(0)
-    found = {}
+    by_name = {}
     for name in names:
         if name == "W7":
             program, batch, n_batched = reuploading(6, 8), 64, 48
@@ -74,8 +74,8 @@ def cases(names: list[str], dtype: torch.dtype) -> dict[str, tuple[Program, Angl
         angles = Angles(
             torch.randn(batch, n_batched, dtype=dtype), torch.randn(program.n_angles - n_batched, dtype=dtype)
         )
-        found[name] = program, angles, torch.randn(batch, program.n_outputs, dtype=dtype)
-    return found
+        by_name[name] = program, angles, torch.randn(batch, program.n_outputs, dtype=dtype)
+    return by_name
 
 
 def flops(program: Program, n_batched: int) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def grid(rounds: int) -> dict[str, Any]:
     subject = qbp.hybrid(2, 2, seed=0)
     protocol = Protocol(qbp.Training(epochs=40), budget=3, folds=3)
     models = {"subject": subject, **controls_of(subject, 2, 2)}
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, model in models.items():
         jobs = [Job(model, *part, seed, name in RIVALS) for seed, part in enumerate(parts)]
         times, apart, together = [], [], []
@@ -77,7 +77,7 @@ def grid(rounds: int) -> dict[str, Any]:
             b, together = seconds(lambda jobs=jobs: trials(jobs, protocol))
             a, apart = seconds(lambda jobs=jobs: trials(jobs[:APART], protocol, exact=True))
             times.append((a / APART, b / SEEDS))
-        found[name] = {
+        figures[name] = {
             "seconds of a cell one by one": median(a for a, _ in times),
             "seconds of a cell together": median(b for _, b in times),
             "times faster": median(a / b for a, b in times),
@@ -85,10 +85,10 @@ def grid(rounds: int) -> dict[str, Any]:
             "test accuracies together": [each["row"]["accuracy"] for each in together],
         }
         print(
-            name, {key: round(value, 3) for key, value in found[name].items() if isinstance(value, float)}, flush=True
+            name, {key: round(value, 3) for key, value in figures[name].items() if isinstance(value, float)}, flush=True
         )
-    total = [sum(each[key] for each in found.values()) for key in FIGURES]
-    return {"models": found, "times faster": total[0] / total[1]}
+    total = [sum(each[key] for each in figures.values()) for key in FIGURES]
+    return {"models": figures, "times faster": total[0] / total[1]}
 
 
 def main() -> None:

@@ -95,19 +95,19 @@ def until_good(name: str, seed: int) -> dict[str, Any]:
 
 
 def main(seeds: int) -> None:
-    found: dict[str, dict[str, Any]] = json.loads(PATH.read_text()) if PATH.exists() else {}
+    results: dict[str, dict[str, Any]] = json.loads(PATH.read_text()) if PATH.exists() else {}
     for seed in range(seeds):
         for name in METHODS:
-            if str(seed) not in found.setdefault(name, {}):
-                found[name][str(seed)] = until_good(name, seed)
-                write_atomic(PATH, (json.dumps(found, indent=1) + "\n").encode())
-                print(seed, name, found[name][str(seed)], flush=True)
+            if str(seed) not in results.setdefault(name, {}):
+                results[name][str(seed)] = until_good(name, seed)
+                write_atomic(PATH, (json.dumps(results, indent=1) + "\n").encode())
+                print(seed, name, results[name][str(seed)], flush=True)
     print("| method | reached | steps | circuits | beside the first | shots |\n|---|---|---|---|---|---|")
     first = next(iter(METHODS))
-    for name, runs in found.items():
+    for name, runs in results.items():
         good = {seed: run for seed, run in runs.items() if run["steps"]}
         pairs = [
-            good[seed]["circuits"] / found[first][seed]["circuits"] for seed in good if found[first][seed]["steps"]
+            good[seed]["circuits"] / results[first][seed]["circuits"] for seed in good if results[first][seed]["steps"]
         ]
         columns = [name, f"{len(good)} of {len(runs)}"]
         if len(pairs) > 1:

@@ -31,11 +31,11 @@ def model(seed: int) -> nn.Sequential:
 def run(seed: int, epochs: int) -> dict[str, float]:
     """Accuracies and losses on the held-out rows, and seconds."""
     train, test = qbp.data.load("iris", seed=seed)
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
 
     def note(name: str, trained: nn.Module) -> None:
         result = qbp.evaluate(trained, test)
-        found[f"{name}: accuracy"], found[f"{name}: loss"] = result["accuracy"], result["loss"]
+        figures[f"{name}: accuracy"], figures[f"{name}: loss"] = result["accuracy"], result["loss"]
 
     ideal = model(seed)
     qbp.fit(ideal, train, epochs=epochs, lr=0.1, batch_size=16, seed=seed)
@@ -46,12 +46,12 @@ def run(seed: int, epochs: int) -> dict[str, float]:
     note("trained 2 epochs longer without noise, evaluated under noise", qbp.on_backend(longer, DEVICE))
     start = time.perf_counter()
     qbp.fit(tuned := qbp.on_backend(ideal, DEVICE), train, epochs=2, lr=0.02, batch_size=16, seed=seed)
-    found["seconds an epoch under noise"] = (time.perf_counter() - start) / 2
+    figures["seconds an epoch under noise"] = (time.perf_counter() - start) / 2
     note("fine-tuned for 2 epochs, evaluated under noise", tuned)
     noisy = qbp.on_backend(model(seed), DEVICE)
     qbp.fit(noisy, train, epochs=epochs, lr=0.1, batch_size=16, seed=seed)
     note("trained under noise, evaluated under noise", noisy)
-    return found
+    return figures
 
 
 def main() -> None:

@@ -147,12 +147,12 @@ def measure_sampled(name: str, rounds: int) -> dict[str, object]:
     times: dict[str, list[float]] = {"noisy": [], "noiseless": []}
     for _ in range(rounds + 1):
         for peer, model in (("noisy", with_noise), ("noiseless", without)):
-            found = []
+            seconds = []
             for _ in range(3 if peer == "noisy" else 30):
                 before = time.perf_counter()
                 step(model, x, model.weights, grad)
-                found.append(time.perf_counter() - before)
-            times[peer].append(1e3 * median(found))
+                seconds.append(time.perf_counter() - before)
+            times[peer].append(1e3 * median(seconds))
     noisy, noiseless = times["noisy"][1:], times["noiseless"][1:]  # the first round compiles
     return {
         "qubits": n_qubits,
@@ -174,12 +174,12 @@ def in_turns(
     for k in range(rounds):
         for peer, run in peers.items():
             run()
-            found, start = [], time.perf_counter()
-            while len(found) < 200 and time.perf_counter() - start < 1.0:
+            seconds, start = [], time.perf_counter()
+            while len(seconds) < 200 and time.perf_counter() - start < 1.0:
                 before = time.perf_counter()
                 run()
-                found.append(time.perf_counter() - before)
-            times[peer].append(1e3 * median(found))
+                seconds.append(time.perf_counter() - before)
+            times[peer].append(1e3 * median(seconds))
         for peer, run in slow.items() if k < 3 else ():
             before = time.perf_counter()
             run()
@@ -214,7 +214,7 @@ def measure_device(name: str, rounds: int) -> dict[str, object]:
             raise SystemExit(f"{name}: gradients differ from Aer's by {result['error']:.2g}")
     slow = {"aer": runs.pop("aer")} if with_aer else {}
     times = in_turns(runs, slow, rounds)
-    result |= {f"{peer}_ms": median(found) for peer, found in times.items()}
+    result |= {f"{peer}_ms": median(milliseconds) for peer, milliseconds in times.items()}
     result["noiseless_steps"] = median(a / b for a, b in zip(times["noisy"], times["noiseless"], strict=True))
     if with_aer:
         result["times_aer"] = median(a / b for a, b in zip(times["aer"], times["noisy"], strict=False))

@@ -129,16 +129,16 @@ def _sweeps(rows: list[dict]):
     """Time of a training step against the number of qubits and against the batch, one line a peer."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), sharey=True)
     for axis, key, word in zip(axes, ("n_qubits", "batch"), ("qubits", "batch"), strict=True):
-        found = [row for row in rows if word in row["name"]]
+        own = [row for row in rows if word in row["name"]]
         colors = cycle(LINES)
-        for peer in dict.fromkeys(row["peer"] for row in found):
-            points = sorted((r[key], r["median_ms"]) for r in found if r["peer"] == peer and "median_ms" in r)
+        for peer in dict.fromkeys(row["peer"] for row in own):
+            points = sorted((r[key], r["median_ms"]) for r in own if r["peer"] == peer and "median_ms" in r)
             if points:
                 style = {"lw": 2.5, "color": QBP} if peer == "qbp_layer" else {"lw": 1.3, "color": next(colors)}
                 axis.plot(*zip(*points, strict=True), "o-", ms=4, label=LABELS[peer], **style)
-        if found:
-            fixed = f"batch {found[0]['batch']}" if word == "qubits" else f"{found[0]['n_qubits']} qubits"
-            axis.set_title(f"{fixed}, {found[0]['n_layers']} layers", fontsize=9, loc="left")
+        if own:
+            fixed = f"batch {own[0]['batch']}" if word == "qubits" else f"{own[0]['n_qubits']} qubits"
+            axis.set_title(f"{fixed}, {own[0]['n_layers']} layers", fontsize=9, loc="left")
         axis.set_yscale("log")
         axis.set_xlabel(word)
         axis.grid(alpha=0.25)

@@ -88,9 +88,9 @@ def refit(fit: Fit) -> dict[str, Any]:
         }
         models = [MLPClassifier(**options, max_iter=3000, random_state=seed) for seed in range(seeds)]
     x_train, x_test, y_train, y_test = published(fit.group)[fit.dataset]
-    made = [model.fit(x_train, y_train) for model in models]
-    test = [float(model.score(x_test, y_test)) for model in made]
-    train = [float(model.score(x_train, y_train)) for model in made]
+    fitted = [model.fit(x_train, y_train) for model in models]
+    test = [float(model.score(x_test, y_test)) for model in fitted]
+    train = [float(model.score(x_train, y_train)) for model in fitted]
     theirs = row["test"][:seeds]
     return {
         "dataset": fit.dataset,
@@ -122,9 +122,9 @@ def tier_0(model: str) -> dict[str, Any]:
     fits = [Fit(model, group, name) for group in GROUPS for name in published(group)]
     rows = sweep({Path(model, f"{fit.dataset}.json"): fit for fit in fits}, refit, RUNS, progress=show)
     seeds = len(rows[0]["ours"])
-    found: dict[str, Any] = {"model": model, "seeds": seeds, "rows": rows}
+    result: dict[str, Any] = {"model": model, "seeds": seeds, "rows": rows}
     wrong = [row for row in rows if row["wrong"]]
-    found["summary"] = {
+    result["summary"] = {
         "sets": len(rows),
         "equal in all seeds": sum(row["equal"] == seeds for row in rows),
         "train accuracy equal": sum(abs(row["ours_train"] - row["published_train"]) < 1e-5 for row in rows),
@@ -133,10 +133,10 @@ def tier_0(model: str) -> dict[str, Any]:
     }
     separable = "SeparableVariationalClassifier"
     sets = [name for kind, name in scores() if kind == separable]
-    found["summary"]["other rows that the check names"] = {
+    result["summary"]["other rows that the check names"] = {
         separable: [name for name in sets if suspicions(separable, name)]
     }
-    return found
+    return result
 
 
 # ---- Tier 1: the dressed quantum circuit ---------------------------------------------------------------------------
@@ -379,22 +379,22 @@ def show(done: int, total: int, left: float) -> None:
 def main() -> None:
     what = sys.argv[1] if len(sys.argv) > 1 else ""
     if what == "svc":
-        found = tier_0("SVC")
+        result = tier_0("SVC")
     elif what == "mlp":
-        found = tier_0("MLPClassifier")
+        result = tier_0("MLPClassifier")
     elif what == "dressed":
-        found = tier_1(ROWS, ("dressed",))
+        result = tier_1(ROWS, ("dressed",))
     elif what == "stand_ins":
-        found = tier_1(ROWS, STAND_INS)
+        result = tier_1(ROWS, STAND_INS)
     elif what == "more":
-        found = tier_1(MORE_ROWS, ("dressed",))
+        result = tier_1(MORE_ROWS, ("dressed",))
     elif what == "spirals":
-        found = tier_2()
+        result = tier_2()
     else:
         sys.exit(__doc__)
     path = HERE / "results" / f"published_{what}.json"
-    path.write_text(json.dumps(found, indent=1, default=float) + "\n")
-    print(json.dumps(found.get("summary", found["rows"]), indent=1, default=float))
+    path.write_text(json.dumps(result, indent=1, default=float) + "\n")
+    print(json.dumps(result.get("summary", result["rows"]), indent=1, default=float))
 
 
 if __name__ == "__main__":

@@ -165,8 +165,8 @@ def main() -> None:
             for name in args.names:
                 row = measure(name, dtype, threads, args.seconds)
                 rows.append(row)
-                found = [row["forward"], row["step"], *row["loops"].values()]
-                figures = "".join(f"{one['gflops']:10.1f}{one['gbytes']:6.0f}" for one in found)
+                loops = [row["forward"], row["step"], *row["loops"].values()]
+                figures = "".join(f"{one['gflops']:10.1f}{one['gbytes']:6.0f}" for one in loops)
                 share = row["step"]["gflops"] / row["loops"]["first level"]["gflops"]
                 print(f"{name} {dtype} x{threads}{figures} {share:19.0%}", flush=True)
     args.out.parent.mkdir(exist_ok=True)

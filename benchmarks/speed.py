@@ -99,12 +99,12 @@ def environment(peer: str, envs: Path) -> str:
     """The Python of the peer's environment, made if it is not there."""
     if not PEERS[peer]:
         return sys.executable
-    python, made = envs / peer / "bin" / "python", envs / peer / "requirements.txt"
+    python, installed = envs / peer / "bin" / "python", envs / peer / "requirements.txt"
     wanted = "\n".join(["numpy==2.4.6", *PEERS[peer], ""])
-    if not made.exists() or made.read_text() != wanted:
+    if not installed.exists() or installed.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", envs / peer], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *wanted.split()], check=True)
-        made.write_text(wanted)
+        installed.write_text(wanted)
     return str(python)
 
 
@@ -132,9 +132,9 @@ def measure(workload: Workload, workers: dict[str, Worker], rows: dict[str, dict
             for turn in dict.fromkeys([QBP, peer]):
                 if "error" not in rows[peer] and "error" not in rows[turn]:
                     answer = workers[turn].ask(args.timeout, do="time", seconds=args.seconds, steps=1000)
-                    found = answer.pop("times", [])
-                    times[turn] += found
-                    beside[peer] += found if turn == QBP else []
+                    seconds = answer.pop("times", [])
+                    times[turn] += seconds
+                    beside[peer] += seconds if turn == QBP else []
                     rows[turn] |= answer
     for peer, row in rows.items():
         if "error" not in row:

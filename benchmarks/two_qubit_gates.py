@@ -55,18 +55,18 @@ def main(seeds: list[int]) -> None:
 
 
 def report(rows: list[dict], path: Path) -> None:
-    found = summary(rows)
-    for name, values in found.items():
+    statistics = summary(rows)
+    for name, values in statistics.items():
         counts = "  ".join(f"{key} {values[key][0]:.1f}" for key in KEYS)
         scores = "  ".join(f"{key} {100 * values[key][0]:.2f} +- {100 * values[key][1]:.2f}" for key in SCORES)
         print(f"{name:10} {counts}  {scores}")
-    gates = {name: values["device_two_qubit"][0] for name, values in found.items()}
+    gates = {name: values["device_two_qubit"][0] for name, values in statistics.items()}
     spared = 1 - gates["pruned"] / gates["full"]
-    lost = 100 * (found["full"]["ideal"][0] - found["pruned"]["ideal"][0])
+    lost = 100 * (statistics["full"]["ideal"][0] - statistics["pruned"]["ideal"][0])
     verdict = f"{100 * spared:.0f} % of the two-qubit gates go, for {lost:.2f} points of accuracy"
     print(verdict, flush=True)
     n_seeds = len({row["seed"] for row in rows})
-    result = {"device": DEVICE, "seeds": n_seeds, "verdict": verdict, "mean and std": found, "rows": rows}
+    result = {"device": DEVICE, "seeds": n_seeds, "verdict": verdict, "mean and std": statistics, "rows": rows}
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 

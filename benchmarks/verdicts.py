@@ -77,8 +77,8 @@ def linear(number: int) -> dict[str, str]:
     data = {"linear": {"name": "linearly_separable", "features": 2 + number % 4, "n_samples": 160, "test_size": 0.5}}
     seeds = range(6 * number, 6 * (number + 1))
     model = partial(qbp.hybrid, n_qubits=2, n_layers=1)
-    found = compare({"hybrid": model}, data=data, seeds=seeds, budget=1, training={"epochs": 20, "lr": 0.05})
-    return {row["control"]: row["verdict"] for row in found.verdicts}
+    result = compare({"hybrid": model}, data=data, seeds=seeds, budget=1, training={"epochs": 20, "lr": 0.05})
+    return {row["control"]: row["verdict"] for row in result.verdicts}
 
 
 # ---- labels from a circuit -------------------------------------------------------------------------------------------
@@ -133,8 +133,8 @@ def planned() -> dict[str, Any]:
 
 
 def found_again(n_seeds: int, number: int) -> dict[str, str]:
-    found = comparison(range(5 + n_seeds * number, 5 + n_seeds * (number + 1)))
-    return {row["control"]: row["verdict"] for row in found.verdicts}
+    result = comparison(range(5 + n_seeds * number, 5 + n_seeds * (number + 1)))
+    return {row["control"]: row["verdict"] for row in result.verdicts}
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------

@@ -178,14 +178,14 @@ def words() -> dict[str, float]:
     PauliPropagation().words(layer(3, 1, chain(3)).circuit.program, 3)  # compiles
     start = time.perf_counter()
     n_words = PauliPropagation().words(program, 127).n_words
-    found: dict[str, float] = {"built_s": time.perf_counter() - start, "words": n_words}
+    figures: dict[str, float] = {"built_s": time.perf_counter() - start, "words": n_words}
     quantum, x = cut(), torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         outputs = quantum(x)
-        found["error_told"] = float(quantum.last_truncation.max())
+        figures["error_told"] = float(quantum.last_truncation.max())
         quantum.set_backend("windows")
-        found["error"] = float((outputs - quantum(x)).abs().max())
-    return found
+        figures["error"] = float((outputs - quantum(x)).abs().max())
+    return figures
 
 
 def beside(python: str, rounds: int) -> dict[str, float]:
@@ -214,8 +214,8 @@ def beside(python: str, rounds: int) -> dict[str, float]:
             process.stdin.close()
     ratios = [a / b for a, b in zip(theirs[1:], ours[1:], strict=True)]
     low, high = interval(ratios)
-    found = {"pauli_prop_s": median(theirs[1:]), "qbp_batch_32_s": median(ours[1:]), "error": max(errors)}
-    return found | {"ratio": median(ratios), "low": low, "high": high}
+    figures = {"pauli_prop_s": median(theirs[1:]), "qbp_batch_32_s": median(ours[1:]), "error": max(errors)}
+    return figures | {"ratio": median(ratios), "low": low, "high": high}
 
 
 def layer_like(quantum: qbp.QuantumLayer, backend: str) -> qbp.QuantumLayer:

@@ -100,11 +100,11 @@ def plant(point, at, late):
     elif point == "while queued":
 
         def status_or_die(self, job):
-            found, new = status(self, job), job not in seen
+            answer, new = status(self, job), job not in seen
             seen.add(job)
             if reached(new):
                 die()
-            return found
+            return answer
 
         IBM.status = status_or_die
     elif point == "after result":

@@ -111,18 +111,18 @@ def is_no_import(node: ast.AST) -> bool:
 
 def imports(tree: ast.AST, top_only: bool = False) -> set[str]:
     """Dotted names of what is imported, but for types only; of functions too unless `top_only`."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif is_no_import(node):
-            found |= set().union(*(imports(child, top_only) for child in node.orelse))
+            names |= set().union(*(imports(child, top_only) for child in node.orelse))
         elif not (top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
-            found |= imports(node, top_only)
-    return found
+            names |= imports(node, top_only)
+    return names
 
 
 def edges() -> set[tuple[str, str]]:

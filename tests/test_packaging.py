@@ -128,13 +128,13 @@ def canonical(name: str) -> str:
 
 def pins() -> dict[str, Version]:
     lines = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"]
-    found = {}
+    versions = {}
     for line in lines:
         (pin,) = line.specifier
         assert pin.operator == "==" and line.marker is None, line
-        found[canonical(line.name)] = Version(pin.version)
-    assert len(found) == len(lines)
-    return found
+        versions[canonical(line.name)] = Version(pin.version)
+    assert len(versions) == len(lines)
+    return versions
 
 
 def test_every_requirement_is_pinned_inside_its_range_and_every_range_has_a_lower_bound() -> None:

@@ -27,38 +27,38 @@ MAX_TERMS = 100_000
 def circuit(data: np.ndarray, angles: np.ndarray) -> QuantumCircuit:
     """Data in RY; then CZ on neighbours, RY and RZ on every qubit, for each layer."""
     n_qubits = len(data)
-    made = QuantumCircuit(n_qubits)
+    quantum_circuit = QuantumCircuit(n_qubits)
     for wire in range(n_qubits):
-        made.ry(data[wire], wire)
+        quantum_circuit.ry(data[wire], wire)
     for layer in angles:
         for wire in range(n_qubits - 1):
-            made.cz(wire, wire + 1)
+            quantum_circuit.cz(wire, wire + 1)
         for wire in range(n_qubits):
-            made.ry(layer[wire, 0], wire)
-            made.rz(layer[wire, 1], wire)
-    return made
+            quantum_circuit.ry(layer[wire, 0], wire)
+            quantum_circuit.rz(layer[wire, 1], wire)
+    return quantum_circuit
 
 
-def values(made: QuantumCircuit, atol: float) -> list[float]:
+def values(quantum_circuit: QuantumCircuit, atol: float) -> list[float]:
     """Z of every qubit: Clifford gates are moved to the front once, then each word is carried back."""
-    n_qubits = made.num_qubits
-    clifford, rest = evolve_through_cliffords(made)
-    gates, found = circuit_to_rotation_gates(rest), []
+    n_qubits = quantum_circuit.num_qubits
+    clifford, rest = evolve_through_cliffords(quantum_circuit)
+    gates, expectations = circuit_to_rotation_gates(rest), []
     for wire in range(n_qubits):
         word = SparsePauliOp.from_sparse_list([("Z", [wire], 1.0)], n_qubits)
         carried, _ = propagate_through_rotation_gates(word, gates, MAX_TERMS, atol, "h")
         paulis = carried.paulis.evolve(clifford, frame="h")
         signs = (-1.0) ** (paulis.phase // 2)
-        found.append(float(np.real(carried.coeffs * signs)[~paulis.x.any(1)].sum()))
-    return found
+        expectations.append(float(np.real(carried.coeffs * signs)[~paulis.x.any(1)].sum()))
+    return expectations
 
 
 def main() -> None:
     file, atol = np.load(sys.argv[1]), float(sys.argv[2])
     for row, _ in enumerate(sys.stdin):
         start = time.perf_counter()
-        found = values(circuit(file["data"][row], file["angles"]), atol)
-        print(json.dumps({"seconds": time.perf_counter() - start, "values": found}), flush=True)
+        expectations = values(circuit(file["data"][row], file["angles"]), atol)
+        print(json.dumps({"seconds": time.perf_counter() - start, "values": expectations}), flush=True)
 
 
 if __name__ == "__main__":

@@ -37,13 +37,13 @@ def build(workload):
         if shift:
             flat = flat[:, None].expand(-1, len(inputs))
             values |= zip(names, flat.unbind(), strict=True)
-            found = [
+            outputs = [
                 pyq.expectation(circuit, values=values, observable=o, diff_mode=pyq.DiffMode.GPSR) for o in observables
             ]
         else:
             values |= zip(names, flat.unbind(), strict=True)
             state = pyq.run(circuit, values=values)
-            found = [o.expectation(state) for o in observables]
-        return torch.stack(found, 1)
+            outputs = [o.expectation(state) for o in observables]
+        return torch.stack(outputs, 1)
 
     return torch_step(layer, weights, workload)

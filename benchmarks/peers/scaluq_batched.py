@@ -73,12 +73,12 @@ def build(workload):
     def step():
         out = outputs(values)
         if workload.mode == "shift" or n < 8:
-            found = {name: (shifted(name, np.pi / 2) - shifted(name, -np.pi / 2)) / 2 for name in values}
+            slopes = {name: (shifted(name, np.pi / 2) - shifted(name, -np.pi / 2)) / 2 for name in values}
         else:
             samples = [backpropagated(sample) for sample in range(batch)]
-            found = {name: [gradients[name] for gradients in samples] for name in values}
-        of_inputs = np.array([found[name] for name in of_input]).reshape(-1, n, batch).sum(0).T
-        of_weights = np.array([found[name] for name in of_weight]).sum(1).reshape(weights.shape)
+            slopes = {name: [gradients[name] for gradients in samples] for name in values}
+        of_inputs = np.array([slopes[name] for name in of_input]).reshape(-1, n, batch).sum(0).T
+        of_weights = np.array([slopes[name] for name in of_weight]).sum(1).reshape(weights.shape)
         return out, of_inputs, of_weights
 
     return step

@@ -259,10 +259,10 @@ def model_jacobian(model: nn.Module, x: Tensor) -> Tensor:
                 outputs = model(sample)  # anew for each: what the adjoint rule saves serves once
                 output = outputs[0, m]
             n_outputs = outputs.shape[1]
-            found: Sequence[Tensor | None] = [None] * len(parameters)
+            gradients: Sequence[Tensor | None] = [None] * len(parameters)
             if parameters and outputs.requires_grad:
-                found = torch.autograd.grad(output, parameters, allow_unused=True)
-            pairs = zip(parameters, found, strict=True)
+                gradients = torch.autograd.grad(output, parameters, allow_unused=True)
+            pairs = zip(parameters, gradients, strict=True)
             parts = [(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]
             rows.append(torch.cat(parts) if parts else outputs.new_zeros(0))
             m += 1

@@ -239,10 +239,10 @@ class AngleMap:
 
     def needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         """For each angle (K,) whether it is a function of what wants a gradient: of the inputs, of the weights."""
-        found = self._needs.get((inputs, weights))
-        if found is None:
-            found = self._needs[inputs, weights] = self._find_needs(inputs, weights)
-        return found
+        needs = self._needs.get((inputs, weights))
+        if needs is None:
+            needs = self._needs[inputs, weights] = self._find_needs(inputs, weights)
+        return needs
 
     def _find_needs(self, inputs: bool, weights: bool) -> tuple[bool, ...]:
         mixed = [bool(any(row)) for row in self.weights.scale]
@@ -378,13 +378,13 @@ def trace_angles(
         graphs.extract(traced, nodes[n_values:], stack=False),
     )
     order = [linear[r] for r in batched] + batched_others + [linear[r] for r in shared] + shared_others
-    found: dict[int, int | float] = dict(zip(linear, offset.tolist(), strict=True))  # as ``0 * x + 1`` is
-    found |= {k: index for index, k in enumerate(order)}
+    resolved: dict[int, int | float] = dict(zip(linear, offset.tolist(), strict=True))  # as ``0 * x + 1`` is
+    resolved |= {k: index for index, k in enumerate(order)}
     constant = graphs.extract(traced, [nodes[k] for k in fixed])
     if constant is not None:
-        found |= dict(zip(fixed, constant(*example).tolist(), strict=True))
+        resolved |= dict(zip(fixed, constant(*example).tolist(), strict=True))
     tensors = iter(range(n_values))
-    return angle_map, [found[next(tensors)] if isinstance(v, Tensor) else float(v) for v in values]
+    return angle_map, [resolved[next(tensors)] if isinstance(v, Tensor) else float(v) for v in values]
 
 
 def _jacobian(graph: GraphModule | None, n_inputs: int, n_weights: int) -> tuple[Tensor, Tensor]:

@@ -80,15 +80,15 @@ class Combination:
         functions = self.coefficients
         if not functions.n_batched + functions.n_shared:
             return numbers[None]
-        found = functions(inputs.to(values.dtype), weights.to(values.dtype))
-        own = found.full() if functions.n_batched else found.shared[None]
+        coefficients = functions(inputs.to(values.dtype), weights.to(values.dtype))
+        own = coefficients.full() if functions.n_batched else coefficients.shared[None]
         return torch.cat([numbers.expand(len(own), -1), own], 1)[:, places]
 
     def _sums(self, values: Tensor, factors: Tensor, one: float = 1.0) -> tuple[Tensor, Tensor]:
         """The sums a and b, each (B, M)."""
         columns, rows = self._of(values)[:2]
-        known = torch.cat([torch.full_like(values[:, :1], one), values], 1)
-        sums = values.new_zeros(len(values), 2 * self.n_outputs).index_add(1, rows, known[:, columns] * factors)
+        padded = torch.cat([torch.full_like(values[:, :1], one), values], 1)
+        sums = values.new_zeros(len(values), 2 * self.n_outputs).index_add(1, rows, padded[:, columns] * factors)
         return sums[:, : self.n_outputs], sums[:, self.n_outputs :]
 
     def _of(self, like: Tensor) -> tuple[Tensor, ...]:

@@ -117,16 +117,16 @@ def remake(
         w = torch.cat(flat) if flat else x.new_zeros(0)
         x, w = torch.cat([x, fixed_x])[place_x], torch.cat([w, fixed_w])[place_w]
         both = torch.cat([x, w])
-        found = dict(zip(plain, (picks @ slopes @ both + picks @ offsets).unbind(), strict=True))
+        value_of = dict(zip(plain, (picks @ slopes @ both + picks @ offsets).unbind(), strict=True))
         if len(plain) < len(turning):
             every = dict(zip(affine, (slopes @ both + offsets).unbind(), strict=True))
             for first, graph in parts:
                 if graph is not None:
                     every |= dict(enumerate(graph(x, w).unbind(), first))
             for k in turning:
-                if k not in found:
-                    found[k] = torch.stack([every[term] * factor for term, factor in sums[k]]).sum()
-        return [found[k] for k in turning], None if old.amplitudes_graph is None else old.amplitudes_graph(x, w)
+                if k not in value_of:
+                    value_of[k] = torch.stack([every[term] * factor for term, factor in sums[k]]).sum()
+        return [value_of[k] for k in turning], None if old.amplitudes_graph is None else old.amplitudes_graph(x, w)
 
     return _remade(circuit, ops, turning, *trace_angles(angles, len(kept_inputs), shapes), shapes)
 

@@ -117,8 +117,8 @@ def _of_graph(
     if graph is None:
         return []
     reader = _Reader(graph, [*inputs, *weights])
-    known = [_Symbols(torch.arange(len(inputs))), _Symbols(torch.arange(len(weights)) + len(inputs))]
-    return [reader.expression(node) for node in reader.run(known)]
+    symbols = [_Symbols(torch.arange(len(inputs))), _Symbols(torch.arange(len(weights)) + len(inputs))]
+    return [reader.expression(node) for node in reader.run(symbols)]
 
 
 class _Reader:

@@ -67,17 +67,17 @@ def trace(
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with LOCK, ReadConstants():
-        known = {**(rules or {}), _aten._local_scalar_dense.default: item_of}
-        return make_fx(function, known, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+        table = {**(rules or {}), _aten._local_scalar_dense.default: item_of}
+        return make_fx(function, table, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
 
 
 def dependencies(graph: GraphModule) -> dict[Node, frozenset[str]]:
     """For each node the names of the arguments that it is a function of."""
-    found: dict[Node, frozenset[str]] = {}
+    arguments: dict[Node, frozenset[str]] = {}
     for node in graph.graph.nodes:
         own = frozenset({node.name}) if node.op == "placeholder" else frozenset[str]()
-        found[node] = own.union(*(found[before] for before in node.all_input_nodes))
-    return found
+        arguments[node] = own.union(*(arguments[before] for before in node.all_input_nodes))
+    return arguments
 
 
 def affine_nodes(graph: GraphModule) -> set[Node]:
@@ -144,33 +144,35 @@ PLACES = _MOVES - {
 def reads_elements(graph: GraphModule, argument: int, size: int) -> set[int]:
     """Which elements of one of its two arguments a traced function uses, found by following where each goes."""
     depends = dependencies(graph)
-    known: dict[Node, Any] = {}  # for a node the elements' numbers in place of their values, -1 for constants
+    elements: dict[Node, Any] = {}  # for a node the elements' numbers in place of their values, -1 for constants
     used: set[int] = set()
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
     for node in graph.graph.nodes:
         if node in placeholders:
-            known[node] = torch.arange(size) if node is placeholders[argument] else None
+            elements[node] = torch.arange(size) if node is placeholders[argument] else None
         elif node.op == "get_attr":
-            known[node] = getattr(graph, node.target)
+            elements[node] = getattr(graph, node.target)
         elif (
             node.op == "call_function"
             and node.target in PLACES
-            and all(not depends[n] or known.get(n) is not None for n in node.all_input_nodes)
+            and all(not depends[n] or elements.get(n) is not None for n in node.all_input_nodes)
         ):
             position = node.args[1] if node.target is _aten.index.Tensor else None
 
             def numbers(n: Node, position: Any = position) -> Any:
                 if depends[n] or (position is not None and n in position):
-                    return known[n]
-                return torch.full(n.meta["val"].shape, -1) if "val" in n.meta else torch.full_like(known[n], -1).long()
+                    return elements[n]
+                return (
+                    torch.full(n.meta["val"].shape, -1) if "val" in n.meta else torch.full_like(elements[n], -1).long()
+                )
 
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), numbers)
-            known[node] = node.target(*args, **kwargs)
+            elements[node] = node.target(*args, **kwargs)
         elif node.op == "output" or depends[node]:
-            known[node] = None
+            elements[node] = None
             for before in node.all_input_nodes:
-                found = known.get(before) if depends[before] else None
-                for tensor in found if isinstance(found, list | tuple) else [found]:
+                places = elements.get(before) if depends[before] else None
+                for tensor in places if isinstance(places, list | tuple) else [places]:
                     if tensor is not None:
                         used.update(tensor.flatten().tolist())
     return used - {-1}

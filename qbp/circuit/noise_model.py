@@ -140,8 +140,8 @@ class NoiseModel:
     def reading(self, wires: Sequence[int]) -> tuple[tuple[int, float, float], ...]:
         """The readout errors of these wires."""
         of_wire = {wire: (ones, zeros) for wire, ones, zeros in self.readout}
-        found = ((wire, *of_wire.get(wire, of_wire.get(None, (0.0, 0.0)))) for wire in wires)
-        return tuple((wire, ones, zeros) for wire, ones, zeros in found if ones or zeros)
+        errors = ((wire, *of_wire.get(wire, of_wire.get(None, (0.0, 0.0)))) for wire in wires)
+        return tuple((wire, ones, zeros) for wire, ones, zeros in errors if ones or zeros)
 
 
 def gate_row(name: str) -> Gate:

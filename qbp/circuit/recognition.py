@@ -51,7 +51,7 @@ def gate_calls(ops: Sequence[Op]) -> Iterator[GateCall]:
     """
     k = 0
     while k < len(ops):
-        call = next((found for gate in _COMPOSED if (found := _matched(gate, ops, k))), None) or _alone(ops[k])
+        call = next((match for gate in _COMPOSED if (match := _matched(gate, ops, k))), None) or _alone(ops[k])
         yield call
         k += len(call.ops)
 

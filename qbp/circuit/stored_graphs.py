@@ -53,15 +53,15 @@ def operations() -> dict[str, Callable[..., Any]]:
         >>> operations()["sin.default"]
         <OpOverload(op='aten.sin', overload='default')>
     """
-    found: dict[str, Callable[..., Any]] = {"getitem": operator.getitem, "stack": torch.stack}
+    table: dict[str, Callable[..., Any]] = {"getitem": operator.getitem, "stack": torch.stack}
     for name in NAMES.split():
         packet = getattr(torch.ops.aten, name, None)  # a release of torch may lack one
         for overload in [] if packet is None else packet.overloads():
             operation = getattr(packet, overload)
             gives_tensors = all(str(result.type) in ("Tensor", "List[Tensor]") for result in operation._schema.returns)
             if gives_tensors and not operation._schema.is_mutable:
-                found[f"{name}.{overload}"] = operation
-    return found
+                table[f"{name}.{overload}"] = operation
+    return table
 
 
 def graph_to_data(graph: GraphModule | None) -> list[Any] | None:
@@ -186,10 +186,10 @@ def _value(value: Any, nodes: Mapping[str, Node]) -> Any:
 
 
 def _dtype(name: Any) -> torch.dtype:
-    known = DTYPES | COMPLEX
-    if not isinstance(name, str) or name not in known:
-        raise ConfigError(f"A dtype in a model file must be one of {', '.join(known)}, but is {shown(name)}")
-    return known[name]
+    dtypes = DTYPES | COMPLEX
+    if not isinstance(name, str) or name not in dtypes:
+        raise ConfigError(f"A dtype in a model file must be one of {', '.join(dtypes)}, but is {shown(name)}")
+    return dtypes[name]
 
 
 def _note_shapes(module: GraphModule, n_inputs: int, n_weights: int) -> None:

@@ -64,7 +64,7 @@ def compare(
         options["seeds"] = _other_seeds(options["seeds"])
     try:
         with Bar(quiet, time_left) as progress:
-            found = compare_models(
+            comparison = compare_models(
                 {key: partial(model_of, model) for key, model in chosen.models.items()},
                 data={key: data.model_dump() for key, data in chosen.data.items()},
                 training=chosen.train,
@@ -81,11 +81,13 @@ def compare(
         err().print("Interrupted. The same command goes on from here.", markup=False)
         raise typer.Exit(130) from None
     if plan is not None:
-        _print_plan(found, plan, workers or os.cpu_count() or 1)
+        _print_plan(comparison, plan, workers or os.cpu_count() or 1)
     else:
-        _print(found)
+        _print(comparison)
     out().print(f"Saved in {folder}", markup=False)
-    wrong = [row for row in found.verdicts if row["control"] == "identical" and row["verdict"] in ("BEATS", "LOSES")]
+    wrong = [
+        row for row in comparison.verdicts if row["control"] == "identical" and row["verdict"] in ("BEATS", "LOSES")
+    ]
     for row in wrong:
         err().print(f"A/A check failed: two identical models differ. {row['sentence']}", markup=False)
     if wrong:
@@ -98,13 +100,13 @@ def _other_seeds(seeds: Any) -> list[int]:
     return list(range(first, first + 5))
 
 
-def _print_plan(found: Comparison, difference: float, workers: int) -> None:
+def _print_plan(comparison: Comparison, difference: float, workers: int) -> None:
     """For each control the seeds that find the difference, and for each subject those that beat every control."""
     from qbp.comparison.power import plan
 
-    config = found.config or {}
+    config = comparison.config or {}
     metric, primary = config["metric"], config.get("primary")
-    rows = plan(found, difference, workers=workers)
+    rows = plan(comparison, difference, workers=workers)
     for dataset, subject in dict.fromkeys((row["dataset"], row["subject"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["subject"]) == (dataset, subject)]
         title = f"{dataset}: seeds to find {difference:g} of {metric} in 8 of 10 comparisons, from a pilot of 5"
@@ -129,36 +131,38 @@ def _subjects(config: Compare) -> dict[str, Any]:
     return {name: model.model_dump(mode="json") for name, model in config.models.items()}
 
 
-def _print(found: Comparison) -> None:
+def _print(comparison: Comparison) -> None:
     from qbp.nn.simulability import Simulability
 
-    most = max(row["together"] or 1 for row in found.rows)
+    most = max(row["together"] or 1 for row in comparison.rows)
     if most > 1:
         out().print(f"Up to {most} small models trained together; --exact trains each by itself.", markup=False)
-    for dataset in dict.fromkeys(found.column("dataset")):
-        out().print(_scores(found, dataset))
-        for row in found.verdicts:
+    for dataset in dict.fromkeys(comparison.column("dataset")):
+        out().print(_scores(comparison, dataset))
+        for row in comparison.verdicts:
             if row["dataset"] == dataset and row["control"] in ("circuit", "all"):
                 out().print(row["sentence"], markup=False)
-    for subject, circuits in (found.simulability or {}).items():
+    for subject, circuits in (comparison.simulability or {}).items():
         for told in circuits:
             out().print(f"{subject}: {Simulability.from_json(told)}", markup=False)
 
 
-def _scores(found: Comparison, dataset: str) -> Table:
+def _scores(comparison: Comparison, dataset: str) -> Table:
     """A row for each model, from best to worst, with the verdict of each subject against it."""
     import numpy as np
 
     from qbp.comparison.scores import sign_of
 
-    metric = (found.config or {})["metric"]
-    largest = max(found.column("n_train", dataset=dataset))
+    metric = (comparison.config or {})["metric"]
+    largest = max(comparison.column("n_train", dataset=dataset))
     models: dict[str, list[dict[str, Any]]] = {}
-    for row in found.rows:
+    for row in comparison.rows:
         if row["dataset"] == dataset and row["n_train"] == largest:
             models.setdefault(row["model"], []).append(row)
     subjects = [rows[0]["subject"] for rows in models.values() if rows[0]["role"] == "subject"]
-    words = {(row["subject"], row["control"]): row["verdict"] for row in found.verdicts if row["dataset"] == dataset}
+    words = {
+        (row["subject"], row["control"]): row["verdict"] for row in comparison.verdicts if row["dataset"] == dataset
+    }
     scores = {model: np.array([row[metric] for row in rows]) for model, rows in models.items()}
     seeds, n_test = len(scores[subjects[0]]), models[subjects[0]][0]["n_test"]
     title = f"{dataset}: {largest} rows to train, {n_test} to test, {seeds} seeds"

@@ -70,12 +70,12 @@ def prune(
         models = {"full": model, "pruned": pruned_by(model, train, by=by, backend=backend, **options)}
         if by not in ("random", "exact"):
             models["random"] = pruned_by(model, train, by="random", **options)
-        found = {
+        figures = {
             name: cost_of(each, backend=backend, x=test.x[:1]) | quality_of(each, test, shots=None)
             for name, each in models.items()
         }
     save_model(models["pruned"], run / "pruned.safetensors")
-    written = [{"model": name, **row} for name, row in found.items()]
+    written = [{"model": name, **row} for name, row in figures.items()]
     write_table(run / "compression.csv", written[0], written)
     layers = {name: [m for m in each.modules() if isinstance(m, QuantumLayer)] for name, each in models.items()}
     if layers["pruned"]:
@@ -85,10 +85,10 @@ def prune(
     counts = {"parameters": "weights", "live": "live", "rotations": "rotations", "two_qubit": "2-qubit", **device}
     score = "accuracy" if test.n_classes else "r2"
     counts |= {"circuits": "circuits a step", "ideal": score}
-    if "with_noise" in found["full"]:
+    if "with_noise" in figures["full"]:
         counts |= {"ideal": f"{score}, no noise", "with_noise": f"{score}, its noise"}
     rows = table(f"{run}: {by}", "model", *counts.values())
-    for name, row in found.items():
+    for name, row in figures.items():
         rows.add_row(name, *(f"{row[key]:.4f}" if key in ("ideal", "with_noise") else str(row[key]) for key in counts))
     out().print(rows)
     out().print(f"Saved in {run / 'pruned.safetensors'}", markup=False)

@@ -98,11 +98,11 @@ SHORT = 14
 
 def table(title: str | None, *columns: str) -> Table:
     """An empty table; its first column keeps its words on one line."""
-    made = Rows(title=escape(title) if title else None, title_justify="left", show_header=any(columns))
+    rows = Rows(title=escape(title) if title else None, title_justify="left", show_header=any(columns))
     for k, column in enumerate(columns):
         words = k == 0 or column in WORDS
-        made.add_column(column, justify="left" if words else "right", no_wrap=k == 0)
-    return made
+        rows.add_column(column, justify="left" if words else "right", no_wrap=k == 0)
+    return rows
 
 
 def out() -> Console:

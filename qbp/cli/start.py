@@ -64,7 +64,7 @@ def _with_data(text: str, data: Path, path: Path) -> str:
     above = "".join(f"{line}\n" for line in lines)
     text = re.sub(r"^data:\n(?=  \w+:.*\n    name:|  name:)", lambda _: f"{above}data:\n", text, flags=re.MULTILINE)
     text = re.sub(r"(?m)^  moons:", f"  {run_name(data)}:".ljust(len("  moons:")), text)
-    text = re.sub(r"(?m)^( +name:).*$", lambda found: f"{found[1]} {json.dumps(name)}", text, count=1)
+    text = re.sub(r"(?m)^( +name:).*$", lambda match: f"{match[1]} {json.dumps(name)}", text, count=1)
     return re.sub(r"(?m)^ +(n_samples|classes):.*\n", "", text)
 
 
@@ -79,11 +79,11 @@ def summary(
 
     model, _ = opened(run, trust)
     console = out()
-    if (known := preprocessing_of(model)) is not None:
-        task = f"{known.target} in {len(known.classes)} classes" if known.classes else f"{known.target}, a regression"
-        console.print(f"{run}: {task} by {len(known.columns)} columns", markup=False)
-        if known.classes:
-            console.print(f"classes: {', '.join(known.classes)}", markup=False)
+    if (data := preprocessing_of(model)) is not None:
+        task = f"{data.target} in {len(data.classes)} classes" if data.classes else f"{data.target}, a regression"
+        console.print(f"{run}: {task} by {len(data.columns)} columns", markup=False)
+        if data.classes:
+            console.print(f"classes: {', '.join(data.classes)}", markup=False)
     rows = table("model", *COLUMNS)
     for row in rows_of_model(model):
         rows.add_row(*row)

@@ -40,28 +40,28 @@ def sweep(
     try:
         with Bar(quiet) as progress:
             how: dict[str, Any] = {"workers": workers or os.cpu_count() or 1, "executor": executor}
-            found = search(chosen, folder, progress=progress, trust=trust, **how)
+            result = search(chosen, folder, progress=progress, trust=trust, **how)
     except KeyboardInterrupt:
         err().print("Interrupted. The same command goes on from here.", markup=False)
         raise typer.Exit(130) from None
     console = out()
-    console.print(_trials(found, chosen.name))
-    if found.importance:
-        shares = ", ".join(f"{key} {share:.0%}" for key, share in found.importance.items())
+    console.print(_trials(result, chosen.name))
+    if result.importance:
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in result.importance.items())
         console.print(f"What mattered: {shares}", markup=False)
-    console.print(_said(found), markup=False)
+    console.print(_said(result), markup=False)
     console.print(f"Saved in {folder}; its model: {folder / 'best'}", markup=False)
 
 
-def _trials(found: SweepResult, name: str) -> Table:
+def _trials(result: SweepResult, name: str) -> Table:
     """The best trials, with the chosen one first."""
-    sign = -1 if found.mode == "max" else 1
-    complete = [row for row in found.rows if row["state"] == "complete"]
-    ordered = sorted(complete, key=lambda row: (row is not found.best, sign * row["score"]))
-    states = [row["state"] for row in found.rows]
+    sign = -1 if result.mode == "max" else 1
+    complete = [row for row in result.rows if row["state"] == "complete"]
+    ordered = sorted(complete, key=lambda row: (row is not result.best, sign * row["score"]))
+    states = [row["state"] for row in result.rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed"))
-    keys = list(found.best["values"])
-    shown = table(f"{name}: {counts}", "trial", found.metric, "two-qubit gates", *keys)
+    keys = list(result.best["values"])
+    shown = table(f"{name}: {counts}", "trial", result.metric, "two-qubit gates", *keys)
     for row in ordered[:MOST_ROWS]:
         values = (_written(value) for value in row["values"].values())
         shown.add_row(str(row["number"]), f"{row['score']:.4f}", str(row["two_qubit_gates"]), *values)
@@ -72,11 +72,11 @@ def _written(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
-def _said(found: SweepResult) -> str:
+def _said(result: SweepResult) -> str:
     from qbp.training.metrics import main_metric
 
-    metric = main_metric(found.test)
+    metric = main_metric(result.test)
     return (
-        f"Trial {found.best['number']} was chosen by {found.metric}; on the test part, which it met once, its {metric} "
-        f"is {found.test[metric]:.4f}."
+        f"Trial {result.best['number']} was chosen by {result.metric}; on the test part, which it met once, its "
+        f"{metric} is {result.test[metric]:.4f}."
     )

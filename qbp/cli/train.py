@@ -69,13 +69,15 @@ def _train_seeds(config: Config, folder: Path, seeds: int, quiet: bool, how: dic
 
     try:
         with Bar(quiet) as move:
-            found = train_seeds(config, folder, seeds, progress=move, **how)
+            result = train_seeds(config, folder, seeds, progress=move, **how)
     except KeyboardInterrupt:
         err().print("Interrupted. The same command with --resume goes on from here.", markup=False)
         raise typer.Exit(130) from None
-    metrics = metrics_of(next(iter(found["models"].values())))
-    shown = formatted(f"{config.name}: {len(found['seeds'])} seeds", "model", *(f"test {metric}" for metric in metrics))
-    for model, scores in found["models"].items():
+    metrics = metrics_of(next(iter(result["models"].values())))
+    shown = formatted(
+        f"{config.name}: {len(result['seeds'])} seeds", "model", *(f"test {metric}" for metric in metrics)
+    )
+    for model, scores in result["models"].items():
         shown.add_row(model, *(_mean(scores[metric]) for metric in metrics))
     out().print(shown)
     out().print(f"Saved in {folder}: a run for each seed. What a difference is worth: qbp compare", markup=False)
@@ -172,10 +174,10 @@ def noise(
 
     config, model, (_, test) = restore(run, trust)
     with threads(config.threads):
-        found = noise_table(model, test, device=device, shots=shots, seed=config.seed)
-    rows = found.to_rows()
+        result = noise_table(model, test, device=device, shots=shots, seed=config.seed)
+    rows = result.to_rows()
     write_table(run / "noise.csv", rows[0], rows)
-    out().print(str(found), markup=False, highlight=False)
+    out().print(str(result), markup=False, highlight=False)
 
 
 def lr(
@@ -195,9 +197,9 @@ def lr(
         name, model = next(iter(build(chosen, train_data).items()))
         how = chosen.train
         options: dict[str, Any] = {"optimizer": how.optimizer, "batch_size": how.batch_size, "loss": how.loss}
-        found = lr_range_test(model, train_data, seed=chosen.seed, **options)
-    path = learning_rate(found, output or Path(f"{chosen.name}-lr.png"))
-    out().print(f"Suggested for the {name} model: train.lr={found.suggestion:.2g} (curve in {path})", markup=False)
+        curve = lr_range_test(model, train_data, seed=chosen.seed, **options)
+    path = learning_rate(curve, output or Path(f"{chosen.name}-lr.png"))
+    out().print(f"Suggested for the {name} model: train.lr={curve.suggestion:.2g} (curve in {path})", markup=False)
 
 
 def _scores(result: dict[str, Any]) -> Table:

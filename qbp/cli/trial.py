@@ -46,7 +46,7 @@ def trial(
     if everything == (claim is not None):
         raise ArgumentError("Give the name of a claim, or --all for every one; --list names them")
     names: Sequence[str] = packaged() if everything else (str(claim),)
-    began, found, wrong = time.monotonic(), [], []
+    began, trials, wrong = time.monotonic(), [], []
     for name in names:
         chosen = load(name, quick=quick, trust=trust)
         folder = runs_dir / (f"{chosen.name}-quick" if quick else chosen.name)
@@ -67,13 +67,13 @@ def trial(
             err().print(f"{name}: {error}", markup=False)
             continue
         write_page(folder)
-        found.append(tried)
+        trials.append(tried)
         if not everything:
             _print(tried)
     if everything:
-        _print_all(found)
-        out().print(f"Saved in {write_table(runs_dir, found)}", markup=False)
-    seconds = sum(tried.seconds for tried in found)
+        _print_all(trials)
+        out().print(f"Saved in {write_table(runs_dir, trials)}", markup=False)
+    seconds = sum(tried.seconds for tried in trials)
     out().print(
         f"Total time: {_clock(time.monotonic() - began)} now, {_clock(seconds)} of measuring in all.", markup=False
     )

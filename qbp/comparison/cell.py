@@ -122,7 +122,7 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
     tuned = time.perf_counter()
     chosen = _fit_first(jobs, grid, orders, protocol, exact)
     trained = time.perf_counter()
-    found = []
+    cells = []
     for j, (job, (best, fitted)) in enumerate(zip(jobs, chosen, strict=True)):
         of_twin: Row = {"truncation": None, "same_labels": None}
         if job.as_twin:
@@ -151,8 +151,8 @@ def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list
         arrays = {"y": y, "predicted": predicted}
         if probabilities is not None:
             arrays["probabilities"] = probabilities
-        found.append({"row": row, "curve": list(history.rows) if history is not None else [], "arrays": arrays})
-    return found
+        cells.append({"row": row, "curve": list(history.rows) if history is not None else [], "arrays": arrays})
+    return cells
 
 
 def _scale(train: Dataset) -> float:
@@ -222,14 +222,14 @@ def _estimator(name: str, task: _Task) -> _Fitted:
 
     y = task.train.y.numpy()
     if task.train.n_classes:
-        made = classifier(name, task.seed, task.options)
+        estimator = classifier(name, task.seed, task.options)
     else:
-        made = regressor(name, task.seed, task.options, y.shape[1])
+        estimator = regressor(name, task.seed, task.options, y.shape[1])
         y = y if y.shape[1] > 1 else y[:, 0]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        made.fit(task.train.x.numpy(), y)
-    return _Fitted(made, not any(issubclass(each.category, ConvergenceWarning) for each in said))
+        estimator.fit(task.train.x.numpy(), y)
+    return _Fitted(estimator, not any(issubclass(each.category, ConvergenceWarning) for each in said))
 
 
 def _fit_first(
@@ -340,13 +340,13 @@ def _predict_with_errors(
         return *_predict(fitted, test), ErrorBars()
     records: list[Record]
     with recorded(model) as records:
-        found = _predict(fitted, test)
+        predictions = _predict(fitted, test)
 
     def score(outputs: torch.Tensor) -> float | None:
         predicted, _, decision = _said(outputs, test)
         return SCORES[metric](test.y.numpy(), predicted, decision, test.n_classes or 0)
 
-    return *found, error_bars(model, records, test.y, lambda: _outputs(model, test), score, job.seed)
+    return *predictions, error_bars(model, records, test.y, lambda: _outputs(model, test), score, job.seed)
 
 
 def _costs(fitted: _Fitted, train: Dataset, options: Mapping[str, Any]) -> Row:

@@ -102,8 +102,8 @@ def _sweep(
         groups.setdefault(path if together is None else together(argument), []).append((path, argument))
     waiting = [group for group in groups.values() if any(path not in done for path, _ in group)]
     began, before = time.monotonic(), len(done)
-    for k, found in each(waiting):
-        for (path, _), cell in zip(waiting[k], found, strict=True):
+    for k, results in each(waiting):
+        for (path, _), cell in zip(waiting[k], results, strict=True):
             if path in done:
                 continue
             done[path] = cell if is_here or folder is None else _kept(folder, path, cell)
@@ -144,8 +144,8 @@ class _Keeping:
             for path, cell in zip(paths, there, strict=True):
                 if cell is None:
                     _log(self.folder, path, "began")
-            found = zip(paths, there, self.run(arguments), strict=True)
-            return [_write(self.folder, path, new) if old is None else old for path, old, new in found]
+            results = zip(paths, there, self.run(arguments), strict=True)
+            return [_write(self.folder, path, new) if old is None else old for path, old, new in results]
 
 
 @dataclass(frozen=True)

@@ -130,13 +130,13 @@ def save_tables(comparison: Comparison, directory: str | Path) -> None:
     """Write rows (CSV, and Parquet where pyarrow is there) and verdicts, each atomically."""
     folder = Path(directory)
     write_table(folder / f"{TABLE}.csv", COLUMNS, comparison.rows)
-    found = {
+    verdicts = {
         "verdicts": comparison.verdicts,
         "ranks": comparison.ranks,
         "sample_complexity": comparison.sample_complexity,
         "simulability": comparison.simulability,
     }
-    write_atomic(folder / VERDICTS, (json.dumps(found, indent=1) + "\n").encode())
+    write_atomic(folder / VERDICTS, (json.dumps(verdicts, indent=1) + "\n").encode())
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -168,19 +168,19 @@ def load_comparison(path: str | Path) -> Comparison:
         config = read_yaml((folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))[1]
         cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / CELLS).rglob("*.json"))]
         versions = _json(folder / VERSIONS, {})
-        found = _json(folder / VERDICTS, {})
+        tables = _json(folder / VERDICTS, {})
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"Cannot read the comparison in {folder}: {error}") from error
     return Comparison(
         rows=sorted_rows([cell["row"] for cell in cells]),
-        verdicts=tuple(found.get("verdicts", ())),
-        ranks=found.get("ranks"),
-        sample_complexity=tuple(found.get("sample_complexity", ())),
+        verdicts=tuple(tables.get("verdicts", ())),
+        ranks=tables.get("ranks"),
+        sample_complexity=tuple(tables.get("sample_complexity", ())),
         curves=curve_rows(cells),
         config=config,
         versions=versions,
         directory=folder,
-        simulability=found.get("simulability"),
+        simulability=tables.get("simulability"),
     )
 
 
@@ -280,8 +280,8 @@ def compare(
 
     Example:
         >>> import qbp
-        >>> found = qbp.compare({"hybrid": qbp.hybrid}, *qbp.data.load("moons"), seeds=10)  # doctest: +SKIP
-        >>> found.verdict("hybrid")["verdict"]  # doctest: +SKIP
+        >>> comparison = qbp.compare({"hybrid": qbp.hybrid}, *qbp.data.load("moons"), seeds=10)  # doctest: +SKIP
+        >>> comparison.verdict("hybrid")["verdict"]  # doctest: +SKIP
         'INCONCLUSIVE'
     """
     need_statsmodels()  # before hours of training, not after them
@@ -347,10 +347,10 @@ def compare(
     verdicts, ranks, complexity = judge(rows, fresh=fresh, right=right, **options)
     told = {} if folder is None else _json(folder / VERDICTS, {}).get("simulability") or {}
     told = {name: told.get(name) or simulabilities(build(model, *shape)) for name, model in models.items()}
-    found = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder, told)
+    comparison = Comparison(rows, verdicts, ranks, complexity, curve_rows(done), config, versions(), folder, told)
     if folder is not None:
-        save_tables(found, folder)
-    return found
+        save_tables(comparison, folder)
+    return comparison
 
 
 def _check(

@@ -212,12 +212,12 @@ Control = Callable[[nn.Module, int, int], nn.Module]
 
 
 def _layer_control(make: Callable[[QuantumLayer], nn.Module]) -> Control:
-    def made(layer: QuantumLayer) -> nn.Module:
+    def control_of(layer: QuantumLayer) -> nn.Module:
         control = make(layer)
         is_scalar = layer.traced.is_scalar and not isinstance(control, QuantumLayer)
         return nn.Sequential(control, nn.Flatten(-2)) if is_scalar else control  # (*) instead of (*, 1)
 
-    return lambda model, n_inputs, n_outputs: replaced(model, made)
+    return lambda model, n_inputs, n_outputs: replaced(model, control_of)
 
 
 def _matched_compute(model: nn.Module, n_inputs: int, n_outputs: int) -> nn.Module:

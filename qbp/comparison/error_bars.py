@@ -66,8 +66,8 @@ def error_bars(
     if any(call.stds is not None and bool(call.stds.any()) for call in calls):
         with seeded(seed, model):
             draws = [_with(model, records, redrawn, outputs, score) for _ in range(REPEATS)]
-        known = [value for value in draws if value is not None]
-        error = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+        scores = [value for value in draws if value is not None]
+        error = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
     if any(call.truncation is not None and bool(call.truncation.any()) for call in calls):
         told = _with(model, records, lambda call: call.outputs, outputs, score)
         slopes = _slopes(model, records, y, outputs)

@@ -51,21 +51,21 @@ def share_known(train: np.ndarray, test: np.ndarray) -> float:
 
     Both are laid along one line, on which rows that are the same are neighbours.
     """
-    known = np.unique(train.reshape(len(train), -1).astype(np.float64), axis=0)
+    train_rows = np.unique(train.reshape(len(train), -1).astype(np.float64), axis=0)
     rows = test.reshape(len(test), -1).astype(np.float64)
     scale = SAME * train.reshape(len(train), -1).std(0) + 1e-30
     rounding = 2 * float(np.finfo(np.float32).eps)
     same = scale + rounding * abs(rows)
     direction = np.random.default_rng(0).standard_normal(rows.shape[1]) / same.max(0)
-    line = known @ direction
+    line = train_rows @ direction
     order = np.argsort(line)
     width = 2.0 * abs(direction * same.max(0)).sum()
-    found = 0
+    n_shared = 0
     ordered, places = line[order], rows @ direction
     lows, highs = np.searchsorted(ordered, places - width), np.searchsorted(ordered, places + width)
     for row, near, low, high in zip(rows, same, lows, highs, strict=True):
-        found += bool((abs(known[order[low:high]] - row) <= near).all(1).any())
-    return found / len(rows)
+        n_shared += bool((abs(train_rows[order[low:high]] - row) <= near).all(1).any())
+    return n_shared / len(rows)
 
 
 def gates_of(rows: Sequence[Row], metric: str, twins: Sequence[Row] = ()) -> Gates:

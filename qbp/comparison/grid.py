@@ -292,7 +292,7 @@ def right_rows(
 ) -> dict[str, dict[str, np.ndarray]]:
     """For data sets with a test part of the user's own: by model and test row the share of seeds that are right, or
     what the score of targets is the mean of."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
+    shares: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
     for cell, result in zip(cells, done, strict=True):
         if cell.dataset not in names or cell.n_train is not None:
             continue
@@ -303,12 +303,12 @@ def right_rows(
                 arrays = dict(file)
         y = arrays["y"]
         if metric in TARGET_METRICS:
-            found[cell.dataset].setdefault(cell.model, []).append(_goodness(metric, y, arrays["predicted"]))
+            shares[cell.dataset].setdefault(cell.model, []).append(_goodness(metric, y, arrays["predicted"]))
             continue
         counts = np.bincount(y)
         weights = len(y) / (counts[y] * np.count_nonzero(counts)) if metric == "balanced_accuracy" else 1.0
-        found[cell.dataset].setdefault(cell.model, []).append((y == arrays["predicted"]) * weights)
-    return {name: {model: np.mean(seeds, 0) for model, seeds in models.items()} for name, models in found.items()}
+        shares[cell.dataset].setdefault(cell.model, []).append((y == arrays["predicted"]) * weights)
+    return {name: {model: np.mean(seeds, 0) for model, seeds in models.items()} for name, models in shares.items()}
 
 
 def _goodness(metric: str, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:

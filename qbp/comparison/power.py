@@ -74,8 +74,8 @@ def seeds_needed(
     def reached(n: int) -> bool:
         shift = effects / math.sqrt(1 / n + (test_share or 0.0))
         threshold = stats.t.ppf(1 - alpha / 2, n - 1)
-        found = stats.nct.sf(threshold, n - 1, np.minimum(shift, _BEYOND))
-        return bool(np.where(shift < _BEYOND, found, 1.0).mean() >= power)
+        chances = stats.nct.sf(threshold, n - 1, np.minimum(shift, _BEYOND))
+        return bool(np.where(shift < _BEYOND, chances, 1.0).mean() >= power)
 
     return smallest(reached, FEWEST_PAIRS, MOST_SEEDS)
 

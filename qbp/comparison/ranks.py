@@ -30,8 +30,8 @@ def rank(scores: Mapping[str, Sequence[float]], alpha: float = 0.05) -> dict[str
         ArgumentError: fewer than three models or two data sets.
 
     Example:
-        >>> found = rank({"a": [0.9, 0.8, 0.9], "b": [0.8, 0.7, 0.8], "c": [0.7, 0.6, 0.7]})
-        >>> found["models"], found["mean_ranks"]
+        >>> ranks = rank({"a": [0.9, 0.8, 0.9], "b": [0.8, 0.7, 0.8], "c": [0.7, 0.6, 0.7]})
+        >>> ranks["models"], ranks["mean_ranks"]
         (['a', 'b', 'c'], [1.0, 2.0, 3.0])
     """
     from scipy import stats
@@ -83,14 +83,14 @@ def sample_complexity(
         return float(sizes[reached[0]]) if len(reached) else 2.0 * sizes[-1]  # more than there are
 
     seeds = np.arange(table.shape[1])
-    found = [needed(seeds)]
+    sizes_needed = [needed(seeds)]
     if len(seeds) > 1:
         options: dict[str, Any] = {"vectorized": False, "method": "percentile", "n_resamples": 999, "rng": 0}
         interval = stats.bootstrap((seeds,), needed, confidence_level=1 - alpha, **options).confidence_interval
-        found += [interval.low, interval.high]
+        sizes_needed += [interval.low, interval.high]
     else:
-        found *= 3
-    reached = [float(value) if value <= sizes[-1] else None for value in found]
+        sizes_needed *= 3
+    reached = [float(value) if value <= sizes[-1] else None for value in sizes_needed]
     return dict(zip(("n_needed", "low", "high"), reached, strict=True))
 
 

@@ -101,8 +101,8 @@ def paired(
         ArgumentError: fewer than two pairs, or scores that are not finite.
 
     Example:
-        >>> found = paired([0.92, 0.94, 0.91, 0.95, 0.93, 0.92], [0.90, 0.91, 0.90, 0.91, 0.90, 0.90])
-        >>> round(found.mean, 3), round(found.p, 4), found.p_sign_flip, found.attainable
+        >>> difference = paired([0.92, 0.94, 0.91, 0.95, 0.93, 0.92], [0.90, 0.91, 0.90, 0.91, 0.90, 0.90])
+        >>> round(difference.mean, 3), round(difference.p, 4), difference.p_sign_flip, difference.attainable
         (0.025, 0.0021, 0.03125, 0.03125)
     """
     from scipy import stats
@@ -204,8 +204,8 @@ def mcnemar(
         ArgumentError: fewer than two rows.
 
     Example:
-        >>> found = mcnemar([1] * 9 + [0] * 21, [0] * 8 + [1] * 2 + [0] * 20)
-        >>> round(found.mean, 3), round(found.p, 4)
+        >>> difference = mcnemar([1] * 9 + [0] * 21, [0] * 8 + [1] * 2 + [0] * 20)
+        >>> round(difference.mean, 3), round(difference.p, 4)
         (0.233, 0.0391)
     """
     from scipy import stats

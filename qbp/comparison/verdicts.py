@@ -162,7 +162,7 @@ def _verdicts(
 
     n_seeds = len(scores[subjects[0]]) if right is not None else None
 
-    def differences(biases: Sequence[float]) -> list[Difference]:
+    def differences_with(biases: Sequence[float]) -> list[Difference]:
         level: dict[str, Any] = {"rope": rope, "alpha": alpha}
         if right is not None:
             return [mcnemar(right[a], right[b], bias=bias, **level) for (a, b), bias in zip(pairs, biases, strict=True)]
@@ -173,43 +173,45 @@ def _verdicts(
         ]
 
     biases = [bars[a].bias + bars[b].bias for a, b in pairs]
-    found = differences(biases)
+    differences = differences_with(biases)
     if right is not None and metric in TARGET_METRICS:
-        found = [replace(difference, test="sign-flip test on rows") for difference in found]
-    found = [
+        differences = [replace(difference, test="sign-flip test on rows") for difference in differences]
+    differences = [
         replace(difference, error_share=_error_share(bars[a].error, bars[b].error, difference, n_seeds))
-        for (a, b), difference in zip(pairs, found, strict=True)
+        for (a, b), difference in zip(pairs, differences, strict=True)
     ]
     names = [f"{subject}/{_control(about, model)}" for subject, model in pairs]
     saturated = _saturated(scores, about, metric, rope) or _no_better_than_a_constant(scores, about, metric, rope)
 
-    def words(found: Sequence[Difference]) -> Iterator[tuple[tuple[str, str], tuple[str, str], float]]:
+    def words(differences: Sequence[Difference]) -> Iterator[tuple[tuple[str, str], tuple[str, str], float]]:
         """For each pair what is said of it alone, what is said among all, and its p there."""
-        others = iter(holm([difference.p for name, difference in zip(names, found, strict=True) if name != primary]))
-        for name, (_, model), difference in zip(names, pairs, found, strict=True):
+        others = iter(
+            holm([difference.p for name, difference in zip(names, differences, strict=True) if name != primary])
+        )
+        for name, (_, model), difference in zip(names, pairs, differences, strict=True):
             options: dict[str, Any] = {"rope": rope, "alpha": alpha, "metric": metric}
             options["saturated"] = saturated or gates.weak.get(model)
             alone = verdict(difference, **options)
             p = difference.p if name == primary else next(others)
             yield alone, alone if name == primary else verdict(difference, p, **options), p
 
-    exact = [said[0] for _, said, _ in words(differences([0.0] * len(pairs)))] if any(biases) else None
-    made: list[tuple[Row, tuple[str, str]]] = []  # with what would be said of each alone
-    for k, (alone, said, p) in enumerate(words(found)):
-        (subject, model), difference = pairs[k], found[k]
+    exact = [said[0] for _, said, _ in words(differences_with([0.0] * len(pairs)))] if any(biases) else None
+    rows: list[tuple[Row, tuple[str, str]]] = []  # with what would be said of each alone
+    for k, (alone, said, p) in enumerate(words(differences)):
+        (subject, model), difference = pairs[k], differences[k]
         control = _control(about, model)
         more = _errors(difference, said[0], None if exact is None else exact[k], metric)
         alone, said = (_said(subject, control, word, sentence + more, gates.leak) for word, sentence in (alone, said))
-        made.append((_row(dataset, subject, control, difference, p, said, names[k] == primary), alone))
+        rows.append((_row(dataset, subject, control, difference, p, said, names[k] == primary), alone))
     summaries = []
     for subject in subjects:
-        against = [(row, alone) for row, alone in made if row["subject"] == subject]
+        against = [(row, alone) for row, alone in rows if row["subject"] == subject]
         groups = {"circuit": LAYER_CONTROLS.keys(), "all": CONTROLS.keys() | ESTIMATORS.keys()}
         for group, controls in groups.items():
             if members := [(row, alone) for row, alone in against if row["control"] in controls]:
                 notes = [*([saturated] if saturated else []), *gates.notes[subject]]
                 summaries.append(_summary(dataset, subject, group, members, notes))
-    return [*(row for row, _ in made), *summaries]
+    return [*(row for row, _ in rows), *summaries]
 
 
 def _bars(rows: Sequence[Row]) -> dict[str, ErrorBars]:
@@ -261,14 +263,14 @@ def _twins(
     alpha: float,
 ) -> list[Row]:
     """Each subject beside its classical twin: no comparison among the others, as it is the same trained model."""
-    made = []
+    rows = []
     for subject in dict.fromkeys(row["subject"] for row in twins):
         own = {row["seed"]: sign_of(metric) * row[metric] for row in twins if row["subject"] == subject}
         pairs = [(scores[subject][seed], own[seed]) for seed in own]
         difference = paired(*zip(*pairs, strict=True), test_share=test_share, rope=rope, alpha=alpha)
         said = _said(subject, TWIN, *verdict(difference, rope=rope, alpha=alpha, metric=metric))
-        made.append(_row(name, subject, TWIN, difference, difference.p, said))
-    return made
+        rows.append(_row(name, subject, TWIN, difference, difference.p, said))
+    return rows
 
 
 def _control(about: Mapping[str, Row], model: str) -> str:
@@ -286,13 +288,13 @@ def _row(
     said: tuple[str, str],
     primary: bool = False,
 ) -> Row:
-    known = asdict(difference)
-    known["difference"] = known.pop("mean")
+    numbers = asdict(difference)
+    numbers["difference"] = numbers.pop("mean")
     return {
         "dataset": dataset,
         "subject": subject,
         "control": control,
-        **known,
+        **numbers,
         "p_adjusted": p_adjusted,
         "primary": primary,
         "verdict": said[0],

@@ -175,7 +175,7 @@ def _near_quarters(layer: QuantumLayer, within: float) -> list[tuple[int, float]
     circuit = layer.circuit
     weights = flat_values(layer)
     _, slopes, offsets = affine_angles(circuit.angle_map)
-    found = []
+    candidates = []
     for slope, offset in zip(slopes, offsets.tolist(), strict=True):
         sources = torch.nonzero(slope).flatten().tolist()
         alone = len(sources) == 1 and sources[0] >= circuit.n_inputs
@@ -184,5 +184,5 @@ def _near_quarters(layer: QuantumLayer, within: float) -> list[tuple[int, float]
             angle = factor * float(weights[p]) + offset
             nearest = round(angle / (math.pi / 2)) * math.pi / 2
             if abs(angle - nearest) <= within:
-                found.append((abs(angle - nearest), p, (nearest - offset) / factor))
-    return [(p, value) for _, p, value in sorted(found)]
+                candidates.append((abs(angle - nearest), p, (nearest - offset) / factor))
+    return [(p, value) for _, p, value in sorted(candidates)]

@@ -206,10 +206,10 @@ def _path(model: nn.Module, name: str, role: str, layers: Any) -> str:
         )
     if name != "expectation":
         return ""
-    found = [path for path, module in modules.items() if isinstance(module, QuantumLayer)]
-    if not found:
+    paths = [path for path, module in modules.items() if isinstance(module, QuantumLayer)]
+    if not paths:
         raise ArgumentError(f"Argument `{role}` must have a quantum layer for 'expectation', or name one in `layers`")
-    return found[0]
+    return paths[0]
 
 
 def _check_shapes(name: str, student: torch.Size, teacher: torch.Size) -> None:

@@ -91,21 +91,21 @@ def _distance(student: Tensor, teacher: Tensor) -> Tensor:
     pairs = torch.triu_indices(len(student), len(student), 1)
     if not pairs.shape[1]:
         return 0.0 * student.sum()
-    found = []
+    distances = []
     for rows in (student.flatten(1), teacher.flatten(1)):
         # not torch.cdist: the derivative of a square root at 0 is infinite
         apart = (rows[pairs[0]] - rows[pairs[1]]).square().sum(1).clamp_min(1e-12).sqrt()
-        found.append(apart / apart.mean())
-    return F.smooth_l1_loss(found[0], found[1])
+        distances.append(apart / apart.mean())
+    return F.smooth_l1_loss(distances[0], distances[1])
 
 
 def _angle(student: Tensor, teacher: Tensor) -> Tensor:
     """Cosines of the angles of all triangles of rows of a batch (arXiv 1904.05068, eq. 7)."""
-    found = []
+    cosines = []
     for rows in (student.flatten(1), teacher.flatten(1)):
         towards = F.normalize(rows[None] - rows[:, None], dim=2)
-        found.append(towards @ towards.transpose(1, 2))
-    return F.smooth_l1_loss(found[0], found[1])
+        cosines.append(towards @ towards.transpose(1, 2))
+    return F.smooth_l1_loss(cosines[0], cosines[1])
 
 
 def relational(student: Tensor, teacher: Tensor) -> Tensor:
@@ -158,11 +158,11 @@ def amplitude_fidelity(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, ...).
         teacher: (B, ...); of any width.
     """
-    found = []
+    fidelities = []
     for activations in (student, teacher):
         rows = F.normalize(activations.flatten(1))
-        found.append((rows @ rows.T).square())
-    return F.smooth_l1_loss(found[0], found[1])
+        fidelities.append((rows @ rows.T).square())
+    return F.smooth_l1_loss(fidelities[0], fidelities[1])
 
 
 # name -> (student's activations, teacher's) -> scalar. "kd" takes the temperature too, "hints" a regressor before.
@@ -251,21 +251,21 @@ def regressor_of(term: Term, student: Tensor) -> nn.Module:
 
 def activations_of(model: nn.Module, data: Dataset, paths: set[str], seed: int) -> dict[str, Tensor]:
     """Outputs of the modules at `paths` for all rows, in evaluation mode; the model is left as it was."""
-    found: dict[str, list[Tensor]] = {path: [] for path in {"", *paths}}
+    outputs: dict[str, list[Tensor]] = {path: [] for path in {"", *paths}}
     with untouched(model), seeded(seed, model), torch.no_grad():
         model.eval()
-        with listening(model, set(found), lambda path, activations: found[path].append(activations)):
+        with listening(model, set(outputs), lambda path, activations: outputs[path].append(activations)):
             for part in place(model, data)[0].split(1024):
                 model(part)
-    for path, parts in found.items():
-        if len(parts) > len(found[""]):
+    for path, parts in outputs.items():
+        if len(parts) > len(outputs[""]):
             raise ArgumentError(
-                f"Module {path!r} is called {len(parts) // len(found[''])} times for a batch, so that it is not clear "
-                "what to compare: name in `layers` a module that is called once"
+                f"Module {path!r} is called {len(parts) // len(outputs[''])} times for a batch, so that it is not "
+                "clear what to compare: name in `layers` a module that is called once"
             )
         if not parts or not all(isinstance(part, Tensor) and part.ndim >= 2 for part in parts):
             raise ArgumentError(f"Module {path!r} must give one tensor (B, ...) each time the model is called")
-    joined = {path: torch.cat(parts) for path, parts in found.items()}
+    joined = {path: torch.cat(parts) for path, parts in outputs.items()}
     for path, activations in joined.items():
         if len(activations) != len(data) or not torch.isfinite(activations).all():
             raise ArgumentError(f"Module {path!r} must give {len(data)} rows of finite numbers, but does not")
@@ -288,8 +288,8 @@ def recall(
         kept = load_state(file)
         if kept["key"] != key:
             raise ConfigError(f"{file} holds the words of other teachers, or on other data: use another `run_dir`")
-        found: list[dict[str, Tensor]] = kept["said"]
-        return found
+        activations: list[dict[str, Tensor]] = kept["said"]
+        return activations
     said = recall(models, paths, data, seed, None)
     save_state(file, {"key": key, "said": said})
     return said

@@ -54,14 +54,14 @@ def cost_of(
     """
     check_count("batch_size", batch_size)
     layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
-    found = count(model, x, batch_size=batch_size)
+    totals = count(model, x, batch_size=batch_size)
     training = [layer for layer in layers if any(weight.requires_grad for weight in layer.qnode_weights.values())]
     beyond = sum(
         layer.circuit.angle_map.n_weights - live_parameters(layer) for layer in training if not layer.is_combined
     )
-    row: Row = {"parameters": found.parameters, "live": found.parameters - beyond, "rotations": found.rotations}
-    row |= {"one_qubit": found.one_qubit_gates, "two_qubit": found.two_qubit_gates, "depth": found.depth}
-    row |= {"circuits": found.circuits, "multiply_adds": found.multiply_adds}
+    row: Row = {"parameters": totals.parameters, "live": totals.parameters - beyond, "rotations": totals.rotations}
+    row |= {"one_qubit": totals.one_qubit_gates, "two_qubit": totals.two_qubit_gates, "depth": totals.depth}
+    row |= {"circuits": totals.circuits, "multiply_adds": totals.multiply_adds}
     row["bytes"] = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     if backend is not None:
         from qbp.compression.device_cost import gate_counts
@@ -183,7 +183,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[floa
         >>> summary([{"model": "full", "ideal": 0.5}, {"model": "full", "ideal": 0.7}])["full"]["ideal"]
         (0.6, 0.141421356237309...)
     """
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    statistics: dict[str, dict[str, tuple[float, float]]] = {}
     for name in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == name]
         numbers = [
@@ -191,8 +191,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[floa
             for key, value in own[0].items()
             if isinstance(value, int | float) and key not in ("seed", "seed_transpiler")
         ]
-        found[name] = {key: _mean_and_std([float(row[key]) for row in own]) for key in numbers}
-    return found
+        statistics[name] = {key: _mean_and_std([float(row[key]) for row in own]) for key in numbers}
+    return statistics
 
 
 def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:

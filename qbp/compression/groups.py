@@ -97,15 +97,15 @@ def groups_of(model: nn.Module, what: str | Sequence[str] = "both", x: Tensor | 
         [(12,), (13,), (14,)]
     """
     kinds = kinds_of(what)
-    found: list[Group] = []
+    groups: list[Group] = []
     chains, layers = prunable(model, x)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and "neuron" in kinds and name in chains:
-            found += [Group("neuron", name, (row,)) for row in range(module.out_features)]
+            groups += [Group("neuron", name, (row,)) for row in range(module.out_features)]
         elif isinstance(module, QuantumLayer) and name in layers and set(kinds) - {"neuron"}:
             gates = _gates(module, runs="run" in kinds)
-            found += [Group(kind, name, positions) for kind, positions in gates if kind in kinds]
-    return found
+            groups += [Group(kind, name, positions) for kind, positions in gates if kind in kinds]
+    return groups
 
 
 @dataclass(frozen=True)

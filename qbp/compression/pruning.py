@@ -198,10 +198,10 @@ def _shares(amount: float | Mapping[str, float], what: str | Sequence[str]) -> d
 
 
 def _by_kind(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    found: dict[str, list[Group]] = defaultdict(list)
+    by_kind: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
-        found[group.kind].append(group)
-    return found
+        by_kind[group.kind].append(group)
+    return by_kind
 
 
 def _spare(ranked: Sequence[Group], count: int, groups: Sequence[Group]) -> list[Group]:

@@ -140,10 +140,10 @@ def _redundant(layer: QuantumLayer, live: Sequence[int], gone: Mapping[int, floa
 
 def _targets(layer: QuantumLayer) -> dict[int, _Target]:
     """For each weight that alone decides an angle, and no other: where that turns nothing."""
-    circuit, found = layer.circuit, dict[int, _Target]()
+    circuit, targets = layer.circuit, dict[int, _Target]()
     angle_map, n_inputs, groups = circuit.angle_map, circuit.n_inputs, circuit.program.angle_rotations()
     if any(g is not None for g in (angle_map.batched_graph, angle_map.shared_graph, angle_map.amplitudes_graph)):
-        return found
+        return targets
     angles, slopes, offsets = affine_angles(angle_map)
     for k, slope, offset in zip(angles, slopes, offsets.tolist(), strict=True):
         sources = torch.nonzero(slope).flatten().tolist()
@@ -151,8 +151,8 @@ def _targets(layer: QuantumLayer) -> dict[int, _Target]:
         if alone and not any(r.offset for r in groups[k]):
             p, factor = sources[0] - n_inputs, float(slope[sources[0]])
             period = 2 * math.pi / min(abs(r.scale) for r in groups[k])
-            found[p] = _Target(-offset / factor, abs(period / factor))
-    return found
+            targets[p] = _Target(-offset / factor, abs(period / factor))
+    return targets
 
 
 class _Target(NamedTuple):
@@ -210,12 +210,12 @@ def _carry(layer: QuantumLayer, weights: Tensor, live: list[int], p: int, target
             if past[0] * past[1] <= 0 and abs(past[0] - past[1]) < 0.5:
                 there = now + (trial - now) * past[0] / (past[0] - past[1])
                 there[p] = target.nearest(float(there[p]))
-                found = solved(there, others)
+                solution = solved(there, others)
                 if (
-                    found is not None
-                    and (outputs(found, _inputs(layer, seed + 3)) - wanted_elsewhere).abs().max() < CHECKED
+                    solution is not None
+                    and (outputs(solution, _inputs(layer, seed + 3)) - wanted_elsewhere).abs().max() < CHECKED
                 ):
-                    return found
+                    return solution
             moved = solved(trial, live)
             if moved is None:
                 break

@@ -279,16 +279,16 @@ def _reads_inputs(layer: QuantumLayer, group: Group) -> bool:
 
 def _layer_inputs(model: nn.Module, data: Dataset | None) -> dict[str, Tensor]:
     """What each quantum layer gets when the model reads the data, in all its calls, (R, I)."""
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    rows: dict[str, list[Tensor]] = defaultdict(list)
     if data is None:
         return {}
     exact = exact_copy(model).double().cpu()
     for name, module in exact.named_modules():
         if isinstance(module, QuantumLayer):
-            module.register_forward_pre_hook(lambda module, args, name=name: found[name].append(args[0].flatten(0, -2)))
+            module.register_forward_pre_hook(lambda module, args, name=name: rows[name].append(args[0].flatten(0, -2)))
     with torch.no_grad():
         exact(place(exact, data)[0])
-    return {name: torch.cat(calls) for name, calls in found.items()}
+    return {name: torch.cat(calls) for name, calls in rows.items()}
 
 
 Score = Callable[[nn.Module, Sequence[Group], Dataset | None, int], Tensor]

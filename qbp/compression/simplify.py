@@ -182,11 +182,11 @@ def _in_frame(program: Program) -> tuple[list[_Turn], list[Word]]:
 
 def _words(program: Program) -> list[Word]:
     """Every Pauli word that is measured; for probabilities Z on each wire, of which they are functions."""
-    found = []
+    words = []
     for m in program.measurements:
         terms = [("Z", (w,)) for w in m.wires] if isinstance(m, Probs) else [(word, on) for _, word, on in m.terms]
-        found += [Word.of(letters, on, program.n_qubits) for letters, on in terms]
-    return found
+        words += [Word.of(letters, on, program.n_qubits) for letters, on in terms]
+    return words
 
 
 def _seen(turns: Sequence[_Turn], measured: Sequence[Word]) -> list[_Turn]:

@@ -61,8 +61,8 @@ def as_dataset(data: Any, preprocessing: Preprocessing | None = None, name: str 
         )
     x, y, *weight = parts
     check_same_order(x, y)
-    made = _new(x, y) if preprocessing is None else _like(x, y, preprocessing)
-    return weighted(made, weight[0]) if weight and weight[0] is not None else made
+    dataset = _new(x, y) if preprocessing is None else _like(x, y, preprocessing)
+    return weighted(dataset, weight[0]) if weight and weight[0] is not None else dataset
 
 
 def weighted(data: Dataset, sample_weight: Any) -> Dataset:
@@ -99,8 +99,8 @@ def _new(x: Any, y: Any) -> Dataset:
     if classes:
         about |= {"n_classes": len(classes), "classes": classes}
     outputs = len(classes) or targets.shape[1]
-    made = Preprocessing(kinds, (), target, classes, kind, None, outputs, several, inputs)
-    return Dataset(features, targets, preprocessing=made, **about)
+    preprocessing = Preprocessing(kinds, (), target, classes, kind, None, outputs, several, inputs)
+    return Dataset(features, targets, preprocessing=preprocessing, **about)
 
 
 def _targets(y: np.ndarray, n: int, target: str) -> tuple[Tensor, tuple[str, ...], str]:
@@ -171,13 +171,13 @@ def apart(x: Any) -> Any:
     return tuple(x) if isinstance(x, list) and x and all(isinstance(part, Tensor) for part in x) else x
 
 
-def described(data: Dataset, known: Preprocessing | None = None) -> Preprocessing:
+def described(data: Dataset, preprocessing: Preprocessing | None = None) -> Preprocessing:
     """Return the preprocessing of data; of rows that were made by hand that of the model, if it is of such rows."""
     if data.preprocessing is not None:
         return data.preprocessing
-    if known is not None and data.x.ndim == 2:
-        same = known.n_features == data.x.shape[1] and len(known.classes) == (data.n_classes or 0)
-        if same and known.n_outputs == data.n_outputs:
-            return known
+    if preprocessing is not None and data.x.ndim == 2:
+        same = preprocessing.n_features == data.x.shape[1] and len(preprocessing.classes) == (data.n_classes or 0)
+        if same and preprocessing.n_outputs == data.n_outputs:
+            return preprocessing
     names = data.feature_names if data.x.ndim == 2 else ()
     return plain(names, data.classes, data.n_outputs, data.target)

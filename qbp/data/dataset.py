@@ -130,9 +130,9 @@ class Dataset:
             'coins: a classification of `label` in 2 classes (tail 1, head 2) by 2 columns (x0, x1), 3 rows'
         """
         if self.is_multilabel:
-            known = () if self.preprocessing is None else self.preprocessing.multilabel
+            labels = () if self.preprocessing is None else self.preprocessing.multilabel
             counts = self.y.sum(0).tolist()
-            rows = [f"{name} {n}" for name, n in zip(known or range(len(counts)), counts, strict=True)]
+            rows = [f"{name} {n}" for name, n in zip(labels or range(len(counts)), counts, strict=True)]
             task = f"a classification of `{self.target}` by {len(counts)} labels ({_first(rows, 10)})"
         elif self.n_classes is None:
             task = (

@@ -275,11 +275,11 @@ class Preprocessing:
             inputs = tuple(
                 Input(str(name), tuple(map(int, shape)), bool(whole)) for name, shape, whole in state.get("inputs", ())
             )
-            made = cls(columns, tuple(steps), str(state["target"]), classes, kind, scale, outputs, several, inputs)
-            made._check()
+            parsed = cls(columns, tuple(steps), str(state["target"]), classes, kind, scale, outputs, several, inputs)
+            parsed._check()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise ConfigError(f"The preprocessing of the model is damaged ({str(error)[:100]})") from error
-        return made
+        return parsed
 
 
 def _column_of(state: Any) -> Column:
@@ -325,8 +325,8 @@ def attach(model: nn.Module, preprocessing: Preprocessing | None) -> None:
 
 def preprocessing_of(model: nn.Module) -> Preprocessing | None:
     """Return what `attach` gave a model, as `qbp.fit` does; None where nothing was given."""
-    found = vars(model).get("_qbp_preprocessing")
-    return found if isinstance(found, Preprocessing) else None
+    preprocessing = vars(model).get("_qbp_preprocessing")
+    return preprocessing if isinstance(preprocessing, Preprocessing) else None
 
 
 def plain(feature_names: Sequence[str], classes: Sequence[str], n_outputs: int, target: str) -> Preprocessing:

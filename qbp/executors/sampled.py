@@ -96,19 +96,19 @@ def measurement_groups(program: Program) -> tuple[Group, ...]:
                 if word:
                     wanted.append((dict(zip(wires, word, strict=True)), output, coefficient, wires))
             output += 1
-    found: list[tuple[dict[int, str], list, list]] = []  # basis, words, probabilities
+    bases: list[tuple[dict[int, str], list, list]] = []  # basis, words, probabilities
     for letters, first, factor, wires in sorted(wanted, key=lambda one: -len(one[0])):
-        fits = (one for one in found if all(one[0].get(w, letter) == letter for w, letter in letters.items()))
+        fits = (one for one in bases if all(one[0].get(w, letter) == letter for w, letter in letters.items()))
         basis, words, probs = group = next(fits, ({}, [], []))
         if not basis:
-            found.append(group)
+            bases.append(group)
         basis.update(letters)
         if factor is None:
             probs.append((first, wires))
         else:
             words.append((first, factor, wires))
     groups = []
-    for basis, words, probs in found:
+    for basis, words, probs in bases:
         at = {w: i for i, w in enumerate(sorted(basis))}
         turns = tuple(Clifford(name, (w,)) for w in sorted(basis) for name in _TO_Z[basis[w]])
         groups.append(

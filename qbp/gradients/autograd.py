@@ -238,10 +238,8 @@ def _together(task: Task, points: Sequence[Point]) -> list[Results]:
     results = execute(task.executor, task.program, rows, torch.cat(states) if states else None)
     sizes = [point.angles.n_samples for point in points]
     parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in results]
-    each = (Results(*found) for found in zip(*parts, strict=True))
-    return [
-        found._replace(values=found.values.to(point.angles.batched)) for found, point in zip(each, points, strict=True)
-    ]
+    each = (Results(*own) for own in zip(*parts, strict=True))
+    return [own._replace(values=own.values.to(point.angles.batched)) for own, point in zip(each, points, strict=True)]
 
 
 def check_norms(amplitudes: Tensor) -> None:

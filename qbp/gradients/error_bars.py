@@ -66,7 +66,7 @@ class ErrorBars:
         if isinstance(self.gradient, tuple):
             return of_draws(self.gradient, _slopes(*self.source)) if part == "stds" else None
         plan, results, grad = self.gradient.plan, self.gradient.results, self.gradient.grad.detach().double()
-        errors = [getattr(found, part) for found in results]
+        errors = [getattr(result, part) for result in results]
         if any(error is None for error in errors):
             return None
         slopes = _slopes(*self.source)  # (B, K, P)
@@ -93,8 +93,8 @@ def _slopes(angle_map: AngleMap, x: Tensor, weights: Tensor) -> Tensor:
     def angles(at: Tensor) -> Tensor:
         return angle_map(x.double(), at).full()
 
-    found: Tensor = torch.autograd.functional.jacobian(angles, weights.double())
-    return found
+    slopes: Tensor = torch.autograd.functional.jacobian(angles, weights.double())
+    return slopes
 
 
 def of_draws(draws: Sequence[Draws], slopes: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ def of_draws(draws: Sequence[Draws], slopes: Tensor) -> Tensor:
 def _executions(results: Sequence[Results]) -> list[Tensor]:
     """For each call which execution each row was read from, numbered through all calls."""
     numbers, start = [], 0
-    for found in results:
-        own = torch.arange(len(found.values)) if found.sources is None else found.sources.cpu()
+    for result in results:
+        own = torch.arange(len(result.values)) if result.sources is None else result.sources.cpu()
         numbers.append(own + start)
         start += 1 + int(own.max()) if len(own) else 0
     return numbers

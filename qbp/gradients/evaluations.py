@@ -177,10 +177,10 @@ class Evaluations:
         for block in self.blocks:
             rows = self.rows(block)
             part = grad[rows].unsqueeze(1)
-            slopes = [(found.values * part).sum(2) for found in self.parts_of(block, results)]
+            slopes = [(result.values * part).sum(2) for result in self.parts_of(block, results)]
             if slopes:
-                found = block.gradient(torch.cat(slopes, 1), n_angles)
-                total = total + torch.nn.functional.pad(found, (0, 0, rows.start, n_samples - rows.stop))
+                result = block.gradient(torch.cat(slopes, 1), n_angles)
+                total = total + torch.nn.functional.pad(result, (0, 0, rows.start, n_samples - rows.stop))
         return total
 
     @property
@@ -195,9 +195,9 @@ class Evaluations:
         while n_rows and seen < block.size:
             values, stds, truncation, _ = next(results)
             part = (None if each is None else each.unflatten(0, (n_rows, -1)) for each in (values, stds, truncation))
-            found = Results(*part)  # type: ignore[arg-type]
-            seen += found.values.shape[1]
-            yield found
+            part_results = Results(*part)  # type: ignore[arg-type]
+            seen += part_results.values.shape[1]
+            yield part_results
 
     def weights(self) -> Iterator[tuple[range, Tensor]]:
         """For each block its samples, and the weights (B, E, K) of its executions in the gradients; without those of

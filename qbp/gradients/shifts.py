@@ -87,16 +87,16 @@ def shift_rule(rotations: tuple[Rotation, ...]) -> tuple[tuple[float, float], ..
     One frequency w gives the two-term rule ``w/2 [f(t + pi/2w) - f(t - pi/2w)]`` (arXiv 1811.11184), R frequencies 2R
     terms (arXiv 2107.12390, equation 18, solved for the frequencies at hand).
     """
-    found = frequencies(rotations)
-    if not found:
+    omegas = frequencies(rotations)
+    if not omegas:
         return ()
-    r = len(found)
-    shifts = [(2 * mu + 1) * math.pi / (2 * r * found[0]) for mu in range(r)]
-    matrix = torch.tensor([[2 * math.sin(w * s) for s in shifts] for w in found], dtype=torch.float64)
+    r = len(omegas)
+    shifts = [(2 * mu + 1) * math.pi / (2 * r * omegas[0]) for mu in range(r)]
+    matrix = torch.tensor([[2 * math.sin(w * s) for s in shifts] for w in omegas], dtype=torch.float64)
     if torch.linalg.cond(matrix) > 1e8:
-        shifts = [math.pi * (mu + 1) / ((r + 1) * found[-1]) for mu in range(r)]
-        matrix = torch.tensor([[2 * math.sin(w * s) for s in shifts] for w in found], dtype=torch.float64)
-    coefficients = torch.linalg.solve(matrix, torch.tensor(found, dtype=torch.float64)).tolist()
+        shifts = [math.pi * (mu + 1) / ((r + 1) * omegas[-1]) for mu in range(r)]
+        matrix = torch.tensor([[2 * math.sin(w * s) for s in shifts] for w in omegas], dtype=torch.float64)
+    coefficients = torch.linalg.solve(matrix, torch.tensor(omegas, dtype=torch.float64)).tolist()
     return tuple(term for c, s in zip(coefficients, shifts, strict=True) for term in ((c, s), (-c, -s)))
 
 

@@ -139,9 +139,9 @@ class _Measured(Evaluations):
         part = grad.unsqueeze(1)
         for block in self.blocks:
             slopes, spreads = [], []
-            for found in self.parts_of(block, results):
-                slopes.append((found.values * part).sum(2))
-                spreads.append((_one_shot(found, block.shots, self.largest) * part**2).sum((0, 2)))
+            for result in self.parts_of(block, results):
+                slopes.append((result.values * part).sum(2))
+                spreads.append((_one_shot(result, block.shots, self.largest) * part**2).sum((0, 2)))
             if slopes:
                 total = total + block.gradient(torch.cat(slopes, 1), self.n_angles)
                 for term, spread in zip(block.terms, torch.cat(spreads).tolist(), strict=True):  # type: ignore[union-attr]

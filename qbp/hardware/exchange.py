@@ -38,16 +38,16 @@ def layers_of(model: nn.Module) -> list[QuantumLayer]:
 
 def executors_for(layers: list[QuantumLayer], backend: str | Executor, shots: int | None, options: Any) -> list[Any]:
     """One for each layer; they share what connects them to a service."""
-    made: list[Any] = []
+    of_layers: list[Any] = []
     for layer in layers:
-        if made and isinstance(made[0], QiskitPrimitive):
-            another = type(made[0])  # as exact as the first
-            made.append(another(made[0].primitive, shots=shots, options=options, generator=layer._generator))
+        if of_layers and isinstance(of_layers[0], QiskitPrimitive):
+            another = type(of_layers[0])  # as exact as the first
+            of_layers.append(another(of_layers[0].primitive, shots=shots, options=options, generator=layer._generator))
         else:
-            made.append(executors.backend(backend, shots=shots, generator=layer._generator, options=options))
-        if isinstance(made[-1], QiskitPrimitive):
-            made[-1].one_job = True  # a rehearsal takes the jobs that a quantum computer would
-    return made
+            of_layers.append(executors.backend(backend, shots=shots, generator=layer._generator, options=options))
+        if isinstance(of_layers[-1], QiskitPrimitive):
+            of_layers[-1].one_job = True  # a rehearsal takes the jobs that a quantum computer would
+    return of_layers
 
 
 def rehearsing(executor: Any) -> bool:

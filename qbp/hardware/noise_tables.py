@@ -189,8 +189,8 @@ def _replayed(
 
     def metrics(change: Callable[[Call], Tensor]) -> dict[str, float]:
         with replayed(model, records, change):
-            found = evaluate(model, data, batch_size=batch_size)
-        return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+            scores = evaluate(model, data, batch_size=batch_size)
+        return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
 
     told = metrics(lambda call: call.outputs)
     draws = [metrics(redrawn) for _ in range(repeats)] if noisy else []

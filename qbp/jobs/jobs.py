@@ -254,8 +254,8 @@ class Jobs:
             time.sleep(self.patience.settle)  # a job that was sent a moment ago may not show up yet
         pauses = self.patience.pauses()
         while True:
-            if entry.work in self.ledger.unsure and (found := self._adopt(primitive, entry)).job is not None:
-                return found
+            if entry.work in self.ledger.unsure and (adopted := self._adopt(primitive, entry)).job is not None:
+                return adopted
             self._take_turn()
             try:
                 job = self.patience.once(lambda: primitive.submit(work, (entry.tag,)))
@@ -263,8 +263,8 @@ class Jobs:
                 self.ledger.unsure.add(entry.work)
                 pause = next(pauses, None)
                 if pause is None or not _passes(primitive, error):
-                    if (found := self._adopt(primitive, entry)).job is not None:
-                        return found
+                    if (adopted := self._adopt(primitive, entry)).job is not None:
+                        return adopted
                     raise ServiceError(f"A job could not be sent to {primitive.name}: {plain(error)}") from cause(error)
                 time.sleep(pause)
             else:
@@ -372,8 +372,8 @@ class Jobs:
             seconds = self._ask(primitive, lambda: primitive.usage(job), "reading the usage")
         except JobError:
             seconds = math.nan
-        known = math.isfinite(seconds) and (seconds > 0 or status in ("CANCELLED", "ERROR"))
-        return float(seconds) if known else entry.estimate
+        is_final = math.isfinite(seconds) and (seconds > 0 or status in ("CANCELLED", "ERROR"))
+        return float(seconds) if is_final else entry.estimate
 
     def _status(self, primitive: Primitive, job: str) -> str:
         return self._ask(primitive, lambda: primitive.status(job), f"looking at job {job}")

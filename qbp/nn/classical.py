@@ -184,12 +184,12 @@ def classical_twin(circuit: Circuit, weights: Tensor, x: Tensor | None, cuts: Ma
     dtype, weights = weights.dtype, weights.detach().double().cpu()
     rows = torch.zeros(1, angle_map.n_inputs) if x is None else x
     angles = angle_map(rows.detach().double().cpu(), weights)
-    found, error = executor.unrolled(circuit.program, angles)
-    slopes, offsets = _turns(angle_map, weights, found.angles, found.scales)
+    sums, error = executor.unrolled(circuit.program, angles)
+    slopes, offsets = _turns(angle_map, weights, sums.angles, sums.scales)
     truncation = torch.zeros(circuit.program.n_outputs) if error is None else error.max(0).values
     numbers = {"slopes": slopes, "offsets": offsets, "truncation": truncation}
-    numbers |= {name: torch.from_numpy(getattr(found, name)) for name in ("of_cos", "of_sin", "coefficients")}
-    whole = {name: torch.from_numpy(getattr(found, name)) for name in ("first", "second", "angle", "sizes", "features")}
+    numbers |= {name: torch.from_numpy(getattr(sums, name)) for name in ("of_cos", "of_sin", "coefficients")}
+    whole = {name: torch.from_numpy(getattr(sums, name)) for name in ("first", "second", "angle", "sizes", "features")}
     state = {name: value.to(dtype) for name, value in numbers.items()} | whole
     return ClassicalTwin(state | {"scalar": torch.tensor(circuit.is_scalar)})
 

@@ -50,8 +50,8 @@ def combined(combination: Combination, values: Tensor, inputs: Tensor, weights: 
     """
     errors.source, inputs = None, inputs.real if inputs.is_complex() else inputs
     for name in ("stds", "truncation"):
-        known = getattr(errors, name)
-        if known is not None:
+        error = getattr(errors, name)
+        if error is not None:
             with torch.no_grad():
-                setattr(errors, name, combination.errors(values, known.to(values), inputs, weights))
+                setattr(errors, name, combination.errors(values, error.to(values), inputs, weights))
     return combination(values, inputs, weights)

@@ -83,7 +83,7 @@ class Flow:
 
     def last(self, kinds: tuple[type, ...]) -> dict[str, nn.Module]:
         """The modules of some kinds that the outputs come from by way of no other one of them."""
-        found: dict[str, nn.Module] = {}
+        modules: dict[str, nn.Module] = {}
         givers = {number: step for step in self.steps for number in step.gives}
         left, seen = list(self.outputs), set[int]()
         while left:
@@ -92,10 +92,10 @@ class Flow:
                 continue
             seen.add(number)
             if step.name is not None and isinstance(step.what, kinds):
-                found[step.name] = step.what  # type: ignore[assignment]
+                modules[step.name] = step.what  # type: ignore[assignment]
             else:
                 left += step.reads
-        return found
+        return modules
 
 
 def flow_of(model: nn.Module, x: Tensor, *, training: bool = False) -> Flow:

@@ -216,8 +216,8 @@ class PlacedModule(TorchLayerNames):
             if watch.is_current():
                 self._circuits[n_inputs], self._watches[n_inputs] = circuit, watch
                 return circuit
-        known = n_inputs in self._circuits
-        if not known and self._own is None and (self._source is None or self._n_inputs not in (None, n_inputs)):
+        is_traced = n_inputs in self._circuits
+        if not is_traced and self._own is None and (self._source is None or self._n_inputs not in (None, n_inputs)):
             raise ArgumentError(f"Argument `inputs` must have shape (..., {self._n_inputs}), but has (..., {n_inputs})")
         if self._own is None:
             self._trace_or_run(n_inputs)

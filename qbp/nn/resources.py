@@ -116,13 +116,13 @@ def resources(model: nn.Module, n_inputs: int, batch_size: int = 1) -> dict[str,
     """
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     x = like.new_full((1, n_inputs), max(1, n_inputs) ** -0.5)  # of norm 1, as amplitudes must be
-    found = count(model, x, batch_size=batch_size)
+    counts = count(model, x, batch_size=batch_size)
     return {
-        "n_parameters": found.parameters,
-        "n_gates": found.one_qubit_gates + found.two_qubit_gates,
-        "two_qubit_gates": found.two_qubit_gates,
-        "circuits_per_step": found.circuits,
-        "multiply_adds": found.multiply_adds,
+        "n_parameters": counts.parameters,
+        "n_gates": counts.one_qubit_gates + counts.two_qubit_gates,
+        "two_qubit_gates": counts.two_qubit_gates,
+        "circuits_per_step": counts.circuits,
+        "multiply_adds": counts.multiply_adds,
     }
 
 
@@ -137,8 +137,8 @@ def size(model: nn.Module, x: Tensor | None = None) -> dict[str, int]:
         >>> size(qbp.hybrid(8, 2, n_qubits=4, n_layers=2))
         {'parameters': 70, 'rotations': 28, 'two_qubit_gates': 8, 'circuits': 57}
     """
-    found = count(model, x)
-    return {key: getattr(found, key) for key in ("parameters", "rotations", "two_qubit_gates", "circuits")}
+    counts = count(model, x)
+    return {key: getattr(counts, key) for key in ("parameters", "rotations", "two_qubit_gates", "circuits")}
 
 
 def simulabilities(model: nn.Module, limit: int = 100_000) -> list[dict[str, Any]]:
@@ -155,13 +155,13 @@ def simulabilities(model: nn.Module, limit: int = 100_000) -> list[dict[str, Any
         >>> len(simulabilities(qbp.hybrid(4, 2, n_qubits=2, n_layers=1)))
         1
     """
-    found = []
+    reports = []
     for layer in _layers(model):
         try:
-            found.append(layer.simulability(limit).to_json())
+            reports.append(layer.simulability(limit).to_json())
         except (ArgumentError, CircuitError):
             continue
-    return found
+    return reports
 
 
 def shape_of(layer: QuantumLayer) -> tuple[int, int]:

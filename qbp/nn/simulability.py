@@ -159,10 +159,10 @@ def _seen(program: Program) -> list[int]:
     from qbp.executors.native.windows import windows_of
 
     if program.is_noisy:
-        found = []
+        counts = []
         for m in program.measurements:
-            found += [len(replace(program, measurements=(m,)).seen_wires())] * _size(m)
-        return found
+            counts += [len(replace(program, measurements=(m,)).seen_wires())] * _size(m)
+        return counts
     seen = [0] * program.n_outputs
     for shape in windows_of(program, 0).shapes:
         for output in shape.columns.tolist():

@@ -98,13 +98,13 @@ def _outputs(model: nn.Module, x: Tensor) -> dict[str, str]:
 def _step(model: nn.Module, x: Tensor, batch_size: int) -> str:
     """What a training step executes."""
     try:
-        found = count(model, x, batch_size=batch_size)
+        counts = count(model, x, batch_size=batch_size)
     except CircuitError:
         return "a QNode that runs itself has circuits that nobody can count"
     exact = any(m.diff_method in ("adjoint", "backprop") for m in model.modules() if isinstance(m, QuantumLayer))
     by = " by the shift rule" if exact else ""
-    multiply_adds = found.multiply_adds * batch_size
-    return f"a step of {batch_size} rows: {found.circuits} circuits{by}, {multiply_adds} multiply-adds forward"
+    multiply_adds = counts.multiply_adds * batch_size
+    return f"a step of {batch_size} rows: {counts.circuits} circuits{by}, {multiply_adds} multiply-adds forward"
 
 
 def rows_of_model(model: nn.Module) -> list[tuple[str, str, str, str]]:

@@ -71,8 +71,8 @@ class WithoutQuantum:
 
         Example:
             >>> import qbp
-            >>> found = qbp.QuantumLayer("basic_entangler", n_qubits=4, n_layers=1).simulability()
-            >>> [output.qubits for output in found.outputs], found.words is not None
+            >>> simulability = qbp.QuantumLayer("basic_entangler", n_qubits=4, n_layers=1).simulability()
+            >>> [output.qubits for output in simulability.outputs], simulability.words is not None
             ([3, 2, 3, 4], True)
         """
         noise = noise_of(self._executor)

@@ -155,12 +155,12 @@ def cliques(mean_ranks: Sequence[float], distance: float) -> list[tuple[float, f
         >>> cliques([1.0, 1.5, 2.2, 3.5], 1.0)
         [(1.0, 1.5), (1.5, 2.2)]
     """
-    found: list[tuple[float, float]] = []
+    runs: list[tuple[float, float]] = []
     for i, first in enumerate(mean_ranks):
         last = max(rank for rank in mean_ranks[i:] if rank - first < distance)
-        if last > first and not any(last <= other for _, other in found):
-            found.append((first, last))
-    return found
+        if last > first and not any(last <= other for _, other in runs):
+            runs.append((first, last))
+    return runs
 
 
 def _figure(

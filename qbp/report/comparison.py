@@ -60,36 +60,36 @@ def comparison_document(directory: str | Path | Comparison) -> Document:
     Raises:
         ConfigError: it is no comparison.
     """
-    found = directory if isinstance(directory, Comparison) else load_comparison(directory)
-    config = dict(found.config or {})
+    comparison = directory if isinstance(directory, Comparison) else load_comparison(directory)
+    config = dict(comparison.config or {})
     metric = config.get("metric", "accuracy")
-    datasets = list(dict.fromkeys(row["dataset"] for row in found.rows))
+    datasets = list(dict.fromkeys(row["dataset"] for row in comparison.rows))
     sections: list[Section] = []
     if len(datasets) > 1:
-        sections.append(Section("verdicts", "Verdicts", tuple(_by_dataset(found, datasets))))
+        sections.append(Section("verdicts", "Verdicts", tuple(_by_dataset(comparison, datasets))))
     for name in datasets:
-        sections += dataset_sections(found, name, metric, config, alone=len(datasets) == 1)
-    if found.ranks:
-        sections.append(Section("ranks", "Ranks over all data sets", tuple(_ranks(found.ranks, metric))))
-    if found.directory is not None:
-        sections += parts.tables_of(found.directory)
+        sections += dataset_sections(comparison, name, metric, config, alone=len(datasets) == 1)
+    if comparison.ranks:
+        sections.append(Section("ranks", "Ranks over all data sets", tuple(_ranks(comparison.ranks, metric))))
+    if comparison.directory is not None:
+        sections += parts.tables_of(comparison.directory)
     sections.append(Section("circuit", "The circuits", tuple(_circuits(config))))
-    sections.append(Section("simulability", WITHOUT, tuple(_simulability(found))))
+    sections.append(Section("simulability", WITHOUT, tuple(_simulability(comparison))))
     sections.append(Section("diagnosis", "Diagnosis", tuple(_diagnosis(config))))
-    sections.append(Section("method", "Method", (Paragraph(_method(found, config, metric)),)))
-    sections.append(Section("provenance", "Run it again", tuple(_provenance(found, config))))
-    subjects = list(dict.fromkeys(row["model"] for row in found.rows if row["role"] == "subject"))
+    sections.append(Section("method", "Method", (Paragraph(_method(comparison, config, metric)),)))
+    sections.append(Section("provenance", "Run it again", tuple(_provenance(comparison, config))))
+    subjects = list(dict.fromkeys(row["model"] for row in comparison.rows if row["role"] == "subject"))
     facts = {
         "data sets": str(len(datasets)),
-        "models": str(len({row["model"] for row in found.rows})),
-        "seeds": str(len({row["seed"] for row in found.rows})),
-        "trainings kept": str(len(found.rows)),
+        "models": str(len({row["model"] for row in comparison.rows})),
+        "seeds": str(len({row["seed"] for row in comparison.rows})),
+        "trainings kept": str(len(comparison.rows)),
         "configurations tried for each model": str(config.get("budget", "-")),
     }
     return Document(
         title=f"Does the quantum part of {' and '.join(subjects)} do anything?",
         subtitle=f"A comparison with controls on {', '.join(datasets)}",
-        verdicts=tuple(_verdicts(found)) or (_unfinished(found),),
+        verdicts=tuple(_verdicts(comparison)) or (_unfinished(comparison),),
         facts=tuple(facts.items()),
         sections=tuple(section for section in sections if section.blocks),
     )
@@ -98,11 +98,11 @@ def comparison_document(directory: str | Path | Comparison) -> Document:
 # ---- the verdicts ----------------------------------------------------------------------------------------------------
 
 
-def _verdicts(found: Comparison) -> Iterator[Verdict]:
+def _verdicts(comparison: Comparison) -> Iterator[Verdict]:
     """Of one data set the verdict on the circuit and the one against everything; of several one card each way."""
-    for subject in dict.fromkeys(row["subject"] for row in found.verdicts):
+    for subject in dict.fromkeys(row["subject"] for row in comparison.verdicts):
         for scope, against in SCOPES.items():
-            own = [row for row in found.verdicts if row["subject"] == subject and row["control"] == scope]
+            own = [row for row in comparison.verdicts if row["subject"] == subject and row["control"] == scope]
             if len(own) == 1:
                 (row,) = own
                 is_behind = row["verdict"] == "INCONCLUSIVE" and row["difference"] < 0
@@ -122,22 +122,22 @@ def _title(control: str) -> str:
     return TITLES.get(control.rpartition("/")[2], control)
 
 
-def _by_dataset(found: Comparison, datasets: list[str]) -> Iterator[Block]:
-    for subject in dict.fromkeys(row["subject"] for row in found.verdicts):
+def _by_dataset(comparison: Comparison, datasets: list[str]) -> Iterator[Block]:
+    for subject in dict.fromkeys(row["subject"] for row in comparison.verdicts):
         for scope, against in SCOPES.items():
-            own = {r["dataset"]: r for r in found.verdicts if r["subject"] == subject and r["control"] == scope}
+            own = {r["dataset"]: r for r in comparison.verdicts if r["subject"] == subject and r["control"] == scope}
             rows = tuple((d, Badge(own[d]["verdict"]), own[d]["sentence"]) for d in datasets if d in own)
             if rows:
                 columns = (Column("data set", "text"), Column("verdict", "lead"), Column("what decided it", "text"))
                 yield Table(f"{subject} {against}", columns, rows)
 
 
-def _unfinished(found: Comparison) -> Verdict:
+def _unfinished(comparison: Comparison) -> Verdict:
     return Verdict(
         "INCONCLUSIVE",
         "not finished",
         "The comparison is not finished: nothing can be said yet.",
-        f"{len(found.rows)} cells are there. Go on with the command below.",
+        f"{len(comparison.rows)} cells are there. Go on with the command below.",
     )
 
 
@@ -178,13 +178,13 @@ def _ranks(ranks: Mapping[str, Any], metric: str) -> Iterator[Block]:
 
 def _hybrids(config: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The subjects with a circuit, built anew from what the config says of them, for two inputs and outputs."""
-    made: dict[str, nn.Module] = {}
+    hybrids: dict[str, nn.Module] = {}
     for name, about in dict(config.get("subjects") or {}).items():
         if about.get("kind") == "hybrid":
             n_inputs = 2 if about.get("encoder", True) else about["n_qubits"]
             options = {key: value for key, value in about.items() if key != "kind"}
-            made[name] = models.hybrid(n_inputs, 2, seed=0, **options)
-    return made
+            hybrids[name] = models.hybrid(n_inputs, 2, seed=0, **options)
+    return hybrids
 
 
 def _circuits(config: Mapping[str, Any]) -> Iterator[Block]:
@@ -196,8 +196,8 @@ def _circuits(config: Mapping[str, Any]) -> Iterator[Block]:
             yield from parts.circuit_blocks(layer)
 
 
-def _simulability(found: Comparison) -> Iterator[Block]:
-    told = {name: circuits for name, circuits in (found.simulability or {}).items() if circuits}
+def _simulability(comparison: Comparison) -> Iterator[Block]:
+    told = {name: circuits for name, circuits in (comparison.simulability or {}).items() if circuits}
     for name, circuits in told.items():
         if len(told) > 1:
             yield Heading(name)
@@ -218,9 +218,9 @@ def _diagnosis(config: Mapping[str, Any]) -> Iterator[Block]:
         yield from parts.diagnosis(diagnose(model, train, seed=config["seeds"][0]))
 
 
-def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
-    seeds = len({row["seed"] for row in found.rows})
-    tests = sorted({row["test"] for row in found.verdicts if row.get("test")})
+def _method(comparison: Comparison, config: Mapping[str, Any], metric: str) -> str:
+    seeds = len({row["seed"] for row in comparison.rows})
+    tests = sorted({row["test"] for row in comparison.verdicts if row.get("test")})
     alpha, rope = config.get("alpha", 0.05), config.get("rope", 0.01)
     primary = f" but that of {config['primary']}, fixed beforehand" if config.get("primary") else ""
     return (
@@ -235,14 +235,14 @@ def _method(found: Comparison, config: Mapping[str, Any], metric: str) -> str:
     )
 
 
-def _provenance(found: Comparison, config: Mapping[str, Any]) -> Iterator[Block]:
-    if found.directory is not None:
+def _provenance(comparison: Comparison, config: Mapping[str, Any]) -> Iterator[Block]:
+    if comparison.directory is not None:
         yield Code("Command", f"qbp compare {config.get('name', 'CONFIG.yaml')}")
     splits = {
         f"{row['dataset']}, seed {row['seed']}": row["split"][:16]
-        for row in found.rows
+        for row in comparison.rows
         if row["role"] == "subject" and row["split"]
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
-    yield Grid((Code("comparison.yaml", text), parts.pairs("Versions and machine", dict(found.versions or {}))))
+    yield Grid((Code("comparison.yaml", text), parts.pairs("Versions and machine", dict(comparison.versions or {}))))
     yield parts.pairs("Splits: data set and seed, with the beginning of the SHA-256 of their rows", splits)

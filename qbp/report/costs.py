@@ -81,10 +81,10 @@ def tuning(models: Sequence[Model], metric: str) -> Iterator[Block]:
     rows: list[tuple[Cell, ...]] = []
     for model in models:
         tried = [json.loads(row["tried"]) for row in model.rows if row.get("tried")]
-        known = [[score for score in scores if score is not None] for scores in tried]
-        if known and all(known):
+        cv_scores = [[score for score in scores if score is not None] for scores in tried]
+        if cv_scores and all(cv_scores):
             sign = sign_of(metric)
-            best = [expected_best([sign * score for score in scores]) for scores in known]
+            best = [expected_best([sign * score for score in scores]) for scores in cv_scores]
             shortest = min(map(len, best))
             means = [sign * fmean(seed[k] for seed in best) for k in range(shortest)]
             rows.append((model.title, *(metrics.score(mean, metric) for mean in means)))

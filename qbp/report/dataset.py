@@ -90,8 +90,8 @@ class Model:
         return mean, max(low, lowest), min(high, highest)
 
 
-def _models(found: Comparison, dataset: str) -> list[Model]:
-    rows = [row for row in found.rows if row["dataset"] == dataset]
+def _models(comparison: Comparison, dataset: str) -> list[Model]:
+    rows = [row for row in comparison.rows if row["dataset"] == dataset]
     largest = max(row["n_train"] for row in rows)
     full = [row for row in rows if row["n_train"] == largest]
     names = dict.fromkeys(row["model"] for row in full)
@@ -99,17 +99,19 @@ def _models(found: Comparison, dataset: str) -> list[Model]:
 
 
 def dataset_sections(
-    found: Comparison, name: str, metric: str, config: Mapping[str, Any], *, alone: bool
+    comparison: Comparison, name: str, metric: str, config: Mapping[str, Any], *, alone: bool
 ) -> list[Section]:
     """Tell what a comparison found on one data set: a section for each topic, or one with all where it is not alone."""
-    models = _models(found, name)
-    verdicts = [row for row in found.verdicts if row["dataset"] == name and row["control"] not in ("all", "circuit")]
+    models = _models(comparison, name)
+    verdicts = [
+        row for row in comparison.verdicts if row["dataset"] == name and row["control"] not in ("all", "circuit")
+    ]
     topics = {
         "Scores": _scores(models, metric),
         "Against each control": _forests(verdicts, metric, config),
         "What does the circuit do?": _ladders(models, metric),
         "What it costs": (*costs(models, metric), *tuning(models, metric)),
-        "Training and data": _curves(found, name, models, metric),
+        "Training and data": _curves(comparison, name, models, metric),
         "What was taken for what": _confusions(models, metric),
     }
     parts_of = {title: tuple(blocks) for title, blocks in topics.items()}
@@ -124,13 +126,13 @@ def _anchor(title: str) -> str:
 
 
 def _scores(models: Sequence[Model], metric: str) -> Iterator[Block]:
-    found = {model.name: model.interval(metric) for model in models}
+    intervals = {model.name: model.interval(metric) for model in models}
     sign, beside = sign_of(metric), metrics.scores_beside(metric)
-    ordered = sorted(models, key=lambda model: -sign * found[model.name][0])
+    ordered = sorted(models, key=lambda model: -sign * intervals[model.name][0])
     best = next((model for model in ordered if not _is_quantum(model)), None)
     rows = []
     for model in ordered:
-        mean, low, high = found[model.name]
+        mean, low, high = intervals[model.name]
         ends = [metrics.score(end, metric).removesuffix(" %") for end in (low, high)]
         said = f"{metrics.score(mean, metric)} [{ends[0]}, {ends[1]}]"
         converged = sum(bool(row["converged"]) for row in model.rows)
@@ -153,7 +155,7 @@ def _scores(models: Sequence[Model], metric: str) -> Iterator[Block]:
         Column("parameters"),
         Column("converged"),
     )
-    scale = parts.scale_of([x for row in found.values() for x in row], label=partial(metrics.tick, metric=metric))
+    scale = parts.scale_of([x for row in intervals.values() for x in row], label=partial(metrics.tick, metric=metric))
     first = models[0].rows
     note = (
         f"{len(first)} seeds, {first[0]['n_train']} rows to train on, {first[0]['n_test']} to test. Intervals: "
@@ -215,11 +217,11 @@ def _ladders(models: Sequence[Model], metric: str) -> Iterator[Block]:
         rungs = [(role, own[role]) for role in LADDER if role in own]
         if len(rungs) < 3:
             continue
-        found = {role: model.interval(metric) for role, model in rungs}
-        whole = found["subject"][0]
+        intervals = {role: model.interval(metric) for role, model in rungs}
+        whole = intervals["subject"][0]
         rows = []
         for role, model in rungs:
-            mean, low, high = found[role]
+            mean, low, high = intervals[role]
             title: Cell = Strong(LADDER[role]) if role == "subject" else LADDER[role]
             less = "" if role == "subject" else metrics.gain(sign_of(metric) * (mean - whole), metric)
             parameters = number(round(model.mean("n_parameters") or 0))
@@ -233,11 +235,11 @@ def _ladders(models: Sequence[Model], metric: str) -> Iterator[Block]:
             Column("parameters"),
         )
         scale = parts.scale_of(
-            [x for row in found.values() for x in row], label=partial(metrics.tick, metric=metric), line=whole
+            [x for row in intervals.values() for x in row], label=partial(metrics.tick, metric=metric), line=whole
         )
         gains = (
             sign_of(metric) * (mean - whole)
-            for role, (mean, _, _) in found.items()
+            for role, (mean, _, _) in intervals.items()
             if role not in ("subject", *QUANTUM)
         )
         note = (
@@ -251,11 +253,11 @@ def _effect(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
-def _curves(found: Comparison, dataset: str, models: Sequence[Model], metric: str) -> Iterator[Block]:
-    full = max(row["n_train"] for row in found.rows if row["dataset"] == dataset)
+def _curves(comparison: Comparison, dataset: str, models: Sequence[Model], metric: str) -> Iterator[Block]:
+    full = max(row["n_train"] for row in comparison.rows if row["dataset"] == dataset)
     shown = [m for m in models if m.role in ("subject", "separable", "layer_sine", "matched_parameters", "removed")]
     figures = []
-    curves = [row for row in found.curves if row["dataset"] == dataset and row["n_train"] == full]
+    curves = [row for row in comparison.curves if row["dataset"] == dataset and row["n_train"] == full]
     for key in ("loss", "r2" if metric in TARGET_METRICS else "accuracy"):
         points: dict[str, list[tuple[float, float, float, float]]] = {}
         for model in shown:
@@ -270,20 +272,22 @@ def _curves(found: Comparison, dataset: str, models: Sequence[Model], metric: st
             ends = ", ".join(f"{name} {line[-1][1]:.3g}" for name, line in points.items())
             caption = f"Training {key} by epoch; bands: 95 % intervals over seeds."
             figures.append(charts.learning(points, "epoch", key, caption, f"{caption} At the end: {ends}."))
-    sizes = sorted({row["n_train"] for row in found.rows if row["dataset"] == dataset})
+    sizes = sorted({row["n_train"] for row in comparison.rows if row["dataset"] == dataset})
     name = metric.replace("_", " ")
     if len(sizes) > 1:
         points = {}
         picked = [*shown, *(m for m in models if m.role in ("svm_rbf", "logistic_regression"))]
         for model in picked[:6]:
-            by_size = [(size, found.column(metric, dataset=dataset, model=model.name, n_train=size)) for size in sizes]
+            by_size = [
+                (size, comparison.column(metric, dataset=dataset, model=model.name, n_train=size)) for size in sizes
+            ]
             means = [(float(size), *interval(values)) for size, values in by_size if values]
             points[model.title] = means
         caption = f"{name.capitalize()} against rows to train on; bands: 95 % intervals over seeds."
         figures.append(charts.learning(points, "rows to train on", name, caption, caption, ticks=sizes))
     if figures:
         yield Grid(tuple(figures))
-    needs = [row for row in found.sample_complexity if row["dataset"] == dataset]
+    needs = [row for row in comparison.sample_complexity if row["dataset"] == dataset]
     if needs:
         titles = {model.name: model.title for model in models}
         needed: tuple[tuple[Cell, ...], ...] = tuple(
@@ -324,5 +328,5 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = fmean(values)
     if len(values) < 2 or max(values) == min(values):
         return mean, mean, mean
-    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return mean, float(found.low), float(found.high)
+    limits = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return mean, float(limits.low), float(limits.high)

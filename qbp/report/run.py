@@ -43,7 +43,7 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         split = load_data(config)
         model = next(iter(build(config, split[0]).values()))
         load_checkpoint(model, folder, best=config.train.early_stopping is not None)
-    found = _findings(folder) if findings is None else findings
+    diagnosis = _findings(folder) if findings is None else findings
     about = result["data"]
     sections = [
         Section("scores", "Scores", tuple(_scores(result))),
@@ -52,7 +52,7 @@ def run_document(directory: str | Path, findings: tuple[Finding, ...] | None = N
         Section("circuit", "The circuit", tuple(_circuits(model))),
         Section("simulability", WITHOUT, tuple(simulability_blocks(simulability_of(folder, "hybrid", model)))),
         *parts.tables_of(folder),
-        Section("diagnosis", "Diagnosis", parts.diagnosis(found)),
+        Section("diagnosis", "Diagnosis", parts.diagnosis(diagnosis)),
         Section("provenance", "Run it again", tuple(parts.provenance(folder, "train", config, split))),
     ]
     return Document(

@@ -42,23 +42,23 @@ def simulability_of(folder: Path, name: str, model: nn.Module) -> Sequence[Mappi
 def simulability_blocks(told: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
     """The sentence of each circuit, and a table of what its outputs take."""
     for each in told:
-        found = Simulability.from_json(each)
-        yield Paragraph(str(found))
+        simulability = Simulability.from_json(each)
+        yield Paragraph(str(simulability))
         alike: dict[Output, list[int]] = {}
-        for k, output in enumerate(found.outputs):
+        for k, output in enumerate(simulability.outputs):
             alike.setdefault(output, []).append(k)
         columns = (
             Column("outputs", "text"),
             Column("qubits seen"),
             Column("Pauli words"),
             Column("a row by words"),
-            Column(f"a row on a device, {found.shots:,} shots"),
+            Column(f"a row on a device, {simulability.shots:,} shots"),
         )
         rows = tuple(
             (
                 _ranges(outputs),
                 number(output.qubits),
-                f"more than {found.limit:,}" if output.words is None else number(output.words),
+                f"more than {simulability.limit:,}" if output.words is None else number(output.words),
                 "-" if output.seconds is None else seconds_told(output.seconds),
                 seconds_told(output.device),
             )

@@ -98,5 +98,5 @@ SPECIAL = {
 
 
 def _escape_latex(text: str) -> str:
-    plain = re.sub(r"[&%$#_{}\\~^±†]", lambda found: SPECIAL.get(found[0], "\\" + found[0]), text)
+    plain = re.sub(r"[&%$#_{}\\~^±†]", lambda match: SPECIAL.get(match[0], "\\" + match[0]), text)
     return plain.replace("\n", " ")

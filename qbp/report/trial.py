@@ -189,14 +189,14 @@ def _forest(trial: Trial) -> Iterator[Block]:
         yield Details("Against all other models, which decide nothing here", tables)
 
 
-def _others(trial: Trial, subject: str, known: set[str]) -> dict[str, list[dict[str, Any]]]:
+def _others(trial: Trial, subject: str, controls: set[str]) -> dict[str, list[dict[str, Any]]]:
     """Of a comparison: by data set the verdicts on models that are not in the circuit's place."""
     folder = trial.directory / COMPARISON
-    found: dict[str, list[dict[str, Any]]] = {}
+    others: dict[str, list[dict[str, Any]]] = {}
     for row in load_comparison(folder).verdicts if folder.is_dir() else ():
-        if row["subject"] == subject and row["control"] not in {*known, "circuit", "all", TWIN}:
-            found.setdefault(row["dataset"], []).append({**row, "primary": False})
-    return found
+        if row["subject"] == subject and row["control"] not in {*controls, "circuit", "all", TWIN}:
+            others.setdefault(row["dataset"], []).append({**row, "primary": False})
+    return others
 
 
 def _differences(caption: str, rows: Sequence[Mapping[str, Any]], rope: float) -> Table:

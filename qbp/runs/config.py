@@ -85,10 +85,10 @@ def load(config: str | Path, overrides: Sequence[str] = (), *, kind: type[Any] =
     for override in overrides:
         keys = _override(values, override)
         lines = {key: line for key, line in lines.items() if key[: len(keys)] != keys} | {keys: 0}
-    found = trusted(checked(values, path, lines, Config if as_train else kind), path, lines, trust)
-    if isinstance(found, Config):
-        found._origin = Origin(str(path), lines)
-    return _comparison(found, found.name if named else f"{found.name}-compare") if as_train else found
+    loaded = trusted(checked(values, path, lines, Config if as_train else kind), path, lines, trust)
+    if isinstance(loaded, Config):
+        loaded._origin = Origin(str(path), lines)
+    return _comparison(loaded, loaded.name if named else f"{loaded.name}-compare") if as_train else loaded
 
 
 def checked(
@@ -235,14 +235,14 @@ def _backends(config: Any) -> list[tuple[Key, str]]:
 
 def _searched_backends(sweep: Sweep) -> list[tuple[Key, str]]:
     """The backends among which a sweep chooses."""
-    found: list[tuple[Key, str]] = []
+    backends: list[tuple[Key, str]] = []
     for key in {"model.backend", "model"} & set(sweep.search):
         choices: Any = sweep.search[key] if isinstance(sweep.search[key], tuple) else ()
         for choice in choices:
             backend = choice.get("backend") if isinstance(choice, dict) else choice
             if isinstance(backend, str):
-                found.append((("sweep", "search", key), backend))
-    return found
+                backends.append((("sweep", "search", key), backend))
+    return backends
 
 
 def dump(config: Config) -> str:
@@ -349,8 +349,8 @@ def _explain(error: Any, whole: type[Section], sections: Mapping[str, type[Secti
         return key, "is missing"
     if kind == "extra_forbidden":
         inside = error["loc"][:-1]
-        known = list((_section_of(inside, whole, sections) if inside else whole).model_fields)
-        return key, f"is unknown (known here: {', '.join(known)}){meant(key[-1], known)}"
+        keys = list((_section_of(inside, whole, sections) if inside else whole).model_fields)
+        return key, f"is unknown (known here: {', '.join(keys)}){meant(key[-1], keys)}"
     if kind == "choice":
         allowed = [_yaml(choice) for choice in context["allowed"]]
         return key, f"must be one of {', '.join(allowed)}, but is {_yaml(given)}{meant(given, allowed)}"

@@ -63,11 +63,11 @@ def run(
         student = _built(config, config.distill.student, train) if config.distill and config.distill.student else None
         whole = claim(folder, config, resume)
         if not whole.is_finished:
-            found = {
+            stages = {
                 name: _stage(RunFolder(folder / name), make, test, config.train.loss, trust)
                 for name, make in _stages(config, folder, train, model, student, progress, trust).items()
             }
-            whole.finish(_about(config, train, test) | {"stages": found})
+            whole.finish(_about(config, train, test) | {"stages": stages})
         return whole.result()
 
 
@@ -159,11 +159,11 @@ def teach(
         taught = _distilled(config, models, student, train, folder, progress)
         save_model(taught, folder / MODEL)
         named = {"student": taught, **{f"teacher {k}": model for k, model in enumerate(models, 1)}}
-        found = {
+        scores = {
             name: size(model, test.x[:1]) | evaluate(model, test, loss=config.train.loss)
             for name, model in named.items()
         }
-        run.finish(_about(config, train, test) | {"models": found})
+        run.finish(_about(config, train, test) | {"models": scores})
         return run.result()
 
 

@@ -54,12 +54,12 @@ def not_bool(value: Any) -> Any:
 def number(value: Any) -> int | float:
     """Refuse what is no finite number; a whole one stays whole."""
     try:
-        found = value if type(value) is int else float(not_bool(value))
+        result = value if type(value) is int else float(not_bool(value))
     except (TypeError, ValueError):
         raise PydanticCustomError("number", "must be a number") from None
-    if not math.isfinite(found):
+    if not math.isfinite(result):
         raise PydanticCustomError("number", "must be a finite number")
-    return found
+    return result
 
 
 def label(value: Any) -> Any:
@@ -107,13 +107,13 @@ def flat_keys(value: Any) -> Any:
     """Dotted keys for sections within sections, which is what overrides make of them."""
     if not isinstance(value, dict):
         return value
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and not RANGE & set(inner):
-            found |= {f"{key}.{rest}": each for rest, each in flat_keys(inner).items()}
+            flat |= {f"{key}.{rest}": each for rest, each in flat_keys(inner).items()}
         else:
-            found[str(key)] = inner
-    return found
+            flat[str(key)] = inner
+    return flat
 
 
 def search(value: Any) -> Any:

@@ -113,8 +113,8 @@ class RunFolder:
         Raises:
             ConfigError: the file is missing or damaged.
         """
-        found: Plain = self.load(RESULT)
-        return found
+        result: Plain = self.load(RESULT)
+        return result
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the folder, atomically."""

@@ -140,11 +140,11 @@ class _Walk:
         if not _is_installed(function.__module__):
             self.visit(function.__code__)
             self._all((function.__defaults__, function.__kwdefaults__))
-            known = function.__globals__
+            namespace = function.__globals__
             for name in sorted(_globals_of(function.__code__)):
-                if name in known:
+                if name in namespace:
                     self.add(name)
-                    self.visit(known[name])
+                    self.visit(namespace[name])
         self._all(function.__closure__ or ())
         if own := {key: value for key, value in vars(function).items() if key != "__wrapped__"}:
             self.visit(own)

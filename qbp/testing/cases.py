@@ -58,7 +58,7 @@ def cases(
     noise: bool = False,
 ) -> Iterator[Case]:
     """Each named program with each batch size, each random program with one; every split of angles, every dtype."""
-    known = [(f"program {name!r}", program, size) for name, program in programs.items() for size in batch_sizes]
+    named = [(f"program {name!r}", program, size) for name, program in programs.items() for size in batch_sizes]
     drawn = (
         (
             f"random program {i}",
@@ -68,7 +68,7 @@ def cases(
         for i in range(n_programs)
     )
     count = 0
-    for i, (where, program, n_samples) in enumerate((*known, *drawn)):
+    for i, (where, program, n_samples) in enumerate((*named, *drawn)):
         if not accepts(program):
             continue
         count += 1

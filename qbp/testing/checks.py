@@ -116,8 +116,8 @@ def gradcheck(
     outputs = call()
     check(outputs.requires_grad, "The outputs depend on no input and no parameter, as far as torch knows")
     weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=outputs.dtype)
-    found = torch.autograd.grad((outputs * weights).sum(), list(tensors.values()), allow_unused=True)
-    for (name, tensor), gradient in zip(tensors.items(), found, strict=True):
+    gradients = torch.autograd.grad((outputs * weights).sum(), list(tensors.values()), allow_unused=True)
+    for (name, tensor), gradient in zip(tensors.items(), gradients, strict=True):
         got = np.zeros(tensor.shape) if gradient is None else gradient.numpy()
         want = np.zeros(tensor.shape)
         with torch.no_grad():

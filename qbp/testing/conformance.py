@@ -223,12 +223,12 @@ def _check_autograd(executor: Executor, case: Case, atol: float, rng: np.random.
     start = None if amplitudes is None else amplitudes.clone().requires_grad_()
     outputs = execute(executor, program, Angles(*leaves), start).values
     wanted = leaves if start is None else [*leaves, start]
-    found: Sequence[Tensor] = [torch.zeros_like(leaf) for leaf in wanted]
+    gradients: Sequence[Tensor] = [torch.zeros_like(leaf) for leaf in wanted]
     if outputs.requires_grad:
-        found = torch.autograd.grad(outputs, wanted, grad, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(outputs, wanted, grad, allow_unused=True, materialize_grads=True)
     want = reference_vjp(program, angles, grad, amplitudes)
     parts = (want.angles[:, :n_batched], want.angles[:, n_batched:].sum(0), want.amplitudes)
-    for part, got, target in zip(("batched", "shared", "amplitudes"), found, parts, strict=False):
+    for part, got, target in zip(("batched", "shared", "amplitudes"), gradients, parts, strict=False):
         check_part(case, part, [got], target, atol * size_of(case, grad))
 
 

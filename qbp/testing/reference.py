@@ -86,8 +86,8 @@ def reference_vjp(
     result = np.zeros(full.shape)
     if turned:
         shifts = [sign * np.pi / 2 * np.eye(len(rotations))[:, [r]] for r in turned for sign in (1, -1)]
-        found = slopes([turns + shift for shift in shifts], [states] * len(shifts))
-        for r, slope in zip(turned, found, strict=True):
+        all_slopes = slopes([turns + shift for shift in shifts], [states] * len(shifts))
+        for r, slope in zip(turned, all_slopes, strict=True):
             result[:, rotations[r].angle] += rotations[r].scale * slope
     if amplitudes is None:
         return ReferenceGradients(result, None)

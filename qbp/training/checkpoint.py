@@ -160,8 +160,8 @@ def set_random(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def _rules(model: nn.Module) -> dict[str, Any]:
-    found = {name: getattr(module, "rule", None) for name, module in model.named_modules()}
-    return {name: rule for name, rule in found.items() if rule is not None}
+    rules = {name: getattr(module, "rule", None) for name, module in model.named_modules()}
+    return {name: rule for name, rule in rules.items() if rule is not None}
 
 
 @contextmanager

@@ -70,13 +70,13 @@ class Member:
         resume: bool = False,
     ) -> Member:
         """A member that has not begun: its arguments are checked, and its folder is claimed."""
-        known = preprocessing_of(model)
+        of_model = preprocessing_of(model)
         data, held_out, training = _parts(model, rows, training, seed, loader)
         batches = Batches(model, data, training, loader)
         steps = batches.steps(training.accumulate_grad_batches)
         state = TrainingState.new(model, training, seed, steps, loader)
         prepare(model, state.optimizer, training.epochs * steps)
-        preprocessing = described(data, known)
+        preprocessing = described(data, of_model)
         member = cls(state, batches, held_out, seed, run)
         if run is not None:
             member.config, opaque = _config(model, data, held_out, training, seed)

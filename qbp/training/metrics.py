@@ -94,8 +94,8 @@ def evaluate(
 def _truncation(model: nn.Module) -> dict[str, float]:
     """How far the outputs of the quantum layers may be off, at most, where one approximates."""
     told = [layer.last_truncation for layer in model.modules() if isinstance(layer, QuantumLayer)]
-    found = [float(t.max()) for t in told if t is not None and t.numel()]
-    return {"truncation": max(found)} if found else {}
+    largest = [float(t.max()) for t in told if t is not None and t.numel()]
+    return {"truncation": max(largest)} if largest else {}
 
 
 class Objective:

@@ -177,9 +177,9 @@ class Training:
             if isinstance(value, Dataset):
                 value = value.hash()
             elif name == "metrics" and value is not None:
-                found = {key: identity(function, trained) for key, function in value.items()}
-                opaque += [f"`metrics` ({kind})" for each in found.values() for kind in each.opaque]
-                value = {key: each.text for key, each in found.items()}
+                identities = {key: identity(function, trained) for key, function in value.items()}
+                opaque += [f"`metrics` ({kind})" for each in identities.values() for kind in each.opaque]
+                value = {key: each.text for key, each in identities.items()}
             elif name == "class_weight" and value is not None and not isinstance(value, str):
                 value = repr(value)
             elif callable(value):
@@ -269,10 +269,10 @@ def mode_of(monitor: str | None, mode: str | None = None) -> str:
     """
     if mode is not None or monitor is None:
         return mode or "min"
-    known = BETTER.get(monitor.removeprefix("val_"))
-    if known is None:
+    better = BETTER.get(monitor.removeprefix("val_"))
+    if better is None:
         raise ArgumentError(f"Argument `mode` must be 'min' or 'max' for the metric {monitor!r}, but is None")
-    return known
+    return better
 
 
 BETTER = {"loss": "min", "mae": "min", "mse": "min", "accuracy": "max", "exact_match": "max", "r2": "max"}

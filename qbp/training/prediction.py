@@ -80,34 +80,37 @@ def prediction(model: nn.Module, x: Any, *, batch_size: int = 1024) -> Predictio
     check_count("batch_size", batch_size)
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"Argument `model` must be a torch.nn.Module, but is a {type(model).__name__}")
-    known = preprocessing_of(model)
+    preprocessing = preprocessing_of(model)
     if isinstance(x, Dataset):
-        known, rows = described(x, known), x.x
-    elif known is None:
+        preprocessing, rows = described(x, preprocessing), x.x
+    elif preprocessing is None:
         raise ArgumentError(
             "Argument `model` must have been trained by qbp.fit, which keeps what its classes are called and what was "
             "done to its rows: or give a qbp.data.Dataset"
         )
     else:
-        rows = known.transform(read_inputs(x, known.columns) if isinstance(x, str | Path) else x)
-    outputs = outputs_of(model, place_rows(model, rows), batch_size, known.inputs)
-    return _meaning(outputs, known)
+        rows = preprocessing.transform(read_inputs(x, preprocessing.columns) if isinstance(x, str | Path) else x)
+    outputs = outputs_of(model, place_rows(model, rows), batch_size, preprocessing.inputs)
+    return _meaning(outputs, preprocessing)
 
 
-def _meaning(outputs: Tensor, known: Preprocessing) -> Prediction:
+def _meaning(outputs: Tensor, preprocessing: Preprocessing) -> Prediction:
     """What outputs (n, M) say."""
-    wanted = {known.n_outputs, 1} if len(known.classes) == 2 else {known.n_outputs}
+    wanted = {preprocessing.n_outputs, 1} if len(preprocessing.classes) == 2 else {preprocessing.n_outputs}
     if outputs.ndim != 2 or outputs.shape[1] not in wanted:
         raise ArgumentError(
-            f"Argument `model` must give outputs of shape (n, {known.n_outputs}), but gave {tuple(outputs.shape)}"
+            f"Argument `model` must give outputs of shape (n, {preprocessing.n_outputs}), but gave "
+            f"{tuple(outputs.shape)}"
         )
     given = outputs.double().cpu()
-    if known.multilabel:
+    if preprocessing.multilabel:
         has = (given > 0).numpy()
-        return Prediction(has if known.kind == "b" else has.astype(np.int64), given.sigmoid().numpy(), known)
-    if not known.classes:
-        return Prediction(known.values(given.numpy()), None, known)
+        return Prediction(
+            has if preprocessing.kind == "b" else has.astype(np.int64), given.sigmoid().numpy(), preprocessing
+        )
+    if not preprocessing.classes:
+        return Prediction(preprocessing.values(given.numpy()), None, preprocessing)
     logits = torch.cat([torch.zeros_like(given), given], 1) if given.shape[1] == 1 else given
     # of equal logits the first, as where accuracy is measured
     numbers = (given[:, 0] > 0).long() if given.shape[1] == 1 else given.argmax(1)
-    return Prediction(known.names(numbers.numpy()), logits.softmax(1).numpy(), known)
+    return Prediction(preprocessing.names(numbers.numpy()), logits.softmax(1).numpy(), preprocessing)

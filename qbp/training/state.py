@@ -77,9 +77,9 @@ class TrainingState:
 
     def step(self, batches: Sequence[Batch], target: Objective) -> tuple[list[Tensor], list[Tensor]]:
         """Take one step; outputs and losses of its batches before it."""
-        found = take_step(self.model, batches, target, self.optimizer, self.parameters, self.training.clip_grad_norm)
+        results = take_step(self.model, batches, target, self.optimizer, self.parameters, self.training.clip_grad_norm)
         self.stepped()
-        return found
+        return results
 
     def stepped(self) -> None:
         """Note that the optimiser has taken a step."""

@@ -204,8 +204,8 @@ def load(claim: str | Path, *, quick: bool = False, trust: bool = False) -> Clai
     path = _path_of(claim)
     values, lines = read(path)
     values.setdefault("name", path.stem)
-    found = _checked(values, path, lines, trust)
-    return _checked(_merged(values, found.quick), path, lines, trust) if quick else found
+    whole = _checked(values, path, lines, trust)
+    return _checked(_merged(values, whole.quick), path, lines, trust) if quick else whole
 
 
 def left_out(claim: str | Path, trust: bool = False) -> list[str]:

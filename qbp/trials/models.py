@@ -85,9 +85,9 @@ def _layer(n_inputs: int, weights: Any, calls: list[Call], title: str, **options
 
 
 def _variables(letter: str, *shape: int) -> Any:
-    made = np.empty(int(np.prod(shape)), dtype=object)
-    made[:] = [Expression.variable(f"{letter}_{k}") for k in range(len(made))]
-    return made.reshape(shape)
+    variables = np.empty(int(np.prod(shape)), dtype=object)
+    variables[:] = [Expression.variable(f"{letter}_{k}") for k in range(len(variables))]
+    return variables.reshape(shape)
 
 
 def _embedding(n: int) -> list[Call]:
@@ -226,7 +226,7 @@ def build_published(name: str, n_inputs: int, n_outputs: int, options: Mapping[s
         441
     """
     check_choice("name", name, PUBLISHED)
-    known = list(inspect.signature(PUBLISHED[name]).parameters)[2:]
+    allowed = list(inspect.signature(PUBLISHED[name]).parameters)[2:]
     for option in options:
-        check_choice("options", option, known)
+        check_choice("options", option, allowed)
     return PUBLISHED[name](n_inputs, n_outputs, **options)

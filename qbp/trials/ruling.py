@@ -96,8 +96,8 @@ def _figure(claim: Claim, figure: Figure, rows: Sequence[Row]) -> Row:
     ours, n = float(np.mean(values)), len(values)
     deviation = float(np.std(values, ddof=1)) if n > 1 else 0.0
     decide = {"equal": _equal, "greater": _greater, "not_worse": _not_worse}[rule.kind]
-    found = {"values": values, "ours": ours, "deviation": deviation, "low": low, "high": high, "share": share}
-    word, why = decide(rule, figure, found, claim)
+    numbers = {"values": values, "ours": ours, "deviation": deviation, "low": low, "high": high, "share": share}
+    word, why = decide(rule, figure, numbers, claim)
     if n < FEWEST_SEEDS:
         word, why = UNDECIDED, f"{n} {what} are too few to tell"
     name = _name(figure, metric)
@@ -143,15 +143,15 @@ def _interval(values: Sequence[float], share: float | None, claim: Claim) -> tup
     """Student's interval of a mean over seeds; of splits of the same data with the variance of Nadeau and Bengio."""
     if len(values) < 2:
         return -math.inf, math.inf
-    known = paired(values, [0.0] * len(values), test_share=share, rope=claim.rope, alpha=claim.alpha)
-    return known.low, known.high
+    interval = paired(values, [0.0] * len(values), test_share=share, rope=claim.rope, alpha=claim.alpha)
+    return interval.low, interval.high
 
 
-def _equal(rule: Rule, figure: Figure, found: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
+def _equal(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
     assert figure.value is not None
-    gap = abs(found["ours"] - figure.value)
+    gap = abs(numbers["ours"] - figure.value)
     if figure.deviation is None and figure.low is None:  # of one seed: it should be among ours
-        low, high = min(found["values"]) - rule.tolerance, max(found["values"]) + rule.tolerance
+        low, high = min(numbers["values"]) - rule.tolerance, max(numbers["values"]) + rule.tolerance
         inside = low <= figure.value <= high
         return _word(inside), f"one published seed {'within' if inside else 'outside'} {_said(low)} to {_said(high)}"
     if figure.deviation is not None:
@@ -159,14 +159,14 @@ def _equal(rule: Rule, figure: Figure, found: Mapping[str, Any], claim: Claim) -
     else:
         assert figure.low is not None and figure.high is not None
         theirs = ((figure.high - figure.low) / (2 * 1.96)) ** 2
-    own = found["deviation"] ** 2 * (1 / len(found["values"]) + (found["share"] or 0.0))
+    own = numbers["deviation"] ** 2 * (1 / len(numbers["values"]) + (numbers["share"] or 0.0))
     allowed = 2 * math.sqrt(own + theirs) + rule.tolerance
     inside = gap <= allowed
     return _word(inside), f"{_said(gap)} apart, {'not more' if inside else 'more'} than the {_said(allowed)} allowed"
 
 
-def _greater(rule: Rule, figure: Figure, found: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
-    low, high, size = found["low"], found["high"], rule.size
+def _greater(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
+    low, high, size = numbers["low"], numbers["high"], rule.size
     interval = f"[{_said(low)}, {_said(high)}]"
     if low > size:
         return REPRODUCED, f"the interval {interval} is above {_said(size)}"
@@ -177,8 +177,8 @@ def _greater(rule: Rule, figure: Figure, found: Mapping[str, Any], claim: Claim)
     return UNDECIDED, f"{_said(size)} is in the interval {interval}"
 
 
-def _not_worse(rule: Rule, figure: Figure, found: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
-    low, high, least = found["low"], found["high"], -rule.margin
+def _not_worse(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
+    low, high, least = numbers["low"], numbers["high"], -rule.margin
     interval = f"[{_said(low)}, {_said(high)}]"
     if low > least:
         return REPRODUCED, f"the interval {interval} is above {_said(least)}: not worse by more than the margin"
@@ -278,11 +278,11 @@ def answer(claim: Claim, rows: Sequence[Row], comparison: Comparison | None = No
         over = _over(claim, rows, datasets, subject, arm_of, control)
         word, sentence = _answer(over)
         return Answer(word, f"Over {len(datasets)} data sets: {sentence}", tuple([*verdicts, *over]))
-    found = {name: _answer([row for row in verdicts if row["dataset"] == name]) for name in datasets}
-    words = {word for word, _ in found.values()}
-    if len(found) == 1:
-        return Answer(*found[datasets[0]], tuple(verdicts))
-    sentence = " ".join(f"On {name} {word}: {said}" for name, (word, said) in found.items())
+    answers = {name: _answer([row for row in verdicts if row["dataset"] == name]) for name in datasets}
+    words = {word for word, _ in answers.values()}
+    if len(answers) == 1:
+        return Answer(*answers[datasets[0]], tuple(verdicts))
+    sentence = " ".join(f"On {name} {word}: {said}" for name, (word, said) in answers.items())
     return Answer(words.pop() if len(words) == 1 else MIXED, sentence, tuple(verdicts))
 
 
@@ -303,18 +303,18 @@ def _verdicts(claim: Claim, rows: Sequence[Row], dataset: str, subject: str, pri
         zeros = [0.0] * len(scores)
         differences.append(paired(scores, zeros, test_share=share, rope=claim.rope, alpha=claim.alpha))
     others = iter(holm([d.p for d, c in zip(differences, controls, strict=True) if c != primary]))
-    made: list[Row] = []
+    table: list[Row] = []
     for control, difference in zip(controls, differences, strict=True):
         p = difference.p if control == primary else next(others)
         options: dict[str, Any] = {"rope": claim.rope, "alpha": claim.alpha}
         alone, corrected = verdict(difference, **options)[0], verdict(difference, p, **options)[0]
-        known = asdict(difference)
-        known["difference"] = known.pop("mean")
+        numbers = asdict(difference)
+        numbers["difference"] = numbers.pop("mean")
         word = alone if alone != "LOSES" else corrected  # to beat each needs no correction
-        about = {"dataset": dataset, "subject": subject, "control": control, **known, "p_adjusted": p}
+        about = {"dataset": dataset, "subject": subject, "control": control, **numbers, "p_adjusted": p}
         said = f"{_said(difference.mean)} [{_said(difference.low)}, {_said(difference.high)}], p = {difference.p:.3g}"
-        made.append({**about, "primary": control == primary, "verdict": word, "sentence": f"{control}: {said}"})
-    return made
+        table.append({**about, "primary": control == primary, "verdict": word, "sentence": f"{control}: {said}"})
+    return table
 
 
 def _over(
@@ -331,9 +331,9 @@ def _over(
         arm: [sign * float(np.mean(_of(rows, name, arm, claim.metric))) for name in datasets]
         for arm in (subject, *arm_of.values())
     }
-    found = over_datasets(means, subject, [arm for arm in arm_of.values() if arm != primary])
-    corrected = {row["rival"]: row["p_adjusted"] for row in found}
-    made: list[Row] = []
+    differences = over_datasets(means, subject, [arm for arm in arm_of.values() if arm != primary])
+    corrected = {row["rival"]: row["p_adjusted"] for row in differences}
+    table: list[Row] = []
     for control, arm in arm_of.items():
         d = [a - b for a, b in zip(means[subject], means[arm], strict=True)]
         p = over_datasets(means, subject, [arm])[0]["p"]
@@ -350,8 +350,8 @@ def _over(
         said = f"{control}: {_said(median)} [{_said(low)}, {_said(high)}], p = {p:.3g} by Wilcoxon's test"
         about = {"dataset": "all", "subject": subject, "control": control, "n": len(d), "difference": median}
         about |= {"low": low, "high": high, "p": p, "p_adjusted": adjusted, "primary": arm == primary}
-        made.append({**about, "verdict": word, "sentence": said})
-    return made
+        table.append({**about, "verdict": word, "sentence": said})
+    return table
 
 
 def _of(rows: Sequence[Row], dataset: str, arm: str, metric: str) -> list[float]:

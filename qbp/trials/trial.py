@@ -123,13 +123,13 @@ def load_trial(directory: str | Path) -> Trial:
     path = Path(directory)
     try:
         plain = json.loads((path / TRIAL).read_text(encoding="utf-8"))
-        ruling, found = plain["ruling"], plain["answer"]
+        ruling, answer = plain["ruling"], plain["answer"]
         return Trial(
             **plain
             | {
                 "left_out": tuple(plain["left_out"]),
                 "ruling": Ruling(ruling["word"], ruling["sentence"], tuple(ruling["figures"])),
-                "answer": Answer(found["word"], found["sentence"], tuple(found["verdicts"])),
+                "answer": Answer(answer["word"], answer["sentence"], tuple(answer["verdicts"])),
                 "arms": tuple(plain["arms"]),
                 "directory": path,
             }
@@ -170,7 +170,7 @@ def _arms(claim: Claim, rows: Sequence[Row]) -> list[Row]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["arm"]), []).append(row)
-    found = []
+    arms = []
     for (dataset, arm), own in groups.items():
         scores = [row[claim.metric] for row in own if row.get(claim.metric) is not None]
         about: Row = {"dataset": dataset, "arm": arm, "n": len(own), "mean": float(np.mean(scores)) if scores else None}
@@ -185,8 +185,8 @@ def _arms(claim: Claim, rows: Sequence[Row]) -> list[Row]:
             values = [row[key] for row in own if isinstance(row.get(key), int | float)]
             if values:
                 about[key] = float(np.mean(values))
-        found.append(about)
-    return found
+        arms.append(about)
+    return arms
 
 
 def _busy(log: Path) -> float:

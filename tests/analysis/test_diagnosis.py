@@ -58,10 +58,10 @@ def test_random_circuit_of_12_qubits_with_a_global_cost() -> None:
     generator = torch.Generator().manual_seed(0)
     data = Dataset(torch.randn(40, 12, generator=generator), torch.arange(40) % 2)
     findings = diagnose(bare(12, 8, observables="Z" * 12), data)
-    (found,) = (finding for finding in findings if finding.warns)
-    assert found.code == "BARREN_PLATEAU" and found.picture.x[-1] == 12
-    assert found.value == pytest.approx(2**-12 / 2, rel=0.3)  # of a 2-design, arXiv 1803.11173
-    sizes, variances = found.picture.x, found.picture.y
+    (warning,) = (finding for finding in findings if finding.warns)
+    assert warning.code == "BARREN_PLATEAU" and warning.picture.x[-1] == 12
+    assert warning.value == pytest.approx(2**-12 / 2, rel=0.3)  # of a 2-design, arXiv 1803.11173
+    sizes, variances = warning.picture.x, warning.picture.y
     rate = (variances[-1] / variances[2]) ** (1 / (sizes[-1] - sizes[2]))
     assert rate == pytest.approx(0.5, abs=0.06)
 
@@ -73,8 +73,8 @@ def test_inputs_scaled_by_1000(before: list[nn.Module]) -> None:
 
 
 def test_inputs_scaled_by_1000_into_bounded_angles() -> None:
-    found = warnings(qbp.hybrid(2, 2, n_qubits=2, seed=0), Dataset(MOONS.x * 1000, MOONS.y))
-    assert found == {"ANGLES_SATURATED"}
+    codes = warnings(qbp.hybrid(2, 2, n_qubits=2, seed=0), Dataset(MOONS.x * 1000, MOONS.y))
+    assert codes == {"ANGLES_SATURATED"}
 
 
 def test_saturated_output() -> None:
@@ -87,9 +87,9 @@ def test_saturated_output() -> None:
 
 def test_output_that_cannot_reach_the_targets() -> None:
     layer = qbp.QuantumLayer("strongly_entangling", n_qubits=2, n_layers=2, seed=0)
-    (found,) = (f for f in diagnose(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), layer), MOONS) if f.warns)
-    assert found.code == "OUTPUT_RANGE"
-    assert found.value == pytest.approx(-math.log(math.exp(1) / (math.exp(1) + math.exp(-1))))
+    (finding,) = (f for f in diagnose(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), layer), MOONS) if f.warns)
+    assert finding.code == "OUTPUT_RANGE"
+    assert finding.value == pytest.approx(-math.log(math.exp(1) / (math.exp(1) + math.exp(-1))))
     regression = Dataset(MOONS.x, 3 * MOONS.x)
     assert warnings(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), layer), regression) == {"OUTPUT_RANGE"}
     assert warnings(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), layer, nn.Linear(2, 2)), regression) == set()
@@ -111,8 +111,8 @@ def test_no_entanglement_dead_parameters_and_a_state_that_does_not_move() -> Non
         return [qml.expval(qml.Z(wire)) for wire in range(2)]
 
     layer = qbp.QuantumLayer(idle, {"weights": (2,)})
-    found = warnings(nn.Sequential(layer, nn.Linear(2, 2)), MOONS)
-    assert {"LOW_EXPRESSIBILITY", "NO_ENTANGLEMENT", "OUTPUT_CONSTANT", "DEAD_PARAMETERS"} <= found
+    codes = warnings(nn.Sequential(layer, nn.Linear(2, 2)), MOONS)
+    assert {"LOW_EXPRESSIBILITY", "NO_ENTANGLEMENT", "OUTPUT_CONSTANT", "DEAD_PARAMETERS"} <= codes
 
 
 def test_collapse_to_one_class_and_a_stalled_loss() -> None:
@@ -172,8 +172,8 @@ def test_bce_and_probabilities() -> None:
         return qml.probs(wires=[0])
 
     model = nn.Sequential(qbp.QuantumLayer(probs, {"weights": (2, 2, 3)}, seed=0))
-    (found,) = (finding for finding in diagnose(model, MOONS) if finding.code == "OUTPUT_RANGE")
-    assert found.warns and found.picture.limits == (0, 1)
+    (warning,) = (finding for finding in diagnose(model, MOONS) if finding.code == "OUTPUT_RANGE")
+    assert warning.warns and warning.picture.limits == (0, 1)
 
 
 # ---- what it costs and leaves alone --------------------------------------------------------------------------------
@@ -305,8 +305,8 @@ def test_jacobian_and_fisher_information_by_their_definitions() -> None:
     model = qbp.hybrid(2, 3, n_qubits=2, n_layers=1, seed=0, backend="dense").double()
     x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     parameters = dict(model.named_parameters())
-    found = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (x,)))(parameters)
-    expected = torch.cat([found[name].flatten(2) for name in parameters], 2)
+    slopes = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (x,)))(parameters)
+    expected = torch.cat([slopes[name].flatten(2) for name in parameters], 2)
     jacobian = fisher.model_jacobian(model, x)
     torch.testing.assert_close(jacobian, expected)
     native = qbp.hybrid(2, 3, n_qubits=2, n_layers=1, seed=0).double()

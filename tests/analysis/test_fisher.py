@@ -65,9 +65,9 @@ def test_jacobian_is_that_of_autograd(name):
     def outputs(w):
         return Dense()(circuit.program, circuit.angle_map(x, w), circuit.angle_map.amplitudes(x, w)).values
 
-    found = jacobian(layer, x)
-    torch.testing.assert_close(found, torch.func.jacrev(outputs)(weights), rtol=0, atol=1e-12)
-    assert found.dtype == torch.float64 and not found.requires_grad
+    slopes = jacobian(layer, x)
+    torch.testing.assert_close(slopes, torch.func.jacrev(outputs)(weights), rtol=0, atol=1e-12)
+    assert slopes.dtype == torch.float64 and not slopes.requires_grad
     others = torch.full_like(weights, 0.3)
     torch.testing.assert_close(
         jacobian(layer, x.float(), others), torch.func.jacrev(outputs)(others), rtol=0, atol=1e-6
@@ -87,10 +87,10 @@ def test_fisher_information_is_that_of_autograd(name):
     slopes = torch.complex(parts[:, :, 0], parts[:, :, 1])
     overlap = (slopes.conj() * psi[:, :, None]).sum(1)
     want = 4 * (slopes.mH @ slopes - overlap[:, :, None] * overlap[:, None].conj()).real
-    found = quantum_fisher(layer, x)
-    torch.testing.assert_close(found, want, rtol=0, atol=1e-12)
-    torch.testing.assert_close(found, found.mT, rtol=0, atol=1e-13)
-    assert not len(weights) or torch.linalg.eigvalsh(found).min() > -1e-12
+    information = quantum_fisher(layer, x)
+    torch.testing.assert_close(information, want, rtol=0, atol=1e-12)
+    torch.testing.assert_close(information, information.mT, rtol=0, atol=1e-13)
+    assert not len(weights) or torch.linalg.eigvalsh(information).min() > -1e-12
 
 
 def test_fisher_information_is_four_times_pennylanes_metric_tensor():
@@ -129,8 +129,8 @@ def test_variance_of_gradients_is_that_of_sampling_by_autograd(output):
             slopes[i, b, m] = torch.autograd.grad(y[b, m], dense.weights, retain_graph=True)[0]
     want = slopes.var(0).mean(0)
     before = layer.weights.detach().clone()
-    found = gradient_variance(layer, x, n_samples=20, seed=7, output=output)
-    torch.testing.assert_close(found, want.amax(0) if output is None else want[output], rtol=1e-9, atol=1e-12)
+    variance = gradient_variance(layer, x, n_samples=20, seed=7, output=output)
+    torch.testing.assert_close(variance, want.amax(0) if output is None else want[output], rtol=1e-9, atol=1e-12)
     assert torch.equal(layer.weights, before) and layer.weights.grad is None
 
 
@@ -143,8 +143,8 @@ def test_gradients_of_a_global_observable_vanish_with_the_number_of_qubits():
 
     for n in (2, 5):
         layer = QuantumLayer(product, {"weights": n}, n_inputs=0)
-        found = gradient_variance(layer, torch.zeros(1, 0), n_samples=20000, seed=0)
-        torch.testing.assert_close(found, torch.full((n,), 0.5**n, dtype=torch.float64), rtol=0.1, atol=0)
+        variance = gradient_variance(layer, torch.zeros(1, 0), n_samples=20000, seed=0)
+        torch.testing.assert_close(variance, torch.full((n,), 0.5**n, dtype=torch.float64), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("name", NASTY)

@@ -126,10 +126,10 @@ def expected(function: Function, x: Tensor, weights: Tensor) -> list[float]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_map_is_the_function(name: str):
     function, *kinds = FUNCTIONS[name]
-    angle_map, found = trace(function)
+    angle_map, resolved = trace(function)
     graph_widths = [angle_map.n_batched - len(angle_map.inputs), angle_map.n_shared - len(angle_map.shared)]
     assert [len(angle_map.inputs), graph_widths[0], len(angle_map.shared), graph_widths[1]] == kinds
-    indices = [v for v in found if isinstance(v, int)]
+    indices = [v for v in resolved if isinstance(v, int)]
     assert sorted(indices) == list(range(angle_map.n_batched + angle_map.n_shared))
     x, weights = torch.randn(9, N_INPUTS, dtype=torch.float64) * 2, torch.randn(N_WEIGHTS, dtype=torch.float64)
     before = x.clone(), weights.clone()
@@ -138,7 +138,7 @@ def test_the_map_is_the_function(name: str):
         assert angles.batched.shape == (n_samples, angle_map.n_batched) and angles.shared.shape == (angle_map.n_shared,)
         full = angles.full()
         for i in range(n_samples):
-            got = [full[i, v].item() if isinstance(v, int) else v for v in found]
+            got = [full[i, v].item() if isinstance(v, int) else v for v in resolved]
             np.testing.assert_allclose(got, expected(function, x[i], weights), atol=1e-12)
     assert torch.equal(x, before[0]) and torch.equal(weights, before[1])
 
@@ -165,7 +165,7 @@ def test_dtype_equal_rows_empty_batches_and_copies(name: str):
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"nothing", "remainder and round"}))
 def test_gradients(name: str):
     function, *_ = FUNCTIONS[name]
-    angle_map, found = trace(function)
+    angle_map, resolved = trace(function)
     x = torch.randn(3, N_INPUTS, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(N_WEIGHTS, dtype=torch.float64, requires_grad=True)
 
@@ -179,7 +179,7 @@ def test_gradients(name: str):
         rows = []
         for row in x:
             values = function(row.clone(), weights[:4].reshape(2, 2), weights[4:].clone())
-            angles = {i: v for i, v in zip(found, values, strict=True) if isinstance(i, int)}
+            angles = {i: v for i, v in zip(resolved, values, strict=True) if isinstance(i, int)}
             rows.append(torch.stack([angles[i] for i in range(len(angles))]))
         return torch.sin(torch.stack(rows))
 
@@ -228,10 +228,10 @@ def test_amplitudes():
     def function(x: Tensor, weights: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
         return [weights["w"][0, 0]], x / torch.linalg.vector_norm(x)
 
-    angle_map, found = trace_angles(function, 4, {"w": (1, 1)})
+    angle_map, resolved = trace_angles(function, 4, {"w": (1, 1)})
     x, weights = torch.randn(5, 4, dtype=torch.float64, requires_grad=True), torch.randn(1, dtype=torch.float64)
     psi = angle_map.amplitudes(x, weights)
-    assert found == [0] and psi is not None
+    assert resolved == [0] and psi is not None
     torch.testing.assert_close(psi, x / x.norm(dim=1, keepdim=True))
     assert torch.autograd.gradcheck(lambda x: angle_map.amplitudes(x, weights), (x,))
     assert angle_map.amplitudes(x.float(), weights.float()).dtype == torch.float32
@@ -241,23 +241,23 @@ def test_amplitudes():
 
 
 def test_without_weights_and_without_inputs():
-    angle_map, found = trace_angles(lambda x, w: ([x[0], 0 * x[1], x[1] ** 2, 0.5], None), 2, {})
+    angle_map, resolved = trace_angles(lambda x, w: ([x[0], 0 * x[1], x[1] ** 2, 0.5], None), 2, {})
     x = torch.randn(3, 2, dtype=torch.float64)
     full = angle_map(x, torch.empty(0, dtype=torch.float64)).full()
-    assert found == [0, 0.0, 1, 0.5]
+    assert resolved == [0, 0.0, 1, 0.5]
     torch.testing.assert_close(full, torch.stack([x[:, 0], x[:, 1] ** 2], 1))
-    angle_map, found = trace_angles(lambda x, w: ([w["w"][1], w["w"][0].sin()], None), 0, {"w": (2,)})
+    angle_map, resolved = trace_angles(lambda x, w: ([w["w"][1], w["w"][0].sin()], None), 0, {"w": (2,)})
     angles = angle_map(torch.empty(3, 0), torch.tensor([0.1, 0.2]))
     assert angles.batched.shape == (3, 0) and angles.n_samples == 3
     torch.testing.assert_close(angles.full(), torch.tensor([[0.2, math.sin(0.1)]]).expand(3, -1))
 
 
 def test_the_order_of_weights_is_that_of_their_shapes_not_of_their_names():
-    angle_map, found = trace_angles(
+    angle_map, resolved = trace_angles(
         lambda x, w: ([w["x10"][0], w["x2"][0], w["a"][1, 1]], None), 1, {"x10": (1,), "x2": (1,), "a": (2, 2)}
     )
     full = angle_map(torch.zeros(1, 1), torch.arange(6.0)).full()
-    assert full[0, found].tolist() == [0.0, 1.0, 5.0]
+    assert full[0, resolved].tolist() == [0.0, 1.0, 5.0]
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ def test_refused(name: str):
 
 def test_a_constant_tensor_from_outside_is_no_weight():
     constant = torch.tensor(0.5, dtype=torch.float64)
-    angle_map, found = trace(lambda x, w, b: [x[0] * constant])
-    assert angle_map(torch.full((1, 4), 3.0), torch.zeros(6)).full()[0, found[0]] == 1.5
+    angle_map, resolved = trace(lambda x, w, b: [x[0] * constant])
+    assert angle_map(torch.full((1, 4), 3.0), torch.zeros(6)).full()[0, resolved[0]] == 1.5
 
 
 def test_called_once():

@@ -65,12 +65,12 @@ def random_file(rng):
         calls.append((QISKIT.get(name, name), params, wires))
 
     def circuit(values):
-        made = QuantumCircuit(n)
+        circuit = QuantumCircuit(n)
         for name, params, wires in calls:
             if name == "u2":
                 name, params = "u", ["pi / 2", *params]
-            getattr(made, name)(*(eval(p, dict(PYTHON), values) for p in params), *wires)
-        return made
+            getattr(circuit, name)(*(eval(p, dict(PYTHON), values) for p in params), *wires)
+        return circuit
 
     z = SparsePauliOp("I" * (n - 1) + "Z")
     observables = [SparsePauliOp(words[0][::-1]), 0.5 * SparsePauliOp(words[1][::-1]) - 2 * z]

@@ -24,27 +24,27 @@ def expectations(circuit: QuantumCircuit, observables: list[str]) -> list[float]
 
     def walk(part, branches, qubits, clbits):
         for one in part.data:
-            on, name, found = [qubits[q] for q in one.qubits], one.operation.name, []
+            on, name, moved = [qubits[q] for q in one.qubits], one.operation.name, []
             for psi, bits in branches:
                 if name == "barrier":
-                    found.append((psi, bits))
+                    moved.append((psi, bits))
                 elif name in ("measure", "reset"):
                     for value in (0, 1):
                         half = psi.evolve(Operator(np.diag([1 - value, value])), on)
                         if name == "measure":
-                            found.append((half, bits | {clbits[one.clbits[0]]: value}))
+                            moved.append((half, bits | {clbits[one.clbits[0]]: value}))
                         else:
-                            found.append((half.evolve(FLIP, on) if value else half, bits))
+                            moved.append((half.evolve(FLIP, on) if value else half, bits))
                 elif name == "if_else":
                     first = 0 if holds(one.operation.condition, {k: bits[v] for k, v in clbits.items()}) else 1
                     inside = [(psi, bits)]
                     for body in one.operation.blocks[first : first + 1]:
                         bits_of_body = dict(zip(body.clbits, (clbits[c] for c in one.clbits), strict=True))
                         inside = walk(body, inside, dict(zip(body.qubits, on, strict=True)), bits_of_body)
-                    found += inside
+                    moved += inside
                 else:
-                    found.append((psi.evolve(one.operation, on), bits))
-            branches = found
+                    moved.append((psi.evolve(one.operation, on), bits))
+            branches = moved
         return branches
 
     start = [(Statevector.from_label("0" * circuit.num_qubits), dict.fromkeys(circuit.clbits, 0))]
@@ -114,10 +114,10 @@ def test_conditions_are_controls(make):
     circuit = make()
     n, rng = circuit.num_qubits, random.Random(0)
     words = ["".join(rng.choice("IXYZ") for _ in range(n)) for _ in range(12)] + ["Z" * n, "X" * n]
-    found = QuantumLayer(circuit, observables=[SparsePauliOp(word) for word in words]).double()(
+    outputs = QuantumLayer(circuit, observables=[SparsePauliOp(word) for word in words]).double()(
         torch.zeros(1, 0, dtype=torch.float64)
     )
-    np.testing.assert_allclose(found.detach()[0], expectations(circuit, words), atol=1e-12)
+    np.testing.assert_allclose(outputs.detach()[0], expectations(circuit, words), atol=1e-12)
 
 
 def test_gradients_of_conditioned_gates():

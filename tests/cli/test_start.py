@@ -113,8 +113,8 @@ def test_every_template_runs(run: Run) -> None:
     train, submit = configs.load("train.yaml"), configs.load("submit.yaml")
     assert run("train", "train.yaml", "-q", "--set", "train.epochs=2", "--set", "model.n_qubits=2")[0] == 0
     assert train.train.early_stopping == 10 and submit.train.epochs == 1
-    found = configs.load("compare.yaml", kind=configs.Compare)
-    assert list(found.models) == ["hybrid"] and found.seeds == 5
+    config = configs.load("compare.yaml", kind=configs.Compare)
+    assert list(config.models) == ["hybrid"] and config.seeds == 5
     assert run("init", "compare", "--data", "shop.csv", "--out", "mine.yaml")[0] == 0
     own = configs.load("mine.yaml", kind=configs.Compare).data["shop"]
     assert own.name == str(Path("shop.csv").resolve()) and own.n_samples is None
@@ -159,7 +159,7 @@ def test_regressions_are_predicted_in_their_units(run: Run) -> None:
     Path("line.yaml").write_text("data: {name: line.csv}\nmodel: {kind: mlp}\ntrain: {epochs: 40, lr: 0.1}\n")
     assert run("train", "line.yaml", "-q")[0] == 0
     assert run("predict", "runs/line", "line.csv", "-o", "said.csv")[0] == 0
-    found = np.loadtxt("said.csv", skiprows=1)
-    assert np.abs(found - (np.arange(40) * 3.25 + 0.1)).max() < 20
+    predictions = np.loadtxt("said.csv", skiprows=1)
+    assert np.abs(predictions - (np.arange(40) * 3.25 + 0.1)).max() < 20
     code, said, _ = run("predict", "runs/line", "line.csv")
     assert code == 0 and "probability" not in said

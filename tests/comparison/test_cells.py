@@ -144,12 +144,12 @@ def test_a_comparison_killed_three_times_is_the_undisturbed_one(tmp_path):
     killed, whole = (load_comparison(tmp_path / folder / "moons") for folder in ("killed", "whole"))
     timed = ("train_seconds", "tune_seconds")
 
-    def table(found):
-        return [{key: value for key, value in row.items() if key not in timed} for row in found.rows]
+    def table(comparison):
+        return [{key: value for key, value in row.items() if key not in timed} for row in comparison.rows]
 
     assert len(whole.rows) == 112 and table(killed) == table(whole) and killed.verdicts == whole.verdicts
     for row in whole.rows:
-        one, two = (found.predictions("moons", row["model"], row["seed"]) for found in (killed, whole))
+        one, two = (comparison.predictions("moons", row["model"], row["seed"]) for comparison in (killed, whole))
         assert all(np.array_equal(one[key], two[key]) for key in two)
 
 

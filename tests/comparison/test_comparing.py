@@ -35,8 +35,8 @@ def row(**values: object) -> dict[str, object]:
 def directory(tmp_path):
     (tmp_path / "comparison.yaml").write_text("name: small\nseeds: [0, 1]\n")
     for seed in (1, 0):
-        found = row(dataset="moons", model="hybrid/frozen", seed=seed, n_train=90, log_loss=None)
-        cell = {"row": found, "curve": [{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.6}]}
+        own = row(dataset="moons", model="hybrid/frozen", seed=seed, n_train=90, log_loss=None)
+        cell = {"row": own, "curve": [{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.6}]}
         path = tmp_path / cell_path("moons", "hybrid/frozen", seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(cell))
@@ -45,28 +45,28 @@ def directory(tmp_path):
 
 
 def test_a_half_finished_comparison_loads(directory):
-    found = load_comparison(directory)
-    assert found.config == {"name": "small", "seeds": [0, 1]} and found.verdicts == ()
-    assert found.column("seed") == [0, 1] and found.column("accuracy", seed=1) == [0.5]
-    assert [(c["seed"], c["epoch"]) for c in found.curves] == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    assert found.predictions("moons", "hybrid/frozen", 1)["predicted"].tolist() == [1, 1]
+    comparison = load_comparison(directory)
+    assert comparison.config == {"name": "small", "seeds": [0, 1]} and comparison.verdicts == ()
+    assert comparison.column("seed") == [0, 1] and comparison.column("accuracy", seed=1) == [0.5]
+    assert [(c["seed"], c["epoch"]) for c in comparison.curves] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert comparison.predictions("moons", "hybrid/frozen", 1)["predicted"].tolist() == [1, 1]
     with pytest.raises(ArgumentError, match="no cell"):
-        found.predictions("moons", "hybrid", 1)
+        comparison.predictions("moons", "hybrid", 1)
 
 
 def test_tables(directory):
     import pandas
     from pyarrow import parquet
 
-    found = load_comparison(directory)
-    full = Comparison(found.rows, ({"verdict": "TIES"},), {"n": 3}, ({"n_needed": 32},), config=found.config)
+    comparison = load_comparison(directory)
+    full = Comparison(comparison.rows, ({"verdict": "TIES"},), {"n": 3}, ({"n_needed": 32},), config=comparison.config)
     save_tables(full, directory)
     again = load_comparison(directory)
     assert (again.rows, again.verdicts, again.ranks) == (full.rows, full.verdicts, full.ranks)
     assert again.sample_complexity == full.sample_complexity
     csv = pandas.read_csv(directory / "rows.csv")
     assert list(csv.columns) == list(COLUMNS) and csv["log_loss"].isna().all()
-    assert parquet.read_table(directory / "rows.parquet").to_pylist() == list(found.rows)
+    assert parquet.read_table(directory / "rows.parquet").to_pylist() == list(comparison.rows)
 
 
 def test_damaged(tmp_path, directory):
@@ -88,67 +88,69 @@ def linear(tmp_path_factory):
 
 
 def test_all_controls_ran_on_the_same_splits(linear):
-    found, _ = linear
+    comparison, _ = linear
     roles = {"subject", "identical", TWIN, *CONTROLS, *CLASSIFIERS}
-    assert {row["role"] for row in found.rows} == roles and len(found.rows) == 6 * len(roles)
-    splits = {(row["seed"], row["split"]) for row in found.rows}
+    assert {row["role"] for row in comparison.rows} == roles and len(comparison.rows) == 6 * len(roles)
+    splits = {(row["seed"], row["split"]) for row in comparison.rows}
     assert len(splits) == 6 == len({split for _, split in splits})
-    assert {row["n_train"] for row in found.rows} == {80} and {row["overlap"] for row in found.rows} == {0.0}
-    assert list(found.rows[0]) == list(COLUMNS)
+    assert {row["n_train"] for row in comparison.rows} == {80} and {row["overlap"] for row in comparison.rows} == {0.0}
+    assert list(comparison.rows[0]) == list(COLUMNS)
 
 
 def test_the_classical_twin_is_the_trained_model_without_its_circuit(linear):
     """It is told beside the verdict, and takes no part in it."""
-    found, _ = linear
-    ours, twins = ([row for row in found.rows if row["role"] == role] for role in ("subject", TWIN))
+    comparison, _ = linear
+    ours, twins = ([row for row in comparison.rows if row["role"] == role] for role in ("subject", TWIN))
     for one, two in zip(ours, twins, strict=True):
         assert two["accuracy"] == one["accuracy"] and two["log_loss"] == pytest.approx(one["log_loss"], abs=1e-5)
         assert (two["truncation"], two["same_labels"]) == (0.0, 1.0)
         assert two["circuits_per_step"] == 0 < one["circuits_per_step"] and one["same_labels"] is None
-    told = found.verdict("hybrid", control=TWIN)
+    told = comparison.verdict("hybrid", control=TWIN)
     assert (told["verdict"], told["difference"]) == ("TIES", 0.0)
-    without = judge([row for row in found.rows if row["role"] != TWIN], fresh={"linear": True})[0]
-    words = {(row["control"], row["verdict"], row["p_adjusted"]) for row in found.verdicts if row["control"] != TWIN}
+    without = judge([row for row in comparison.rows if row["role"] != TWIN], fresh={"linear": True})[0]
+    words = {
+        (row["control"], row["verdict"], row["p_adjusted"]) for row in comparison.verdicts if row["control"] != TWIN
+    }
     assert words == {(row["control"], row["verdict"], row["p_adjusted"]) for row in without}
     for scope in ("circuit", "all"):
-        row = found.verdict("hybrid", control=scope)
+        row = comparison.verdict("hybrid", control=scope)
         assert row["decided_by"] != TWIN
         assert "plain torch without quantum code (exact), gives the same label on all 480 rows" in row["sentence"]
 
 
 def test_what_circuits_take_is_kept(linear):
-    found, options = linear
-    (told,) = found.simulability["hybrid"]
+    comparison, options = linear
+    (told,) = comparison.simulability["hybrid"]
     assert [output["qubits"] for output in told["outputs"]] == [1, 2] and told["state"] > 0 and told["words"] > 0
-    assert load_comparison(options["directory"]).simulability == found.simulability
+    assert load_comparison(options["directory"]).simulability == comparison.simulability
 
 
 def test_parameters_match_within_5_percent(linear):
-    found, _ = linear
-    (ours,) = set(found.column("n_parameters", role="subject"))
-    (matched,) = set(found.column("n_parameters", role="matched_parameters"))
+    comparison, _ = linear
+    (ours,) = set(comparison.column("n_parameters", role="subject"))
+    (matched,) = set(comparison.column("n_parameters", role="matched_parameters"))
     assert matched == pytest.approx(ours, rel=0.05)
 
 
 def test_nothing_beats_anything_on_data_from_a_linear_rule(linear):
-    found, _ = linear
-    assert "BEATS" not in {row["verdict"] for row in found.verdicts}
-    assert "cannot show an advantage" in found.verdict("hybrid")["sentence"]
+    comparison, _ = linear
+    assert "BEATS" not in {row["verdict"] for row in comparison.verdicts}
+    assert "cannot show an advantage" in comparison.verdict("hybrid")["sentence"]
 
 
 def test_identical_models_do_not_beat_each_other(linear):
-    found, _ = linear
-    assert found.verdict("hybrid", control="identical")["verdict"] in ("TIES", "INCONCLUSIVE")
-    ours, same = (found.column("accuracy", role=role) for role in ("subject", "identical"))
+    comparison, _ = linear
+    assert comparison.verdict("hybrid", control="identical")["verdict"] in ("TIES", "INCONCLUSIVE")
+    ours, same = (comparison.column("accuracy", role=role) for role in ("subject", "identical"))
     assert ours != same or len(set(ours)) == 1  # other random numbers
 
 
 def test_it_can_be_read_again_and_every_table_follows_from_the_rows(linear):
-    found, options = linear
+    comparison, options = linear
     again = load_comparison(options["directory"])
-    assert (again.rows, again.verdicts, again.curves) == (found.rows, found.verdicts, found.curves)
+    assert (again.rows, again.verdicts, again.curves) == (comparison.rows, comparison.verdicts, comparison.curves)
     verdicts, ranks, complexity = judge(again.rows, fresh={"linear": True})
-    assert (verdicts, ranks, complexity) == (found.verdicts, found.ranks, found.sample_complexity)
+    assert (verdicts, ranks, complexity) == (comparison.verdicts, comparison.ranks, comparison.sample_complexity)
     for row in again.rows:
         kept = again.predictions("linear", row["model"], row["seed"])
         assert np.mean(kept["y"] == kept["predicted"]) == pytest.approx(row["accuracy"])
@@ -161,8 +163,8 @@ def test_it_can_be_read_again_and_every_table_follows_from_the_rows(linear):
 
 
 def test_it_goes_on_where_it_was_but_not_with_another(linear):
-    found, options = linear
-    rows, began = found.rows, (options["directory"] / "log.jsonl").read_text()
+    comparison, options = linear
+    rows, began = comparison.rows, (options["directory"] / "log.jsonl").read_text()
     assert compare({"hybrid": HYBRID}, data=LINEAR, **options).rows == rows
     assert (options["directory"] / "log.jsonl").read_text() == began
     with pytest.raises(ConfigError, match=r"another config \(there / here\): rope"):
@@ -212,23 +214,23 @@ def test_a_real_advantage_is_called_one(linear):
 def test_a_cell_tunes_on_the_train_part_alone():
     train, test = qbp.data.load("moons", n_samples=120, noise=0.2, test_size=0.5)
     protocol = Protocol(Training(epochs=3), budget=3, folds=3)
-    found = trial("logistic_regression", train, test, 1, protocol)
+    cell = trial("logistic_regression", train, test, 1, protocol)
     shuffled = Dataset(test.x, 1 - test.y, test.name)
     other = trial("logistic_regression", train, shuffled, 1, protocol)
     for key in ("hyperparameters", "cv_score", "n_parameters"):
-        assert found["row"][key] == other["row"][key]  # whatever the test part says
-    assert found["row"]["accuracy"] == pytest.approx(1 - other["row"]["accuracy"])
-    tried = json.loads(found["row"]["tried"])
-    assert len(tried) == 3 and found["row"]["cv_score"] == max(tried)
-    assert json.loads(found["row"]["hyperparameters"])["C"] in (1.0, 10.0, 0.1)
+        assert cell["row"][key] == other["row"][key]  # whatever the test part says
+    assert cell["row"]["accuracy"] == pytest.approx(1 - other["row"]["accuracy"])
+    tried = json.loads(cell["row"]["tried"])
+    assert len(tried) == 3 and cell["row"]["cv_score"] == max(tried)
+    assert json.loads(cell["row"]["hyperparameters"])["C"] in (1.0, 10.0, 0.1)
 
 
 def test_scores_follow_from_the_probabilities():
     train, test = qbp.data.load("iris", test_size=0.5)
-    found = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=10, lr=0.1), budget=2))
-    row, arrays = found["row"], found["arrays"]
+    cell = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=10, lr=0.1), budget=2))
+    row, arrays = cell["row"], cell["arrays"]
     correct = arrays["probabilities"].argmax(1) == arrays["y"]
-    assert row["accuracy"] == correct.mean() and len(found["curve"]) == 10
+    assert row["accuracy"] == correct.mean() and len(cell["curve"]) == 10
     picked = np.clip(arrays["probabilities"][np.arange(75), arrays["y"]], 1e-15, 1)
     assert row["log_loss"] == pytest.approx(-np.log(picked).mean(), rel=1e-5)
 
@@ -246,8 +248,8 @@ def test_a_configuration_that_diverges_is_passed_over(monkeypatch, exact):
     monkeypatch.setattr(members.Member, "row", row)
     assert loop.Member is members.Member
     job = Job(torch.nn.Linear(4, 3), *qbp.data.load("iris", test_size=0.5), 0)
-    found = trials([job] * 2, Protocol(Training(epochs=2, lr=0.06), budget=4), exact)
-    assert [json.loads(each["row"]["hyperparameters"])["lr"] for each in found] == pytest.approx([0.02] * 2)
+    cells = trials([job] * 2, Protocol(Training(epochs=2, lr=0.06), budget=4), exact)
+    assert [json.loads(each["row"]["hyperparameters"])["lr"] for each in cells] == pytest.approx([0.02] * 2)
     with pytest.raises(members.DivergenceError):
         trials([job], Protocol(Training(epochs=2, lr=0.06), budget=2), exact)
 
@@ -257,17 +259,17 @@ def test_a_test_set_of_one_s_own_is_kept_and_compared_row_by_row():
     data = Dataset(x, (x[:, 0] * x[:, 1] > 0).long(), "mine")
     options = {"seeds": 5, "budget": 1, "training": {"epochs": 1}, "sizes": (20,)}
     mlp = qbp.mlp(2, 6, 2, seed=0)
-    found = compare({"mlp": mlp}, data.subset(range(40)), data.subset(range(40, 60)), **options)
-    assert {row["test"] for row in found.verdicts} == {"McNemar's test on rows"}
-    assert {row["n"] for row in found.verdicts} == {20}  # test rows
-    for row in found.verdicts:
+    comparison = compare({"mlp": mlp}, data.subset(range(40)), data.subset(range(40, 60)), **options)
+    assert {row["test"] for row in comparison.verdicts} == {"McNemar's test on rows"}
+    assert {row["n"] for row in comparison.verdicts} == {20}  # test rows
+    for row in comparison.verdicts:
         if row["control"] not in ("circuit", "all"):
             control = row["control"] if row["control"] in CLASSIFIERS else f"mlp/{row['control']}"
-            ours, theirs = (np.mean(found.column("accuracy", model=m, n_train=40)) for m in ("mlp", control))
+            ours, theirs = (np.mean(comparison.column("accuracy", model=m, n_train=40)) for m in ("mlp", control))
             assert row["difference"] == pytest.approx(ours - theirs)
-    assert not set(LAYER_CONTROLS) & {row["role"] for row in found.rows}
-    assert {row["n_train"] for row in found.rows} == {20, 40} and len(set(found.column("split"))) == 1
-    assert {row["model"] for row in found.sample_complexity} == set(found.column("model"))
+    assert not set(LAYER_CONTROLS) & {row["role"] for row in comparison.rows}
+    assert {row["n_train"] for row in comparison.rows} == {20, 40} and len(set(comparison.column("split"))) == 1
+    assert {row["model"] for row in comparison.sample_complexity} == set(comparison.column("model"))
 
 
 @pytest.mark.parametrize(

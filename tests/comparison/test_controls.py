@@ -29,9 +29,9 @@ def model():
 
 
 def test_every_control_is_there_and_maps_alike(model):
-    made = controls_of(model, 6, 2)
-    assert list(made) == list(CONTROLS)
-    for name, control in made.items():
+    controls = controls_of(model, 6, 2)
+    assert list(controls) == list(CONTROLS)
+    for name, control in controls.items():
         assert renew(control, 1)(X).shape == (5, 2), name
 
 
@@ -40,11 +40,11 @@ def test_every_control_is_there_and_maps_alike(model):
 )
 def test_matched_controls_match_within_5_percent(n_inputs, n_outputs, qubits, layers):
     subject = hybrid(n_inputs, n_outputs, n_qubits=qubits, n_layers=layers, seed=0)
-    ours, made = resources(subject, n_inputs), controls_of(subject, n_inputs, n_outputs)
-    assert resources(made["matched_parameters"], n_inputs)["n_parameters"] == pytest.approx(
+    ours, controls = resources(subject, n_inputs), controls_of(subject, n_inputs, n_outputs)
+    assert resources(controls["matched_parameters"], n_inputs)["n_parameters"] == pytest.approx(
         ours["n_parameters"], rel=0.05
     )
-    assert resources(made["matched_compute"], n_inputs)["multiply_adds"] == pytest.approx(
+    assert resources(controls["matched_compute"], n_inputs)["multiply_adds"] == pytest.approx(
         ours["multiply_adds"], rel=0.05
     )
 
@@ -98,17 +98,17 @@ def test_noise_has_the_range_of_the_outputs_and_nothing_of_the_input():
 
 def test_random_fourier_features_approximate_the_kernel_and_are_read_linearly(rng):
     x, y = rng.normal(size=(200, 3)), rng.integers(2, size=200)
-    found = classifier("random_fourier", 5, {"gamma": 0.3, "n_components": 4_000, "C": 10.0}).fit(x, y)
-    scaler, sampler, linear = (step for _, step in found.steps)
+    fitted = classifier("random_fourier", 5, {"gamma": 0.3, "n_components": 4_000, "C": 10.0}).fit(x, y)
+    scaler, sampler, linear = (step for _, step in fitted.steps)
     z = scaler.transform(x)
     features = math.sqrt(2 / 4_000) * np.cos(z @ sampler.random_weights_ + sampler.random_offset_)
     kernel = np.exp(-0.3 * ((z[:, None] - z[None]) ** 2).sum(2))
     assert np.abs(features @ features.T - kernel).max() < 0.1
-    np.testing.assert_allclose(found.decision_function(x), features @ linear.coef_[0] + linear.intercept_[0])
-    assert kept_numbers(found) == (3 * 4_000 + 4_000 + 4_000 + 1, 4 * 4_000)
+    np.testing.assert_allclose(fitted.decision_function(x), features @ linear.coef_[0] + linear.intercept_[0])
+    assert kept_numbers(fitted) == (3 * 4_000 + 4_000 + 4_000 + 1, 4 * 4_000)
     assert stats.kstest(sampler.random_weights_.ravel() / math.sqrt(0.6), "norm").pvalue > 1e-4
     again = classifier("random_fourier", 5, {"gamma": 0.3, "n_components": 4_000, "C": 10.0}).fit(x, y)
-    assert np.array_equal(found.decision_function(x), again.decision_function(x))
+    assert np.array_equal(fitted.decision_function(x), again.decision_function(x))
 
 
 def test_as_many_epochs_as_fit_into_the_time_of_the_subject(monkeypatch, tmp_path):
@@ -199,11 +199,11 @@ def test_renew_keeps_the_layer_s_own_distribution_and_refuses_what_it_cannot_dra
 
 
 def test_resources(model):
-    found = resources(model, 6, batch_size=32)
+    counts = resources(model, 6, batch_size=32)
     # 3 encodings and 6 RZ RY RZ: 21 rotations of 8 amplitudes, 3 outputs; 6 CNOTs; dense 6 x 3 and 3 x 2.
-    assert found["n_gates"] == 27 and found["two_qubit_gates"] == 6
-    assert found["multiply_adds"] == 8 * (4 * 21 + 2 * 3) + 18 + 6
-    assert found["circuits_per_step"] == 32 * (1 + 2 * 21)
+    assert counts["n_gates"] == 27 and counts["two_qubit_gates"] == 6
+    assert counts["multiply_adds"] == 8 * (4 * 21 + 2 * 3) + 18 + 6
+    assert counts["circuits_per_step"] == 32 * (1 + 2 * 21)
     alone = nn.Sequential(model[2], nn.Linear(3, 2))  # raw data want no gradient, and cost no circuits
     assert resources(alone, 3, batch_size=32)["circuits_per_step"] == 32 * (1 + 2 * 18)
     assert resources(mlp(6, 4, 2), 6) == {

@@ -63,7 +63,7 @@ def test_the_bias_is_the_worst_that_outputs_within_their_error_can_do(rng):
     """Independently: behind a linear layer a row's margin moves by sum |w_1 - w_0| t at most."""
     model = model_on("auto")
     reach = torch.from_numpy(rng.exponential(0.1, size=(60, 3)))
-    found = bars_of(model, change=lambda call: call._replace(truncation=reach))
+    bars = bars_of(model, change=lambda call: call._replace(truncation=reach))
     with torch.no_grad():
         outputs = model(X)
         weight = model[1].weight[1] - model[1].weight[0]
@@ -71,11 +71,11 @@ def test_the_bias_is_the_worst_that_outputs_within_their_error_can_do(rng):
     shift = reach.float() @ weight.abs()
     told = accuracy(outputs)
     low, high = float((margin > shift).double().mean()), float((margin > -shift).double().mean())
-    assert found.bias == pytest.approx(max(told - low, high - told)) and found.bias > 0.02 and found.error == 0
+    assert bars.bias == pytest.approx(max(told - low, high - told)) and bars.bias > 0.02 and bars.error == 0
     for _ in range(200):  # nothing that is drawn within the errors is worse
         signs = torch.from_numpy(rng.uniform(-1, 1, size=(60, 3)))
         moved = outputs + (signs * reach).float() @ model[1].weight.detach().T
-        assert abs(accuracy(moved) - told) <= found.bias + 1e-12
+        assert abs(accuracy(moved) - told) <= bars.bias + 1e-12
 
 
 def test_the_bias_of_errors_of_a_regression(rng):
@@ -86,20 +86,20 @@ def test_the_bias_of_errors_of_a_regression(rng):
     def rmse(outputs):
         return float((outputs - y).square().mean().sqrt())
 
-    found = bars_of(model, change=lambda call: call._replace(truncation=reach), score=rmse, y=y)
+    bars = bars_of(model, change=lambda call: call._replace(truncation=reach), score=rmse, y=y)
     with torch.no_grad():
         off = (model(X) - y).abs()
         shift = 0.05 * model[1].weight.abs().sum()
     worst = float((off + shift).square().mean().sqrt())
-    assert found.bias == pytest.approx(worst - float(off.square().mean().sqrt()), rel=1e-4)
+    assert bars.bias == pytest.approx(worst - float(off.square().mean().sqrt()), rel=1e-4)
 
 
 def test_a_truncated_simulation_is_no_further_off_than_it_says():
     exact, worst = accuracy(model_on("auto")(X)), 0.0
     for cut in ("max_sines=1", "max_sines=2", "max_sines=3"):
         model = model_on(f"pauli-propagation:{cut}")
-        found, told = bars_of(model), accuracy(model(X))
-        assert abs(told - exact) <= found.bias
+        bars, told = bars_of(model), accuracy(model(X))
+        assert abs(told - exact) <= bars.bias
         worst = max(worst, abs(told - exact))
     assert worst > 0
 
@@ -121,16 +121,16 @@ def test_tests_and_intervals_with_a_bias_equal_scipy_s_on_300_random_cases(rng):
     for _ in range(300):
         n, bias = int(rng.integers(6, 30)), float(rng.exponential(0.02))
         a, b = rng.normal(0.8, 0.05, n), rng.normal(0.8, 0.05, n) + rng.normal(0, 0.05)
-        plain, found = paired(a, b), paired(a, b, bias=bias)
+        plain, difference = paired(a, b), paired(a, b, bias=bias)
         d = a - b
         mean, error = d.mean(), stats.sem(d)
-        assert (found.low, found.high) == pytest.approx((plain.low - bias, plain.high + bias))
-        assert (found.low_bca, found.high_bca) == pytest.approx((plain.low_bca - bias, plain.high_bca + bias))
+        assert (difference.low, difference.high) == pytest.approx((plain.low - bias, plain.high + bias))
+        assert (difference.low_bca, difference.high_bca) == pytest.approx((plain.low_bca - bias, plain.high_bca + bias))
         nearest = np.sign(mean) * min(abs(mean), bias)  # the least difference that there may be
-        assert found.p == pytest.approx(stats.ttest_1samp(d, nearest).pvalue) and found.p >= plain.p - 1e-12
+        assert difference.p == pytest.approx(stats.ttest_1samp(d, nearest).pvalue) and difference.p >= plain.p - 1e-12
         least, most = mean - bias, mean + bias
         sides = stats.t(n - 1).sf((0.01 + least) / error), stats.t(n - 1).cdf((most - 0.01) / error)
-        assert found.p_equivalent == pytest.approx(max(sides))
+        assert difference.p_equivalent == pytest.approx(max(sides))
         split, wide = paired(a, b, test_share=0.3), paired(a, b, test_share=0.3, bias=bias)
         assert wide.low == pytest.approx(split.low - bias) and wide.p >= split.p
         t = (abs(mean) - min(abs(mean), bias)) / (d.std(ddof=1) * np.sqrt(1 / n + 0.3))
@@ -141,9 +141,9 @@ def test_tests_and_intervals_with_a_bias_equal_scipy_s_on_300_random_cases(rng):
 
 def test_rows_with_a_bias():
     a, b = [1] * 9 + [0] * 21, [0] * 8 + [1] * 2 + [0] * 20
-    plain, found, hidden = mcnemar(a, b), mcnemar(a, b, bias=0.05), mcnemar(a, b, bias=0.3)
-    assert found.low == pytest.approx(plain.low - 0.05) and found.p_equivalent >= plain.p_equivalent
-    assert found.p >= plain.p and hidden.p == 1.0
+    plain, difference, hidden = mcnemar(a, b), mcnemar(a, b, bias=0.05), mcnemar(a, b, bias=0.3)
+    assert difference.low == pytest.approx(plain.low - 0.05) and difference.p_equivalent >= plain.p_equivalent
+    assert difference.p >= plain.p and hidden.p == 1.0
 
 
 def test_coverage(rng):
@@ -158,8 +158,10 @@ def test_coverage(rng):
         counts["left out, not widened"] += abs(moved.mean() - truth) <= stats.t(n - 1).ppf(0.975) * stats.sem(moved)
         counts["left out"] += abs(moved.mean() - truth) <= stats.t(n - 1).ppf(0.975) * stats.sem(moved) + bias
         if k < 50:
-            found = paired(moved, np.zeros(n), bias=bias)
-            assert (found.low, found.high) == pytest.approx((moved.mean() - reach - bias, moved.mean() + reach + bias))
+            difference = paired(moved, np.zeros(n), bias=bias)
+            assert (difference.low, difference.high) == pytest.approx(
+                (moved.mean() - reach - bias, moved.mean() + reach + bias)
+            )
     shares = {name: count / 2000 for name, count in counts.items()}
     assert abs(shares["shots"] - 0.95) < 0.015
     assert shares["left out"] >= 0.95 and shares["left out, not widened"] < 0.85
@@ -179,8 +181,8 @@ def test_a_verdict_that_depends_on_what_is_left_out_says_so():
     small = verdict_of(planted(lambda row: {"score_bias": 0.01 * (row["role"] == "subject")}))
     assert small["verdict"] == "BEATS" and "by up to 1.0 points, by which intervals are widened" in small["sentence"]
     rows = planted(lambda row: {"score_bias": 0.5 * (row["role"] == "subject")})
-    found, one = verdict_of(rows), verdict_of(rows, "svm_rbf")
-    assert found["verdict"] == one["verdict"] == "INCONCLUSIVE" and one["bias"] == 0.5
+    verdict, one = verdict_of(rows), verdict_of(rows, "svm_rbf")
+    assert verdict["verdict"] == one["verdict"] == "INCONCLUSIVE" and one["bias"] == 0.5
     assert "Without what the simulation of circuits leaves out (up to 50.0 points) it would be BEATS" in one["sentence"]
     plain = verdict_of(planted(), "svm_rbf")
     assert (one["low"], one["high"]) == pytest.approx((plain["low"] - 0.5, plain["high"] + 0.5))

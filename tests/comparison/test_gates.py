@@ -56,16 +56,19 @@ def verdict_of(rows, control="all", **options):
 
 
 def test_without_a_gate_it_beats_them_all_and_has_nothing_to_note():
-    found = verdict_of(planted())
-    assert found["verdict"] == "BEATS" and "Note" not in found["sentence"]
+    verdict = verdict_of(planted())
+    assert verdict["verdict"] == "BEATS" and "Note" not in verdict["sentence"]
 
 
 def test_a_leak_decides_nothing_either_way():
     for ours, theirs in ((78, 60), (60, 78), (70, 70)):
-        found = verdict_of(planted(lambda row: {"overlap": 0.5}, ours, theirs))
-        assert found["verdict"] == "INCONCLUSIVE" and "50% of the test rows are also training rows" in found["sentence"]
-    found = verdict_of(planted(lambda row: {"overlap": 0.03}))
-    assert found["verdict"] == "BEATS" and "Note: 3% of the test rows are also training rows" in found["sentence"]
+        verdict = verdict_of(planted(lambda row: {"overlap": 0.5}, ours, theirs))
+        assert (
+            verdict["verdict"] == "INCONCLUSIVE"
+            and "50% of the test rows are also training rows" in verdict["sentence"]
+        )
+    verdict = verdict_of(planted(lambda row: {"overlap": 0.03}))
+    assert verdict["verdict"] == "BEATS" and "Note: 3% of the test rows are also training rows" in verdict["sentence"]
 
 
 def test_rows_that_rounding_keeps_apart_are_the_same(rng):
@@ -85,27 +88,27 @@ def test_rows_that_rounding_keeps_apart_are_the_same(rng):
 @pytest.mark.parametrize("role", ["matched_parameters", "svm_rbf", "layer_sine"])
 def test_a_rival_that_had_not_converged_is_not_beaten(role):
     rows = planted(lambda row: {"converged": row["role"] != role or row["seed"] < 4})
-    found = verdict_of(rows, role)
-    assert found["verdict"] == "INCONCLUSIVE"
-    assert f"only 4 of 10 trainings of {role} had converged" in found["sentence"]
+    verdict = verdict_of(rows, role)
+    assert verdict["verdict"] == "INCONCLUSIVE"
+    assert f"only 4 of 10 trainings of {role} had converged" in verdict["sentence"]
     assert verdict_of(rows)["verdict"] == "INCONCLUSIVE" and verdict_of(rows, "removed")["verdict"] == "BEATS"
     fast = planted(lambda row: {"converged": row["role"] != role}, 60, 78)
     assert verdict_of(fast, role)["verdict"] == "LOSES"  # training it longer would not help the subject
 
 
 def test_a_subject_that_had_not_converged_is_noted():
-    found = verdict_of(planted(lambda row: {"converged": row["role"] != "subject"}, 60, 78))
-    assert found["verdict"] == "LOSES" and "10 of 10 trainings of q had not converged" in found["sentence"]
+    verdict = verdict_of(planted(lambda row: {"converged": row["role"] != "subject"}, 60, 78))
+    assert verdict["verdict"] == "LOSES" and "10 of 10 trainings of q had not converged" in verdict["sentence"]
 
 
 def test_a_twin_of_one_neuron_is_none():
-    found = verdict_of(planted(lambda row: {"narrowest": 1}), "matched_parameters")
-    assert found["verdict"] == "INCONCLUSIVE" and "a layer of one neuron" in found["sentence"]
+    verdict = verdict_of(planted(lambda row: {"narrowest": 1}), "matched_parameters")
+    assert verdict["verdict"] == "INCONCLUSIVE" and "a layer of one neuron" in verdict["sentence"]
 
 
 def test_the_most_frequent_class_and_its_share():
-    found = verdict_of(planted(lambda row: {"accuracy": 78 / 80} if row["role"] == "majority" else {}))
-    assert found["verdict"] != "BEATS" and "most frequent class" in found["sentence"]
+    verdict = verdict_of(planted(lambda row: {"accuracy": 78 / 80} if row["role"] == "majority" else {}))
+    assert verdict["verdict"] != "BEATS" and "most frequent class" in verdict["sentence"]
     rows = planted(shares=(95, 5), theirs=77, ours=79)
     assert "95% of the test rows are of one class" in verdict_of(rows)["sentence"]
     assert "of one class" not in verdict_of(rows, metric="balanced_accuracy")["sentence"]
@@ -140,11 +143,11 @@ def test_tuning_goes_by_the_metric_that_is_compared():
     x = torch.tensor(rng.normal(size=(200, 2)), dtype=torch.float32)
     y = torch.tensor((x[:, 0].numpy() + 0.7 * rng.normal(size=200) > 1.9).astype(np.int64))
     data = Dataset(x, y)
-    found = {
+    rows = {
         metric: trial("logistic_regression", data, data, 0, Protocol(budget=4, metric=metric))["row"]
         for metric in ("accuracy", "balanced_accuracy")
     }
-    assert found["balanced_accuracy"]["cv_score"] < 0.9 < found["accuracy"]["cv_score"]
+    assert rows["balanced_accuracy"]["cv_score"] < 0.9 < rows["accuracy"]["cv_score"]
 
 
 def test_a_class_without_rows_is_named_before_anything_is_trained():
@@ -176,8 +179,8 @@ def test_to_beat_all_controls_needs_no_correction_but_to_lose_to_one_does():
     verdicts, _, _ = judge(rows, fresh={"d": True}, rope=0.001)
     own = [row for row in verdicts if row["control"] not in ("all", "circuit")]
     assert all(row["p"] < 0.05 for row in own) and any(row["verdict"] == "INCONCLUSIVE" for row in own)
-    found = verdict_of(rows, rope=0.001)
-    assert found["verdict"] == "BEATS" and "each at the full level, needs no correction" in found["sentence"]
+    verdict = verdict_of(rows, rope=0.001)
+    assert verdict["verdict"] == "BEATS" and "each at the full level, needs no correction" in verdict["sentence"]
     assert verdict_of(barely(-1), rope=0.001)["verdict"] == "INCONCLUSIVE"
 
 

@@ -14,18 +14,18 @@ def test_ranks():
     rng = np.random.default_rng(0)
     means = np.array([0.9, 0.85, 0.8, 0.8, 0.7])
     table = means[:, None] + 0.02 * rng.normal(size=(5, 10))
-    found = rank({name: row for name, row in zip("abcde", table, strict=True)})
-    assert found["models"][0] == "a" and found["models"][-1] == "e" and found["p"] < 1e-4
-    assert sum(found["mean_ranks"]) == pytest.approx(5 * 6 / 2)
-    assert found["critical_difference"] == pytest.approx(1.929, abs=5e-4)  # k = 5, N = 10: q = 2.728 in Demsar's table
+    ranks = rank({name: row for name, row in zip("abcde", table, strict=True)})
+    assert ranks["models"][0] == "a" and ranks["models"][-1] == "e" and ranks["p"] < 1e-4
+    assert sum(ranks["mean_ranks"]) == pytest.approx(5 * 6 / 2)
+    assert ranks["critical_difference"] == pytest.approx(1.929, abs=5e-4)  # k = 5, N = 10: q = 2.728 in Demsar's table
     with pytest.raises(ArgumentError):
         rank({"a": [0.1, 0.2], "b": [0.1, 0.2]})
 
 
 def test_sample_complexity():
     scores = {16: [0.5, 0.6, 0.5, 0.6], 64: [0.7, 0.9, 0.7, 0.9], 256: [0.9, 0.9, 0.95, 0.9]}
-    found = sample_complexity(scores, 0.8)
-    assert (found["n_needed"], found["low"], found["high"]) == (64, 64, 256)
+    needs = sample_complexity(scores, 0.8)
+    assert (needs["n_needed"], needs["low"], needs["high"]) == (64, 64, 256)
     assert sample_complexity(scores, 0.99)["n_needed"] is None
 
 
@@ -55,12 +55,12 @@ def test_ranks_are_those_of_scikit_posthocs():
     for k in range(300):
         models, n = 3 + k % 4, (5, 10, 20)[k % 3]
         table = rng.normal(0.8, 0.05, (models, n)) + 0.03 * np.arange(models)[:, None]
-        found = rank({str(i): row for i, row in enumerate(table)})
+        ranks = rank({str(i): row for i, row in enumerate(table)})
         p = posthocs.posthoc_nemenyi_friedman(table.T).to_numpy()
-        for i, one in enumerate(found["models"]):
-            for j, two in enumerate(found["models"][:i]):
-                apart = abs(found["mean_ranks"][i] - found["mean_ranks"][j])
-                assert (apart > found["critical_difference"]) == (p[int(one), int(two)] < 0.05)
+        for i, one in enumerate(ranks["models"]):
+            for j, two in enumerate(ranks["models"][:i]):
+                apart = abs(ranks["mean_ranks"][i] - ranks["mean_ranks"][j])
+                assert (apart > ranks["critical_difference"]) == (p[int(one), int(two)] < 0.05)
 
 
 def test_the_calibration_error_bin_by_bin():
@@ -87,8 +87,8 @@ def test_the_calibration_error_bin_by_bin():
 def test_the_expected_best_of_drawn_configurations():
     rng = np.random.default_rng(3)
     values = rng.normal(0.8, 0.1, 6)
-    found = expected_best(values)
-    assert found[0] == pytest.approx(values.mean()) and sorted(found) == found and found[-1] <= values.max()
+    expected = expected_best(values)
+    assert expected[0] == pytest.approx(values.mean()) and sorted(expected) == expected and expected[-1] <= values.max()
     for k in (2, 5):
         drawn = rng.choice(values, (200_000, k)).max(1)
-        assert found[k - 1] == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 200_000**0.5)
+        assert expected[k - 1] == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 200_000**0.5)

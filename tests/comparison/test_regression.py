@@ -33,13 +33,13 @@ def test_scores_of_targets_equal_numpy_s_on_300_random_cases(rng):
         shape = int(rng.integers(2, 60)), int(rng.integers(1, 4))
         y = rng.normal(size=shape) * 10.0 ** rng.integers(-2, 3)
         predicted = y + rng.normal(size=shape) * rng.exponential()
-        found = scores_of(y, predicted, None, predicted, 0)
+        scores = scores_of(y, predicted, None, predicted, 0)
         squares = ((y - predicted) ** 2).sum(0)
-        assert found["r2"] == pytest.approx(np.mean(1 - squares / ((y - y.mean(0)) ** 2).sum(0)), abs=1e-9)
-        assert found["rmse"] == pytest.approx(np.mean(np.sqrt(squares / len(y))))
-        assert found["mae"] == pytest.approx(np.mean(abs(y - predicted)))
+        assert scores["r2"] == pytest.approx(np.mean(1 - squares / ((y - y.mean(0)) ** 2).sum(0)), abs=1e-9)
+        assert scores["rmse"] == pytest.approx(np.mean(np.sqrt(squares / len(y))))
+        assert scores["mae"] == pytest.approx(np.mean(abs(y - predicted)))
         columns = mean_squared_error(y, predicted, multioutput="raw_values")
-        assert found["rmse"] == pytest.approx(np.mean(np.sqrt(columns)))
+        assert scores["rmse"] == pytest.approx(np.mean(np.sqrt(columns)))
 
 
 def test_all_regressors_try_equally_many_configurations_and_fit_any_number_of_targets(rng):
@@ -49,10 +49,10 @@ def test_all_regressors_try_equally_many_configurations_and_fit_any_number_of_ta
     for n_targets in (1, 2):
         y = 100 + 50 * np.stack([x[:, 0] * x[:, 1], x[:, 2]], 1)[:, :n_targets]
         for name, grid in REGRESSORS.items():
-            made = regressor(name, 0, grid[0], n_targets).fit(x, y if n_targets > 1 else y[:, 0])
-            error = np.sqrt(np.mean((made.predict(x).reshape(y.shape) - y) ** 2))
+            fitted = regressor(name, 0, grid[0], n_targets).fit(x, y if n_targets > 1 else y[:, 0])
+            error = np.sqrt(np.mean((fitted.predict(x).reshape(y.shape) - y) ** 2))
             assert (error < 0.9 * y.std()) == (name != "mean" and (name, n_targets) != ("ridge", 1)), name
-            assert kept_numbers(made)[0] >= 1
+            assert kept_numbers(fitted)[0] >= 1
 
 
 def row_of(seed, role, error):
@@ -177,12 +177,12 @@ def test_rows_of_one_s_own_are_compared_one_by_one():
     options = {"seeds": 5, "budget": 1, "training": {"epochs": 2}}
     for metric in ("r2", "mae"):
         parts = data.subset(range(60)), data.subset(range(60, 90))
-        found = compare({"mlp": qbp.mlp(2, 6, 2, seed=0)}, *parts, metric=metric, **options)
-        assert {row["test"] for row in found.verdicts} == {"sign-flip test on rows"}
-        assert not set(LAYER_CONTROLS) & {row["role"] for row in found.rows}
-        for row in found.verdicts:
+        comparison = compare({"mlp": qbp.mlp(2, 6, 2, seed=0)}, *parts, metric=metric, **options)
+        assert {row["test"] for row in comparison.verdicts} == {"sign-flip test on rows"}
+        assert not set(LAYER_CONTROLS) & {row["role"] for row in comparison.rows}
+        for row in comparison.verdicts:
             if row["control"] not in ("circuit", "all"):
-                ours, theirs = (np.mean(found.column(metric, role=role)) for role in ("subject", row["control"]))
+                ours, theirs = (np.mean(comparison.column(metric, role=role)) for role in ("subject", row["control"]))
                 gain = theirs - ours if metric == "mae" else ours - theirs
                 assert row["difference"] == pytest.approx(gain) and row["n"] == 30
     with pytest.raises(ArgumentError, match="one of r2, mae for a test set of your own, but is 'rmse'"):

@@ -20,23 +20,23 @@ B = A - 0.012 + 0.01 * RNG.normal(size=8)
 def test_paired_on_fresh_data_is_the_t_test_with_sign_flips():
     from scipy import stats
 
-    found, d = paired(A, B), A - B
+    difference, d = paired(A, B), A - B
     t = d.mean() / (d.std(ddof=1) / math.sqrt(8))
-    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 7)) == pytest.approx(stats.ttest_rel(A, B).pvalue)
+    assert difference.p == pytest.approx(2 * stats.t.sf(abs(t), 7)) == pytest.approx(stats.ttest_rel(A, B).pvalue)
     reach = stats.t.ppf(0.975, 7) * d.std(ddof=1) / math.sqrt(8)
-    assert (found.low, found.high) == pytest.approx((d.mean() - reach, d.mean() + reach))
+    assert (difference.low, difference.high) == pytest.approx((d.mean() - reach, d.mean() + reach))
     flips = [abs(np.dot(signs, d)) >= abs(d.sum()) - 1e-12 for signs in product((-1, 1), repeat=8)]  # all 256 of them
-    assert found.p_sign_flip == pytest.approx(np.mean(flips))
-    assert found.effect == pytest.approx(d.mean() / d.std(ddof=1)) and found.wins == np.mean(d > 0)
+    assert difference.p_sign_flip == pytest.approx(np.mean(flips))
+    assert difference.effect == pytest.approx(d.mean() / d.std(ddof=1)) and difference.wins == np.mean(d > 0)
 
 
 def test_paired_on_splits_of_one_data_set_is_nadeau_and_bengio():
     from scipy import stats
 
-    found, d = paired(A, B, test_share=0.25), A - B
+    difference, d = paired(A, B, test_share=0.25), A - B
     t = d.mean() / math.sqrt(d.var(ddof=1) * (1 / 8 + 0.25))  # their equation for the corrected variance
-    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 7)) and found.p_sign_flip is None
-    assert found.p > paired(A, B).p and found.high - found.low > paired(A, B).high - paired(A, B).low
+    assert difference.p == pytest.approx(2 * stats.t.sf(abs(t), 7)) and difference.p_sign_flip is None
+    assert difference.p > paired(A, B).p and difference.high - difference.low > paired(A, B).high - paired(A, B).low
     # The limit of no test rows at all is the ordinary test; equivalence agrees with statsmodels' there.
     plain, limit = paired(A, B, rope=0.03), paired(A, B, rope=0.03, test_share=0.0)
     assert limit.p == pytest.approx(plain.p) and limit.p_equivalent == pytest.approx(plain.p_equivalent)
@@ -46,8 +46,8 @@ def test_paired_on_splits_of_one_data_set_is_nadeau_and_bengio():
 def test_attainable_p(n: int):
     """5 pairs .0625, 6 .031, 8 .0078, 10 .002: what always winning by different amounts comes to."""
     b = np.full(n, 0.5)
-    found = paired(b + np.linspace(0.1, 0.2, n), b)
-    assert found.attainable == 2.0 ** (1 - n) == found.p_sign_flip
+    difference = paired(b + np.linspace(0.1, 0.2, n), b)
+    assert difference.attainable == 2.0 ** (1 - n) == difference.p_sign_flip
 
 
 def test_differences_without_spread():
@@ -61,9 +61,9 @@ def test_differences_without_spread():
 def test_pairs_needed():
     from statsmodels.stats.power import TTestPower
 
-    found = paired(A, B, rope=0.02)
+    difference = paired(A, B, rope=0.02)
     wanted = TTestPower().solve_power(0.02 / (A - B).std(ddof=1), power=0.8, alpha=0.05)
-    assert found.n_needed == math.ceil(wanted)
+    assert difference.n_needed == math.ceil(wanted)
     assert paired(A, B, rope=0.0001, test_share=1.0).n_needed is None  # splits of little data never tell
 
 
@@ -100,21 +100,24 @@ def difference(mean: float, sd: float, n: int = 10):
     ],
 )
 def test_verdicts(mean, sd, n, saturated, word, said):
-    found = difference(mean, sd, n)
-    got, sentence = verdict(found, found.p, saturated=saturated)
+    measured = difference(mean, sd, n)
+    got, sentence = verdict(measured, measured.p, saturated=saturated)
     assert got == word and said in sentence, sentence
 
 
 def test_a_correction_for_many_comparisons_can_take_a_verdict_back():
-    found = difference(0.012, 0.015)
-    assert verdict(found, found.p)[0] == "BEATS" and verdict(found, min(1.0, 14 * found.p))[0] == "INCONCLUSIVE"
+    measured = difference(0.012, 0.015)
+    assert (
+        verdict(measured, measured.p)[0] == "BEATS"
+        and verdict(measured, min(1.0, 14 * measured.p))[0] == "INCONCLUSIVE"
+    )
 
 
 def beats(pairs, **options) -> float:
     words = []
     for a, b in pairs:
-        found = paired(a, b, **options)
-        words.append(verdict(found, found.p)[0])
+        difference = paired(a, b, **options)
+        words.append(verdict(difference, difference.p)[0])
     return words.count("BEATS") / len(words)
 
 
@@ -166,15 +169,17 @@ def test_random_cases_equal_scipy_and_statsmodels(cases: int, monkeypatch):
         n = (6, 10, 25)[k % 3]
         a = rng.normal(0.8, 0.05, n)
         b = a - rng.normal(0.01, 0.02, n) * rng.choice([0.2, 1.0, 3.0])
-        found, d = paired(a, b), a - b
+        difference, d = paired(a, b), a - b
         about = DescrStatsW(d)
-        assert (found.low, found.high) == pytest.approx(about.tconfint_mean())
-        assert found.p == pytest.approx(about.ttest_mean()[1])
-        assert found.p_equivalent == pytest.approx(ttost_paired(a, b, -0.01, 0.01)[0])
-        assert (found.mean, found.deviation) == pytest.approx((d.mean(), d.std(ddof=1)))
+        assert (difference.low, difference.high) == pytest.approx(about.tconfint_mean())
+        assert difference.p == pytest.approx(about.ttest_mean()[1])
+        assert difference.p_equivalent == pytest.approx(ttost_paired(a, b, -0.01, 0.01)[0])
+        assert (difference.mean, difference.deviation) == pytest.approx((d.mean(), d.std(ddof=1)))
         if k % 10 == 0:
             bca = stats.bootstrap((d,), np.mean, method="BCa", n_resamples=20_000, rng=k).confidence_interval
-            assert (found.low_bca, found.high_bca) == pytest.approx((bca.low, bca.high), abs=0.12 * found.deviation)
+            assert (difference.low_bca, difference.high_bca) == pytest.approx(
+                (bca.low, bca.high), abs=0.12 * difference.deviation
+            )
         p = rng.random(rng.integers(1, 15)) ** 3
         assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
     assert paired(a, b, test_share=0.2).low_bca is None  # splits are not independent
@@ -204,15 +209,15 @@ def test_mcnemar_is_the_exact_binomial_test_and_several_seeds_flip_signs():
 
     rng = np.random.default_rng(3)
     a, b = (rng.random(200) < 0.8).astype(float), (rng.random(200) < 0.7).astype(float)
-    found = mcnemar(a, b)
+    difference = mcnemar(a, b)
     only_a, only_b = int((a > b).sum()), int((b > a).sum())
-    assert found.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
-    assert found.mean == pytest.approx((only_a - only_b) / 200) and found.n == 200
+    assert difference.p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    assert difference.mean == pytest.approx((only_a - only_b) / 200) and difference.n == 200
     # the same by hand, from the two-sided sum of binomial probabilities
     k, n = min(only_a, only_b), only_a + only_b
-    assert found.p == pytest.approx(min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n), abs=1e-9)
+    assert difference.p == pytest.approx(min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n), abs=1e-9)
     mixed = mcnemar((3 * a + rng.random(200)) / 4, (3 * b + rng.random(200)) / 4)
-    assert mixed.p == pytest.approx(found.p, abs=0.02)
+    assert mixed.p == pytest.approx(difference.p, abs=0.02)
     assert mcnemar(a, a).p == 1.0 and mcnemar(a, a).p_equivalent == 0.0
 
 

@@ -86,10 +86,10 @@ def test_a_comparison_has_its_controls(tmp_path):
         backend=None,
     )
     assert [row["model"] for row in rows] == [*CONTROLS, *CONTROLS]
-    found = summary(rows)
-    gates = {name: found[name]["two_qubit"][0] for name in CONTROLS}
+    statistics = summary(rows)
+    gates = {name: statistics[name]["two_qubit"][0] for name in CONTROLS}
     assert gates == {"full": 6, "pruned": 3, "random": 3, "everything": 0, "scratch": 3}
-    assert found["full"]["ideal"][0] == pytest.approx(sum(r["ideal"] for r in rows if r["model"] == "full") / 2)
+    assert statistics["full"]["ideal"][0] == pytest.approx(sum(r["ideal"] for r in rows if r["model"] == "full") / 2)
     for suffix in ("png", "svg"):
         assert pareto(rows, tmp_path / f"pareto.{suffix}").stat().st_size > 1000
     with pytest.raises(ArgumentError, match="device_two_qubit"):

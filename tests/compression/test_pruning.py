@@ -387,12 +387,12 @@ def test_rows_of_several_calls_are_scored_one_by_one():
 
     model = Twice().double()
     groups = groups_of(model, "rotation")
-    found = score(model, groups, TRAIN, by="taylor")
+    scores = score(model, groups, TRAIN, by="taylor")
     with torch.no_grad():
         model.layer.weights -= 2 * torch.pi * torch.round(model.layer.weights / (2 * torch.pi))
     nn.functional.cross_entropy(model(TRAIN.x.double()), TRAIN.y).backward()
-    assert torch.allclose(found, (model.layer.weights.grad * model.layer.weights).abs().flatten(), atol=1e-12)
-    assert score(model, groups, TRAIN, by="fisher").shape == found.shape
+    assert torch.allclose(scores, (model.layer.weights.grad * model.layer.weights).abs().flatten(), atol=1e-12)
+    assert score(model, groups, TRAIN, by="fisher").shape == scores.shape
 
 
 def test_a_wrong_removal_is_noticed(monkeypatch):

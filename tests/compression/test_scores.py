@@ -143,9 +143,9 @@ def test_the_distance_is_that_of_the_gates_matrix():
 def test_taylor_of_a_neuron_is_gradient_times_weight():
     model = planted_model()
     groups = groups_of(model, "neuron")
-    found = score(model, groups, TRAIN, by="taylor")
+    scores = score(model, groups, TRAIN, by="taylor")
     nn.functional.cross_entropy(model(TRAIN.x.double()), TRAIN.y).backward()
-    for group, value in zip(groups, found.tolist(), strict=True):
+    for group, value in zip(groups, scores.tolist(), strict=True):
         linear, row = model.get_submodule(group.owner), group.index[0]
         product = (linear.weight.grad * linear.weight)[row].sum() + (linear.bias.grad * linear.bias)[row]
         assert value == pytest.approx(abs(product.item()), abs=1e-12)
@@ -156,10 +156,10 @@ def test_taylor_of_a_rotation_is_gradient_times_angle():
     with torch.no_grad():
         model[4].weights -= 2 * math.pi * torch.round(model[4].weights / (2 * math.pi))
     groups = groups_of(model, "rotation")
-    found = score(model, groups, TRAIN, by="taylor")
+    scores = score(model, groups, TRAIN, by="taylor")
     nn.functional.cross_entropy(model(TRAIN.x.double()), TRAIN.y).backward()
     product = (model[4].weights.grad * model[4].weights).abs()[:5]
-    assert torch.allclose(found, product, atol=1e-12)
+    assert torch.allclose(scores, product, atol=1e-12)
 
 
 def test_fisher_is_the_mean_square_over_samples():

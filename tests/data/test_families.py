@@ -119,10 +119,10 @@ def test_every_published_svc_score_and_the_wrong_ones_by_name():
     spec = util.spec_from_file_location("published", path)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = module.tier_0("SVC")["summary"]
-    assert (found["sets"], found["equal in all seeds"], found["train accuracy equal"]) == (114, 109, 114)
+    summary = module.tier_0("SVC")["summary"]
+    assert (summary["sets"], summary["equal in all seeds"], summary["train accuracy equal"]) == (114, 109, 114)
     wrong = [f"two_curves-10d-{degree}degree" for degree in range(16, 21)]
-    assert found["published test accuracy is a train accuracy"] == wrong
-    assert list(found["corrected"].values()) == [0.8833, 0.85, 0.9333, 0.8333, 0.85]
-    (others,) = found["other rows that the check names"].values()
+    assert summary["published test accuracy is a train accuracy"] == wrong
+    assert list(summary["corrected"].values()) == [0.8833, 0.85, 0.9333, 0.8333, 0.85]
+    (others,) = summary["other rows that the check names"].values()
     assert sorted(others) == sorted(f"two_curves-10d-{degree}degree" for degree in range(2, 21))

@@ -150,9 +150,9 @@ def test_a_csv_is_read_as_the_one_before(text: str, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text(text)
     kept = load(tmp_path / "shop.csv")[0].preprocessing
     assert kept is not None
-    found = kept.transform(read_inputs(tmp_path / "new.csv", kept.columns))
-    assert torch.equal(found, kept.transform([[33, "1010,5", "Ulm", "7%"]]))
-    assert torch.equal(found, kept.transform({"age": [33], "income": [1010.5], "city": ["Ulm"], "share": ["7%"]}))
+    rows = kept.transform(read_inputs(tmp_path / "new.csv", kept.columns))
+    assert torch.equal(rows, kept.transform([[33, "1010,5", "Ulm", "7%"]]))
+    assert torch.equal(rows, kept.transform({"age": [33], "income": [1010.5], "city": ["Ulm"], "share": ["7%"]}))
 
 
 def test_commas_are_what_they_were(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ QUICK: dict[str, Any] = {"n_qubits": 2, "n_layers": 1, "epochs": 15, "random_sta
 def test_scikit_learns_checks(kind: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = check_estimator(kind())
-    assert {row["status"] for row in found} <= {"passed", "skipped"} and len(found) > 50
-    assert [row["check_name"] for row in found if row["status"] == "skipped"] == ["check_array_api_input"]
+        checks = check_estimator(kind())
+    assert {row["status"] for row in checks} <= {"passed", "skipped"} and len(checks) > 50
+    assert [row["check_name"] for row in checks if row["status"] == "skipped"] == ["check_array_api_input"]
 
 
 def test_a_pipeline_goes_through_a_search() -> None:

@@ -145,14 +145,19 @@ def check_native(number: int) -> None:
         leaves.append(amplitudes.to(torch.complex128))
     leaves = [leaf.requires_grad_() for leaf in leaves]
     outputs = Dense()(program, Angles.of(torch.cat(leaves[:2], 1)), *leaves[2:]).values
-    found = torch.autograd.grad((outputs * grad).sum(), leaves, allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad((outputs * grad).sum(), leaves, allow_unused=True, materialize_grads=True)
 
     for dtype, tolerance in TOLERANCE.items():
         width = lanes_of(np.dtype(str(dtype).removeprefix("torch.")))
         run = partial(native_results, program, angles, amplitudes, grad, dtype)
         for batch in (1, 3, width - 1, width, width + 1):
             results = run(batch)
-            wants = [outputs[:batch], found[0][:batch], found[1][:batch].sum(0), *(g[:batch] for g in found[2:])]
+            wants = [
+                outputs[:batch],
+                gradients[0][:batch],
+                gradients[1][:batch].sum(0),
+                *(g[:batch] for g in gradients[2:]),
+            ]
             for got, want in zip(results, wants, strict=True):
                 largest_value = float(want.detach().abs().max()) if want.numel() else 0.0
                 atol = tolerance * max(1.0, largest_value)

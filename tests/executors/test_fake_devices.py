@@ -43,10 +43,10 @@ def test_distributions_are_aers(name: str, n_qubits: int, same: int):
     device, compiled, values, aer = compiled_on(name, n_qubits, MEASURED if n_qubits == 3 else None)
     if same:
         values[:, same:] = values[0, same:]
-    found = device.outcomes(compiled, values)
-    for ours, theirs in zip(found, aer.outcomes(compiled, values), strict=True):
+    distributions = device.outcomes(compiled, values)
+    for ours, theirs in zip(distributions, aer.outcomes(compiled, values), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-9)
-    assert len(found) == len(compiled.groups) == (2 if n_qubits == 3 else 1)
+    assert len(distributions) == len(compiled.groups) == (2 if n_qubits == 3 else 1)
 
 
 def test_samples_are_those_of_aers_own_shots():

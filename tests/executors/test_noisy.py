@@ -398,9 +398,9 @@ def test_a_noise_model_of_aer_around_the_gates_of_a_qiskit_circuit(seed: int):
 
 def test_layers_with_other_noise_compute_something_else():
     models = [NoiseModel.of({"CNOT": {"BitFlip": p}}) for p in (0.1, 0.2)]
-    made = [QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, noise=noise) for noise in (*models, models[0])]
-    assert made[0].describe() == made[2].describe() != made[1].describe()
-    assert made[0](torch.zeros(0, 2)).shape == (0, 2)
+    layers = [QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, noise=noise) for noise in (*models, models[0])]
+    assert layers[0].describe() == layers[2].describe() != layers[1].describe()
+    assert layers[0](torch.zeros(0, 2)).shape == (0, 2)
 
 
 # ---- noise in Qiskit circuits ----------------------------------------------------------------------------------------

@@ -33,14 +33,14 @@ FLIPS = np.array([[0.9, 0.1], [0.2, 0.8]])  # (true, read)
 
 
 def circuit():
-    made = QuantumCircuit(2)
-    made.rx(X[0], 0)
-    made.rx(X[1], 1)
-    made.cx(0, 1)
-    made.rx(W[0], 0)
-    made.rz(W[1], 1)
-    made.rx(0.4, 1)
-    return made
+    circuit = QuantumCircuit(2)
+    circuit.rx(X[0], 0)
+    circuit.rx(X[1], 1)
+    circuit.cx(0, 1)
+    circuit.rx(W[0], 0)
+    circuit.rz(W[1], 1)
+    circuit.rx(0.4, 1)
+    return circuit
 
 
 def noise_model():

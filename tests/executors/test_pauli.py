@@ -203,8 +203,8 @@ def test_gradients_are_those_of_the_shift_rule():
     layer, x = noisy_layer().double(), torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
     want = torch.autograd.grad(layer(x).sum(), (x, layer.weights))
     layer.set_backend("native", diff_method="parameter-shift")
-    found = torch.autograd.grad(layer(x).sum(), (x, layer.weights))
-    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(want, found, strict=True))
+    gradients = torch.autograd.grad(layer(x).sum(), (x, layer.weights))
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(want, gradients, strict=True))
 
 
 def test_shots_are_of_the_noisy_distribution():
@@ -269,16 +269,16 @@ def test_threads_change_no_bit(in_front: bool, monkeypatch: pytest.MonkeyPatch):
     angles = Angles(torch.randn(700, n_inputs), torch.randn(program.n_angles - n_inputs))
     executor, grad = Pauli(), torch.randn(700, program.n_outputs)
     monkeypatch.setattr("qbp.executors.pauli.THREADS_FROM", 0)
-    found = []
+    runs = []
     n_threads = torch.get_num_threads()
     try:
         for n in (1, 2, 4):
             torch.set_num_threads(n)
             results, saved = executor.forward(program, angles)
-            found.append((results.values, *executor.vjp(program, angles, None, saved, grad)[:2]))
+            runs.append((results.values, *executor.vjp(program, angles, None, saved, grad)[:2]))
     finally:
         torch.set_num_threads(n_threads)
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other, strict=True))
 
 
 def test_too_many_qubits_go_by_few_words_or_are_refused_before_anything_runs():
@@ -313,12 +313,12 @@ def test_wires_that_no_output_sees_cost_nothing():
     program = replace(program, readout=((0, 0.2, 0.3),))
     angles = Angles(torch.randn(3, n_inputs).double(), torch.randn(program.n_angles - n_inputs).double())
     grad = torch.randn(3, program.n_outputs).double()
-    found = []
+    runs = []
     for some in (program, moved):
         results, saved = Native().forward(some, angles)
-        found.append((results.values, *Native().vjp(some, angles, None, saved, grad)[:2]))
+        runs.append((results.values, *Native().vjp(some, angles, None, saved, grad)[:2]))
     assert n <= 3
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*runs, strict=True))
 
 
 def chain(n_qubits: int) -> Program:
@@ -339,15 +339,15 @@ def test_wide_circuits_are_taken_apart(monkeypatch: pytest.MonkeyPatch):
     grad, executor = torch.randn(5, program.n_outputs).double(), Pauli()
     assert len(taken_apart(program)) > 1
     assert max(part.n_qubits for part, _ in taken_apart(program)) <= 4
-    found = []
+    runs = []
     for whole in (False, True):
         if whole:
             monkeypatch.setattr("qbp.executors.pauli.taken_apart", lambda p: ((p, tuple(range(p.n_outputs))),))
             program = replace(program)
         results, saved = executor.forward(program, angles)
         assert torch.equal(results.values, executor(program, angles).values)
-        found.append((results.values, *executor.vjp(program, angles, None, saved, grad)[:2]))
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+        runs.append((results.values, *executor.vjp(program, angles, None, saved, grad)[:2]))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*runs, strict=True))
 
 
 def wide_case(seed: int) -> Program:
@@ -387,15 +387,15 @@ def test_parts_add_up_to_the_whole(seeds: range, monkeypatch: pytest.MonkeyPatch
         generator, half = torch.Generator().manual_seed(seed), program.n_angles // 2
         values = torch.randn(2, program.n_angles, generator=generator, dtype=torch.float64)
         angles = Angles(values[:, :half], values[0, half:])
-        grad, found = torch.randn(2, program.n_outputs, generator=generator).double(), []
+        grad, runs = torch.randn(2, program.n_outputs, generator=generator).double(), []
         n_apart += len(taken_apart(program)) > 1
         for whole in (False, True):
             with monkeypatch.context() as patch:
                 if whole:
                     patch.setattr("qbp.executors.pauli.taken_apart", lambda p: ((p, tuple(range(p.n_outputs))),))
                 results, saved = Pauli().forward(program, angles)
-                found.append((results.values, *Pauli().vjp(program, angles, None, saved, grad)[:2]))
-        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+                runs.append((results.values, *Pauli().vjp(program, angles, None, saved, grad)[:2]))
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*runs, strict=True))
     assert n_apart > len(seeds) / 4
 
 

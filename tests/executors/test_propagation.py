@@ -94,13 +94,13 @@ def test_127_qubits_against_finite_differences():
 
     loss().backward()
     for tensor, place in ((x, (1, 37)), (x, (0, 0)), (layer.weights, (0, 33, 0)), (layer.weights, (1, 126, 0))):
-        found = []
+        losses = []
         with torch.no_grad():
             for step in (1e-5, -1e-5):
                 tensor[place] += step
-                found.append(float(loss().detach()))
+                losses.append(float(loss().detach()))
                 tensor[place] -= step
-        assert float(tensor.grad[place]) == pytest.approx((found[0] - found[1]) / 2e-5, abs=1e-8)
+        assert float(tensor.grad[place]) == pytest.approx((losses[0] - losses[1]) / 2e-5, abs=1e-8)
 
 
 def test_words_and_windows_agree_on_70_qubits():

@@ -329,7 +329,7 @@ def test_gradients_by_the_shift_rule_are_unbiased_with_the_right_variance():
     executor = backend("native", shots=shots, generator=torch.Generator().manual_seed(0))
     many = Angles.of(angles.batched.expand(n, -1))
     grads = grad.expand(n, -1)
-    found = vjp(
+    gradients = vjp(
         parameter_shift, lambda point: executor(program, point.angles), program, many, None, grads, needs
     ).batched.numpy()
     variance = np.zeros(3)
@@ -338,8 +338,8 @@ def test_gradients_by_the_shift_rule_are_unbiased_with_the_right_variance():
             shifted = angles.batched.clone()
             shifted[0, k] += sign * math.pi / 2
             variance[k] += loss_variance(program, Angles.of(shifted), grad[0].numpy(), shots) / 4
-    assert (np.abs(found.mean(0) - want) <= 5 * np.sqrt(variance / n)).all()
-    np.testing.assert_allclose(found.var(0), variance, rtol=0.12)
+    assert (np.abs(gradients.mean(0) - want) <= 5 * np.sqrt(variance / n)).all()
+    np.testing.assert_allclose(gradients.var(0), variance, rtol=0.12)
 
 
 def loss_variance(program, angles, grad, shots):

@@ -261,20 +261,20 @@ def test_same_seed_same_bits_whatever_the_threads(dtype: torch.dtype):
     program = circuit(KINDS["both"])
     angles = Angles(*(part.to(dtype) for part in angles_of(program, 9)))
     grad = torch.ones(9, program.n_outputs, dtype=dtype)
-    n_threads, found = torch.get_num_threads(), []
+    n_threads, runs = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             executor = Trajectories(32, seed=5)
             results, saved = executor.forward(program, angles)
             back = executor.vjp(program, angles, None, saved, grad)
-            found.append((results.values, results.stds, back.batched, back.shared))
+            runs.append((results.values, results.stds, back.batched, back.shared))
     finally:
         torch.set_num_threads(n_threads)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
     again = Trajectories(32, seed=6)(program, angles)
-    assert not torch.equal(again.values, found[0][0])
+    assert not torch.equal(again.values, runs[0][0])
 
 
 def test_parts_that_do_not_fit_are_run_again(monkeypatch: pytest.MonkeyPatch):
@@ -283,16 +283,16 @@ def test_parts_that_do_not_fit_are_run_again(monkeypatch: pytest.MonkeyPatch):
 
     program = circuit(KINDS["reset"] | {"damping": 0.05})
     angles, grad = angles_of(program, 5), torch.ones(5, program.n_outputs).double()
-    found = []
+    gradients = []
     for limit in (2**30, 0, 40_000):
         monkeypatch.setattr(trajectories, "SAVE_LIMIT", limit)
         executor = Trajectories(20, seed=1)
         _, saved = executor.forward(program, angles)
-        found.append(executor.vjp(program, angles, None, saved, grad))
+        gradients.append(executor.vjp(program, angles, None, saved, grad))
         if limit == 2**30:
-            found.append(executor.vjp(program, angles, None, saved, grad))  # a graph that is kept
-    for other in found[1:]:
-        assert torch.equal(other.batched, found[0].batched) and torch.equal(other.shared, found[0].shared)
+            gradients.append(executor.vjp(program, angles, None, saved, grad))  # a graph that is kept
+    for other in gradients[1:]:
+        assert torch.equal(other.batched, gradients[0].batched) and torch.equal(other.shared, gradients[0].shared)
 
 
 def test_amplitudes_and_their_gradients():
@@ -300,11 +300,11 @@ def test_amplitudes_and_their_gradients():
     angles = angles_of(program, 3)
     amplitudes = torch.as_tensor(random_amplitudes(np.random.default_rng(0), program, 3))
     grad = torch.ones(3, program.n_outputs).double()
-    found = []
+    runs = []
     for executor in (Trajectories(20_000, seed=0), Pauli()):
         results, saved = executor.forward(program, angles, amplitudes)
-        found.append((results, executor.vjp(program, angles, amplitudes, saved, grad).amplitudes))
-    (sampled, g), (exact, g_exact) = found
+        runs.append((results, executor.vjp(program, angles, amplitudes, saved, grad).amplitudes))
+    (sampled, g), (exact, g_exact) = runs
     assert ((sampled.values - exact.values).abs() < 5 * sampled.stds + 1e-9).all()
     assert (g - g_exact).abs().max() < 0.15 and (g - g_exact).abs().mean() < 0.02
 
@@ -370,9 +370,9 @@ def test_layers_have_error_bars_of_outputs_and_gradients():
     outputs, gradients, stds, grad_stds = [], [], [], []
     for _ in range(25):
         layer.zero_grad()
-        found = layer(x)
-        found.sum().backward()
-        outputs.append(found.detach())
+        values = layer(x)
+        values.sum().backward()
+        outputs.append(values.detach())
         gradients.append(layer.weights.grad.flatten().clone())
         stds.append(layer.last_stds)
         grad_stds.append(layer.last_grad_stds)
@@ -412,10 +412,10 @@ def test_devices_within_error_bars():
     exact = qbp.QuantumLayer("strongly_entangling", **options)
     layer = qbp.QuantumLayer("strongly_entangling", backend="trajectories:800", **options)
     x = torch.randn(4, 3, dtype=torch.float64)
-    want, found = exact.double()(x), layer.double()(x)
+    want, outputs = exact.double()(x), layer.double()(x)
     want.sum().backward()
-    found.sum().backward()
-    z = (found - want).detach() / layer.last_stds
+    outputs.sum().backward()
+    z = (outputs - want).detach() / layer.last_stds
     z_weights = (layer.weights.grad - exact.weights.grad).flatten() / (layer.last_grad_stds + 1e-9)
     assert z.abs().max() < 5 and z_weights.abs().max() < 5 and z.square().mean() < 3
 

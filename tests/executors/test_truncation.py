@@ -59,8 +59,8 @@ def test_the_error_is_told():
 
 @pytest.mark.slow
 def test_the_error_is_told_of_95_in_100():
-    found = (told for told in map(holds, range(1000, 2000)) if told is not None)
-    assert sum(next(found) for _ in range(100)) >= 95
+    answers = (told for told in map(holds, range(1000, 2000)) if told is not None)
+    assert sum(next(answers) for _ in range(100)) >= 95
 
 
 def test_the_error_of_a_fine_cut_is_told_nearly():
@@ -90,13 +90,13 @@ def test_gradients_are_those_of_what_is_left(cut: dict[str, float]):
     assert (layer(x) - exact).abs().max() > 1e-3
     loss().backward()
     for tensor, place in ((x, (1, 3)), (layer.weights, (0, 2, 0)), (layer.weights, (1, 5, 1))):
-        found = []
+        losses = []
         with torch.no_grad():
             for step in (1e-6, -1e-6):
                 tensor[place] += step
-                found.append(float(loss().detach()))
+                losses.append(float(loss().detach()))
                 tensor[place] -= step
-        assert float(tensor.grad[place]) == pytest.approx((found[0] - found[1]) / 2e-6, abs=1e-7)
+        assert float(tensor.grad[place]) == pytest.approx((losses[0] - losses[1]) / 2e-6, abs=1e-7)
 
 
 def test_a_row_does_not_depend_on_the_others():

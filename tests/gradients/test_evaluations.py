@@ -99,8 +99,8 @@ def test_one_job_and_two_have_one_gradient():
         exact, x = layer_on("dense", name), X.clone().requires_grad_()
         exact(x).pow(2).sum().backward()
         want = torch.cat([x.grad.flatten(), exact.weights.grad.flatten()])
-        for found in grads:
-            torch.testing.assert_close(found, want, rtol=0, atol=1e-12)
+        for gradient in grads:
+            torch.testing.assert_close(gradient, want, rtol=0, atol=1e-12)
 
 
 def test_an_executor_of_torch_has_backprop():
@@ -192,8 +192,8 @@ def test_some_of_a_group():
     for wanted, executions in ((0b1111, 6), (0b0011, 2), (0b0010, 2), (0b1001, 4), (0b0001, 2)):
         needs = Needs(tuple(bool(wanted >> k & 1) for k in range(4)))
         assert len(shift_terms(program, needs.angles)) == executions
-        found = vjp(parameter_shift, run, program, Angles.of(full), None, grad, needs).batched
-        torch.testing.assert_close(found, want * torch.tensor(needs.angles), rtol=0, atol=1e-12)
+        gradients = vjp(parameter_shift, run, program, Angles.of(full), None, grad, needs).batched
+        torch.testing.assert_close(gradients, want * torch.tensor(needs.angles), rtol=0, atol=1e-12)
 
 
 def test_the_published_step_takes_136_circuits():
@@ -212,13 +212,13 @@ def test_the_published_step_takes_136_circuits():
 def test_error_bars_of_gradients_count_equal_rows(one_job: bool, kind: str):
     x = {"equal": X[[0, 0, 0, 0]], "pairs": X[[0, 1, 0, 1]], "distinct": X}[kind]
     layer = layer_on(Device(one_job, noise=0.05), "strongly_entangling")
-    found = []
+    gradients = []
     for _ in range(400):
         layer.zero_grad()
         y = layer(x)
         (y * torch.tensor([1.0, 0.3], dtype=y.dtype)).sum().backward()
-        found.append(layer.weights.grad.flatten().clone())
-    told, spread = layer.last_grad_stds, torch.stack(found).std(0)
+        gradients.append(layer.weights.grad.flatten().clone())
+    told, spread = layer.last_grad_stds, torch.stack(gradients).std(0)
     assert layer.last_stds.shape == (4, 2)
     live = spread > 1e-12
     torch.testing.assert_close(spread[live], told[live], rtol=0.2, atol=1e-9)

@@ -72,7 +72,7 @@ def test_exact_rules_are_exact(method: str):
     ).double()
     x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
     layer(x).pow(2).sum().backward()
-    found, flat = layer.weights.grad.flatten(), layer.weights.data.view(-1)
+    gradient, flat = layer.weights.grad.flatten(), layer.weights.data.view(-1)
     with torch.no_grad():
         for k in range(0, len(flat), 4):
             value, sides = flat[k].item(), []
@@ -80,7 +80,7 @@ def test_exact_rules_are_exact(method: str):
                 flat[k] = value + step
                 sides.append(float(layer(x).pow(2).sum()))
             flat[k] = value
-            assert found[k].item() == pytest.approx((sides[0] - sides[1]) / 2e-5, abs=1e-7)
+            assert gradient[k].item() == pytest.approx((sides[0] - sides[1]) / 2e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("rule", [parameter_shift, finite_diff])
@@ -155,8 +155,8 @@ def test_guided_spsa_leaves_small_gradients_small():
     angles, grad = rows(8)
     grad[4:] *= 1e-6
     plan = GuidedSPSA().plan(PROGRAM, NEEDS, angles, generator=torch.Generator().manual_seed(0))
-    found = plan.combine(map(dense, plan.points()), grad).batched
-    assert found[4:].norm() < 1e-5 * found[:4].norm()
+    gradients = plan.combine(map(dense, plan.points()), grad).batched
+    assert gradients[4:].norm() < 1e-5 * gradients[:4].norm()
 
 
 def test_gradient_pruning_keeps_gradients_as_they_are_and_draws_by_magnitude():
@@ -169,10 +169,10 @@ def test_gradient_pruning_keeps_gradients_as_they_are_and_draws_by_magnitude():
         for executions in (12, 2):
             plan = rule.plan(PROGRAM, NEEDS, angles, generator=generator)
             assert sum(point.angles.n_samples for point in plan.points()) == executions
-            found = plan.combine(map(dense, plan.points()), grad).shared
+            gradients = plan.combine(map(dense, plan.points()), grad).shared
             rule.end_step()
-        kept = found != 0
-        torch.testing.assert_close(found[kept], want[kept])
+        kept = gradients != 0
+        torch.testing.assert_close(gradients[kept], want[kept])
         counts += kept
     chances = want.abs() / want.abs().sum()
     assert stats.chisquare(counts.numpy(), (600 * chances).numpy(), sum_check=False).pvalue > 0.001

@@ -77,8 +77,8 @@ class Runner:
 
 
 def executor(shots=1024, **options):
-    made = QiskitPrimitive(IBM("fake_manila"), shots=shots, options=Options(**options), runner=Runner())
-    return made
+    primitive = QiskitPrimitive(IBM("fake_manila"), shots=shots, options=Options(**options), runner=Runner())
+    return primitive
 
 
 def step(where, x=X):

@@ -313,9 +313,9 @@ def test_drop_after_acceptance_loses_the_id_but_not_the_tag(backend, ibm):
     ibm.wait_idle()
     stats = ibm.stats()
     assert stats["jobs"]["accepted"] == 1 and len(stats["id_not_delivered"]) == 1
-    found = backend.service.jobs(job_tags=["lost-and-found"])
-    assert len(found) == 1
-    found[0].result()
+    jobs = backend.service.jobs(job_tags=["lost-and-found"])
+    assert len(jobs) == 1
+    jobs[0].result()
     assert ibm.stats()["paid_but_unread"] == []
 
 

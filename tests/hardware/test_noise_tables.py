@@ -32,16 +32,16 @@ def small(seed=1, **options):
 def test_error_bars_are_the_spread_of_repeated_evaluations():
     data, model = rows(40), small()
     qbp.fit(model, data, epochs=15, lr=0.1)
-    found = []
+    scores = []
     for seed in range(60):
         sampled = small(seed, backend="qiskit", shots=30)
         sampled.load_state_dict(model.state_dict())
-        found.append(qbp.evaluate(sampled, data))
+        scores.append(qbp.evaluate(sampled, data))
     noisy = small(backend="qiskit", shots=30)
     noisy.load_state_dict(model.state_dict())
     bars = [error_bars(noisy, data, seed=s) for s in range(10)]
     for name in ("loss", "accuracy"):
-        spread = torch.tensor([row[name] for row in found]).std()
+        spread = torch.tensor([row[name] for row in scores]).std()
         told = torch.tensor([stds[name] for _, stds in bars]).square().mean().sqrt()
         assert 0.7 < told / spread < 1.4, name
 

@@ -147,9 +147,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         route, groups = "unknown", ()
         for name, method, pattern in ROUTES:
-            found = pattern.match(path)
-            if found and method == self.command:
-                route, groups = name, found.groups()
+            match = pattern.match(path)
+            if match and method == self.command:
+                route, groups = name, match.groups()
                 break
         entry = _entry(self, route, 0, host=host, bytes_in=len(body))
         tags = []
@@ -159,8 +159,8 @@ class Handler(BaseHTTPRequestHandler):
         elif route == "jobs.list":
             tags = query.get("tags", [])
         elif route.startswith("jobs.") and groups:
-            known = service.jobs.get(groups[0])
-            tags = known.tags if known else []
+            job = service.jobs.get(groups[0])
+            tags = job.tags if job else []
             entry["job_id"] = groups[0]
         fault = service.faults.pick(route, self.command, tags)
         entry["fault"] = f"{fault.action}/{fault.phase}" if fault else None
@@ -300,13 +300,13 @@ class Handler(BaseHTTPRequestHandler):
                     },
                 )
             name = query.get("name", [None])[0]
-            found = [i for i in service.instances.values() if name in (None, i.name)]
+            instances = [i for i in service.instances.values() if name in (None, i.name)]
             return Response(
                 200,
                 {
-                    "rows_count": len(found),
+                    "rows_count": len(instances),
                     "next_url": None,
-                    "resources": [{"id": i.crn, "crn": i.crn, "name": i.name, "guid": i.guid} for i in found],
+                    "resources": [{"id": i.crn, "crn": i.crn, "name": i.name, "guid": i.guid} for i in instances],
                 },
             )
         if route == "catalog.plan":

@@ -112,8 +112,8 @@ class Service:
             return "apikey"
         if kind.lower() == "bearer":
             with self.lock:
-                known = secret in self.tokens
-            if known:
+                is_valid = secret in self.tokens
+            if is_valid:
                 body = secret.split(".")[1]
                 claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
                 if claims["exp"] > time.time():

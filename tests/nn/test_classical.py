@@ -43,14 +43,14 @@ def noisy(inputs, weights):
 
 def layers() -> dict[str, qbp.QuantumLayer]:
     """Five layers with trained weights, of float64."""
-    found = {
+    by_name = {
         "digits": qbp.QuantumLayer("strongly_entangling", n_qubits=4, n_layers=3, seed=0),
         "wide": chain(40, 2),
         "re-uploading": qbp.QuantumLayer(reuploading, {"weights": (3, 3)}, n_inputs=3, seed=0),
         "noisy": qbp.QuantumLayer(noisy, {"weights": 3}, n_inputs=3, seed=0),
         "measured": qbp.QuantumLayer("basic_entangler", n_qubits=3, n_layers=2, observables=["XZI", Probs((2, 0))]),
     }
-    for layer in found.values():
+    for layer in by_name.values():
         layer.double()
         x = torch.randn(16, layer.n_inputs, dtype=torch.float64)
         optimizer = torch.optim.Adam(layer.parameters(), 0.1)
@@ -58,7 +58,7 @@ def layers() -> dict[str, qbp.QuantumLayer]:
             optimizer.zero_grad()
             (layer(x).mean(1) - x.sum(1).sign()).square().mean().backward()
             optimizer.step()
-    return found
+    return by_name
 
 
 def test_twins_are_equal():
@@ -186,40 +186,46 @@ def test_onnx_without_qbp(tmp_path):
 
 
 def test_simulability():
-    found = chain(20, 2).simulability()
-    assert [output.qubits for output in found.outputs] == [3, 4] + 16 * [5] + [4, 3]
-    assert max(output.words for output in found.outputs) == 20
-    assert 0 < found.words < found.state and 0 < found.windows < found.state
-    assert found.device == pytest.approx(4096 * 0.35e-3) == found.outputs[3].device
-    assert all(output.seconds > 0 for output in found.outputs)
-    assert found.outputs[3] == found.outputs[4] and found.without is None
-    assert Simulability.from_json(json.loads(json.dumps(found.to_json()))) == found
-    text = str(found)
+    simulability = chain(20, 2).simulability()
+    assert [output.qubits for output in simulability.outputs] == [3, 4] + 16 * [5] + [4, 3]
+    assert max(output.words for output in simulability.outputs) == 20
+    assert 0 < simulability.words < simulability.state and 0 < simulability.windows < simulability.state
+    assert simulability.device == pytest.approx(4096 * 0.35e-3) == simulability.outputs[3].device
+    assert all(output.seconds > 0 for output in simulability.outputs)
+    assert simulability.outputs[3] == simulability.outputs[4] and simulability.without is None
+    assert Simulability.from_json(json.loads(json.dumps(simulability.to_json()))) == simulability
+    text = str(simulability)
     assert "at most 5 of 20 qubits and become at most 20 Pauli words" in text
     assert "by words" in text and "on a device with 4,096 shots" in text
 
 
 def test_more_words_than_the_limit():
-    found = qbp.QuantumLayer("strongly_entangling", n_qubits=10, n_layers=3).simulability(limit=500)
-    assert all((output.qubits, output.words, output.seconds) == (10, None, None) for output in found.outputs)
-    assert found.words is None and found.state > 0
-    assert "more than 500 Pauli words" in str(found) and "(not by words)" in str(found)
+    simulability = qbp.QuantumLayer("strongly_entangling", n_qubits=10, n_layers=3).simulability(limit=500)
+    assert all((output.qubits, output.words, output.seconds) == (10, None, None) for output in simulability.outputs)
+    assert simulability.words is None and simulability.state > 0
+    assert "more than 500 Pauli words" in str(simulability) and "(not by words)" in str(simulability)
     with pytest.raises(ArgumentError, match="`limit` must be a positive integer"):
         chain(3, 1).simulability(limit=0)
 
 
 def test_noise_is_counted_too():
     layer = qbp.QuantumLayer(noisy, {"weights": 3}, n_inputs=3)
-    found = layer.simulability()
-    assert [output.qubits for output in found.outputs] == [2, 2, 1] and found.words > 0 and found.state > 0
+    simulability = layer.simulability()
+    assert (
+        [output.qubits for output in simulability.outputs] == [2, 2, 1]
+        and simulability.words > 0
+        and simulability.state > 0
+    )
 
 
 def test_noise_that_is_left_out_is_said():
     noise = qbp.NoiseModel.of({}, readout=0.02)
     layer = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, noise=noise)
-    found = layer.simulability()
-    assert str(found).startswith("Without the noise of the layer's noise model, outputs see at most 2 of 2 qubits")
-    assert str(replace(found, without="fake:manila")).startswith("Without the noise of fake:manila, outputs see")
+    simulability = layer.simulability()
+    assert str(simulability).startswith(
+        "Without the noise of the layer's noise model, outputs see at most 2 of 2 qubits"
+    )
+    assert str(replace(simulability, without="fake:manila")).startswith("Without the noise of fake:manila, outputs see")
 
 
 def test_each_output_is_told_by_its_own_measurement():
@@ -227,6 +233,6 @@ def test_each_output_is_told_by_its_own_measurement():
     layer = qbp.QuantumLayer(
         "basic_entangler", n_qubits=3, n_layers=1, observables=[qml.X(0) + qml.Z(0), qml.Z(2), qml.Z(0)]
     )
-    found = layer.simulability(shots=1000)
-    assert [round(output.device / 0.35, 6) for output in found.outputs] == [2, 1, 1]
-    assert found.device == pytest.approx(2 * 0.35)
+    simulability = layer.simulability(shots=1000)
+    assert [round(output.device / 0.35, 6) for output in simulability.outputs] == [2, 1, 1]
+    assert simulability.device == pytest.approx(2 * 0.35)

@@ -239,9 +239,11 @@ def test_noise():
     layer = QuantumLayer(qml.QNode(trained, misread), SHAPES, n_inputs=3, seed=0).double()
     assert layer.backend == "pauli"
     numbers = torch.tensor(layer.c.tolist(), dtype=torch.float64)
-    known = QuantumLayer(qml.QNode(lambda inputs, w: trained(inputs, w, numbers), misread), {"w": (2, 3)}, n_inputs=3)
-    known.load_state_dict({"w": layer.w.detach()})
-    torch.testing.assert_close(layer(X), known.double()(X), atol=1e-7, rtol=0)
+    reference = QuantumLayer(
+        qml.QNode(lambda inputs, w: trained(inputs, w, numbers), misread), {"w": (2, 3)}, n_inputs=3
+    )
+    reference.load_state_dict({"w": layer.w.detach()})
+    torch.testing.assert_close(layer(X), reference.double()(X), atol=1e-7, rtol=0)
     assert QuantumLayer(qml.QNode(function, misread), SHAPES, n_inputs=3).backend.startswith("qnode")
     noise = qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": 0.1}})
     layer, weights = layer_of(both, noise=noise)

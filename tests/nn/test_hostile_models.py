@@ -48,9 +48,9 @@ def model() -> nn.Module:
     """Angles of all kinds, a module and a weight that are used twice, buffers, a forward pass as steps."""
     layer = qbp.QuantumLayer(circuit_of_everything, {"weights": (2,), "phases": (2,)}, n_inputs=4, seed=0)
     act, linear = nn.Tanh(), nn.Linear(4, 4)
-    made = nn.Sequential(linear, act, nn.BatchNorm1d(4), nn.Sequential(nn.Linear(4, 4), act), linear, layer, Skip())
-    made[3][0].bias = linear.bias
-    return made
+    whole = nn.Sequential(linear, act, nn.BatchNorm1d(4), nn.Sequential(nn.Linear(4, 4), act), linear, layer, Skip())
+    whole[3][0].bias = linear.bias
+    return whole
 
 
 ODD = (
@@ -61,15 +61,15 @@ ODD = (
 )
 
 
-def places(value, found=None):
+def places(value, pairs=None):
     """Every container of a nested state with every key that it has."""
-    found = [] if found is None else found
+    pairs = [] if pairs is None else pairs
     if isinstance(value, dict | list):
         keys = list(value) if isinstance(value, dict) else range(len(value))
         for key in keys:
-            found.append((value, key))
-            places(value[key], found)
-    return found
+            pairs.append((value, key))
+            places(value[key], pairs)
+    return pairs
 
 
 def mutated(state: dict, draw: random.Random) -> dict:

@@ -529,38 +529,38 @@ def test_layers(name):
 
 
 def composed(feature_map, ansatz):
-    made = QuantumCircuit(feature_map.num_qubits)
-    made.compose(feature_map, inplace=True)
-    made.compose(ansatz, inplace=True)
-    return {"circuit": made, "input_params": list(feature_map.parameters), "weight_params": list(ansatz.parameters)}
+    circuit = QuantumCircuit(feature_map.num_qubits)
+    circuit.compose(feature_map, inplace=True)
+    circuit.compose(ansatz, inplace=True)
+    return {"circuit": circuit, "input_params": list(feature_map.parameters), "weight_params": list(ansatz.parameters)}
 
 
 def mera():
-    made, x, w = QuantumCircuit(4), ParameterVector("x", 4), ParameterVector("w", 10)
+    circuit, x, w = QuantumCircuit(4), ParameterVector("x", 4), ParameterVector("w", 10)
     for k in range(4):
-        made.ry(x[k], k)
+        circuit.ry(x[k], k)
     free = iter(w)
     for a, b in [(1, 2), (0, 1), (2, 3), (1, 3)]:
-        made.ry(next(free), a)
-        made.ry(next(free), b)
-        made.cx(a, b)
-    made.ry(next(free), 3)
-    made.rx(next(free), 3)
-    return {"circuit": made, "input_params": list(x), "weight_params": list(w)}
+        circuit.ry(next(free), a)
+        circuit.ry(next(free), b)
+        circuit.cx(a, b)
+    circuit.ry(next(free), 3)
+    circuit.rx(next(free), 3)
+    return {"circuit": circuit, "input_params": list(x), "weight_params": list(w)}
 
 
 def temporal():
-    made, x, w = QuantumCircuit(3), ParameterVector("x", 3), ParameterVector("θ", 11)
+    circuit, x, w = QuantumCircuit(3), ParameterVector("x", 3), ParameterVector("θ", 11)
     for k in range(3):
-        made.h(k)
-        made.ry(x[k] * np.pi, k)
+        circuit.h(k)
+        circuit.ry(x[k] * np.pi, k)
     for k in range(3):
-        made.crz(w[k], k, (k + 1) % 3)
-        made.u(w[3 + k], w[6 + k], 0.1, k)
-    made.rzz(w[9], 0, 2)
-    made.barrier()
-    made.rxx(w[10] + x[0], 0, 1)
-    return {"circuit": made, "input_params": list(x), "weight_params": list(w)}
+        circuit.crz(w[k], k, (k + 1) % 3)
+        circuit.u(w[3 + k], w[6 + k], 0.1, k)
+    circuit.rzz(w[9], 0, 2)
+    circuit.barrier()
+    circuit.rxx(w[10] + x[0], 0, 1)
+    return {"circuit": circuit, "input_params": list(x), "weight_params": list(w)}
 
 
 def z_of(n):

@@ -498,29 +498,29 @@ x, w = ParameterVector("x", 3), ParameterVector("w", 6)
 
 
 def composed(feature_map, ansatz):
-    made = QuantumCircuit(feature_map.num_qubits)
-    made.compose(feature_map, inplace=True)
-    made.compose(ansatz, inplace=True)
-    return made, list(feature_map.parameters), list(ansatz.parameters)
+    circuit = QuantumCircuit(feature_map.num_qubits)
+    circuit.compose(feature_map, inplace=True)
+    circuit.compose(ansatz, inplace=True)
+    return circuit, list(feature_map.parameters), list(ansatz.parameters)
 
 
 def by_hand():
-    made = QuantumCircuit(3)
+    circuit = QuantumCircuit(3)
     for k in range(3):
-        made.ry(x[k], k)
-        made.rz(x[k] ** 2, k)
-    made.barrier()
+        circuit.ry(x[k], k)
+        circuit.rz(x[k] ** 2, k)
+    circuit.barrier()
     for k in range(6):
-        made.ry(w[k], k % 3)
-        made.cx(k % 3, (k + 1) % 3)
-    return made, list(x), list(w)
+        circuit.ry(w[k], k % 3)
+        circuit.cx(k % 3, (k + 1) % 3)
+    return circuit, list(x), list(w)
 
 
 def reuploaded():
-    made = QuantumCircuit(1)
+    circuit = QuantumCircuit(1)
     for k in range(3):
-        made.u(x[0] * w[2 * k], x[1] + w[2 * k + 1], x[2], 0)
-    return made, list(x), list(w)
+        circuit.u(x[0] * w[2 * k], x[1] + w[2 * k + 1], x[2], 0)
+    return circuit, list(x), list(w)
 
 
 def instruction():
@@ -532,46 +532,46 @@ def instruction():
 
 
 def convolution(weights, n):
-    made = QuantumCircuit(n)
+    circuit = QuantumCircuit(n)
     for k in range(n - 1):
-        made.rz(-np.pi / 2, k + 1)
-        made.cx(k + 1, k)
-        made.rz(weights[0], k)
-        made.ry(weights[1], k + 1)
-        made.cx(k, k + 1)
-        made.ry(weights[2], k + 1)
-    return made
+        circuit.rz(-np.pi / 2, k + 1)
+        circuit.cx(k + 1, k)
+        circuit.rz(weights[0], k)
+        circuit.ry(weights[1], k + 1)
+        circuit.cx(k, k + 1)
+        circuit.ry(weights[2], k + 1)
+    return circuit
 
 
 def convolutional():
-    made = z_feature_map(3, reps=1)
-    inputs = list(made.parameters)
-    made.compose(convolution(w[:3], 3), inplace=True)
-    made.compose(convolution(w[3:], 2).to_gate(label="pool"), [0, 2], inplace=True)
-    return made, inputs, list(w)
+    circuit = z_feature_map(3, reps=1)
+    inputs = list(circuit.parameters)
+    circuit.compose(convolution(w[:3], 3), inplace=True)
+    circuit.compose(convolution(w[3:], 2).to_gate(label="pool"), [0, 2], inplace=True)
+    return circuit, inputs, list(w)
 
 
 def one_angle():
-    theta, made = Parameter("θ"), QuantumCircuit(1)
-    made.h(0)
-    made.ry(theta, 0)
-    made.measure_all()
-    return made, [theta], []
+    theta, circuit = Parameter("θ"), QuantumCircuit(1)
+    circuit.h(0)
+    circuit.ry(theta, 0)
+    circuit.measure_all()
+    return circuit, [theta], []
 
 
 def transpiled():
-    made, inputs, weights = composed(zz_feature_map(2), real_amplitudes(2, reps=1))
-    return transpile(made, basis_gates=["rz", "sx", "x", "cx"], optimization_level=2), inputs, weights
+    circuit, inputs, weights = composed(zz_feature_map(2), real_amplitudes(2, reps=1))
+    return transpile(circuit, basis_gates=["rz", "sx", "x", "cx"], optimization_level=2), inputs, weights
 
 
 def bound_in_part():
-    made, inputs, weights = by_hand()
-    return made.assign_parameters({w[0]: 0.3, w[1]: 2 * w[2]}), inputs, weights[2:]
+    circuit, inputs, weights = by_hand()
+    return circuit.assign_parameters({w[0]: 0.3, w[1]: 2 * w[2]}), inputs, weights[2:]
 
 
 def weights_in_front():
-    made, weights, inputs = composed(real_amplitudes(2, reps=1), zz_feature_map(2, reps=1))
-    return made, inputs, weights
+    circuit, weights, inputs = composed(real_amplitudes(2, reps=1), zz_feature_map(2, reps=1))
+    return circuit, inputs, weights
 
 
 class Own(Gate):
@@ -589,12 +589,12 @@ class Own(Gate):
 
 def own_gates():
     first, second, ancilla = QuantumRegister(1, "a"), QuantumRegister(1, "b"), AncillaRegister(1, "c")
-    made = QuantumCircuit(first, second, ancilla)
-    made.append(Own(x[0], w[0]), [1, 0])
-    made.append(Own(w[1], x[1]).inverse(), [first[0], ancilla[0]])
-    made.append(Own(x[2], w[0]).control(1, ctrl_state=0), [ancilla[0], second[0], first[0]])
-    made.append(XGate().power(0.3), [1])
-    return made, list(x), list(w[:2])
+    circuit = QuantumCircuit(first, second, ancilla)
+    circuit.append(Own(x[0], w[0]), [1, 0])
+    circuit.append(Own(w[1], x[1]).inverse(), [first[0], ancilla[0]])
+    circuit.append(Own(x[2], w[0]).control(1, ctrl_state=0), [ancilla[0], second[0], first[0]])
+    circuit.append(XGate().power(0.3), [1])
+    return circuit, list(x), list(w[:2])
 
 
 QISKIT = {
@@ -628,19 +628,19 @@ QISKIT = {
 )
 @pytest.mark.parametrize("measured", ["Z of all", "one sum", "probabilities"])
 def test_qiskit(name, measured):
-    made, inputs, weights = QISKIT[name]()
-    n = made.num_qubits
+    circuit, inputs, weights = QISKIT[name]()
+    n = circuit.num_qubits
     operators = {
         "Z of all": [SparsePauliOp.from_sparse_list([("Z", [k], 1)], n) for k in range(n)],
         "one sum": [SparsePauliOp.from_sparse_list([("Z", [0], 0.5), ("X", [n - 1], -1), ("Y" * n, range(n), 2)], n)],
         "probabilities": Probs(tuple(range(n))[::-1]),
     }[measured]
-    layer = QuantumLayer(made, observables=operators, input_params=inputs, weight_params=weights or None).double()
+    layer = QuantumLayer(circuit, observables=operators, input_params=inputs, weight_params=weights or None).double()
     assert (layer.backend, layer.diff_method) == ("native", "adjoint")
     rows = torch.linspace(0.2, 1.1, 2 * len(inputs), dtype=torch.float64).reshape(2, -1)
 
     def value(row, weight):
-        bound = made.remove_final_measurements(inplace=False).assign_parameters(
+        bound = circuit.remove_final_measurements(inplace=False).assign_parameters(
             dict(zip([*inputs, *weights], [*row, *weight], strict=True))
         )
         state = Statevector(bound)
@@ -666,7 +666,7 @@ def test_qiskit(name, measured):
 
 
 def test_the_default_observable_of_an_estimatorqnn_is_given_by_name():
-    made, inputs, weights = QISKIT["by hand with squares"]()
-    layer = QuantumLayer(made, observables=Operator.from_label("ZZZ"), input_params=inputs, weight_params=weights)
+    circuit, inputs, weights = QISKIT["by hand with squares"]()
+    layer = QuantumLayer(circuit, observables=Operator.from_label("ZZZ"), input_params=inputs, weight_params=weights)
     assert layer(torch.zeros(4, 3)).shape == (4, 1)
-    assert qbp.trace(made, observables="ZZZ", input_params=inputs, weight_params=weights).program.n_outputs == 1
+    assert qbp.trace(circuit, observables="ZZZ", input_params=inputs, weight_params=weights).program.n_outputs == 1

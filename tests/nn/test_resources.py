@@ -68,17 +68,17 @@ def test_every_gate_by_every_counter(name, method):
         (nn.Sequential(layer, nn.Linear(2, 1)), torch.randn(4, circuit.n_inputs)),
     ):
         executed = step(model, x, spy)
-        found = count(model, batch_size=4)
-        assert found.circuits == executed
+        counts = count(model, batch_size=4)
+        assert counts.circuits == executed
         assert resources(model, x.shape[1], 4)["circuits_per_step"] == executed
         assert cost_of(model, batch_size=4)["circuits"] == executed and size(model)["circuits"] * 4 == executed
         (wires,) = spy.programs.values()
-        assert (found.one_qubit_gates, found.two_qubit_gates) == (wires.count(1), len(wires) - wires.count(1))
+        assert (counts.one_qubit_gates, counts.two_qubit_gates) == (wires.count(1), len(wires) - wires.count(1))
         assert (
-            resources(model, x.shape[1])["two_qubit_gates"] == size(model)["two_qubit_gates"] == found.two_qubit_gates
+            resources(model, x.shape[1])["two_qubit_gates"] == size(model)["two_qubit_gates"] == counts.two_qubit_gates
         )
-        assert cost_of(model)["two_qubit"] == found.two_qubit_gates
-        assert cost_of(model)["multiply_adds"] == resources(model, x.shape[1])["multiply_adds"] == found.multiply_adds
+        assert cost_of(model)["two_qubit"] == counts.two_qubit_gates
+        assert cost_of(model)["multiply_adds"] == resources(model, x.shape[1])["multiply_adds"] == counts.multiply_adds
 
 
 class Any(nn.Module):
@@ -159,8 +159,8 @@ def test_rows_are_asked_for_where_none_are_found():
 def test_wide_circuits_cost_what_the_way_that_runs_them_does():
     """Outputs that see three qubits cost small circuits, or words, whatever the whole state would take."""
     layer = qbp.QuantumLayer("hardware_efficient", n_qubits=127, n_layers=1, seed=0)
-    found = count(nn.Sequential(layer, nn.Linear(127, 2)), torch.zeros(1, 127))
-    assert 127 * 2 < found.multiply_adds - 2 * 127 < 127 * 2**3 * 4 * 20
+    counts = count(nn.Sequential(layer, nn.Linear(127, 2)), torch.zeros(1, 127))
+    assert 127 * 2 < counts.multiply_adds - 2 * 127 < 127 * 2**3 * 4 * 20
     narrow, wide = (
         count(qbp.QuantumLayer("hardware_efficient", n_qubits=n, n_layers=2), torch.zeros(1, n)) for n in (80, 160)
     )

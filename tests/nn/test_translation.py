@@ -47,14 +47,14 @@ def with_weights(layer, flat):
     return layer
 
 
-def by_qiskit(found, row):
+def by_qiskit(exported, row):
     """Outputs of one row, computed by Qiskit."""
-    values = dict(zip(found.input_params, row.tolist(), strict=True))
-    values |= dict(zip(found.weight_params, found.weights, strict=True))
-    bound = found.circuit.assign_parameters(values)
+    values = dict(zip(exported.input_params, row.tolist(), strict=True))
+    values |= dict(zip(exported.weight_params, exported.weights, strict=True))
+    bound = exported.circuit.assign_parameters(values)
     noisy = any(step.operation.name not in bound.count_ops() or step.operation.name == "kraus" for step in bound.data)
     state = DensityMatrix(bound) if noisy else Statevector(bound)
-    return torch.tensor([complex(state.expectation_value(o)).real for o in found.observables], dtype=torch.float64)
+    return torch.tensor([complex(state.expectation_value(o)).real for o in exported.observables], dtype=torch.float64)
 
 
 def assert_translated(layer, tmp_path, qasm=True):
@@ -65,10 +65,10 @@ def assert_translated(layer, tmp_path, qasm=True):
     torch.testing.assert_close(theirs(x), want, atol=1e-9, rtol=0)
     torch.testing.assert_close(theirs(x[0]), want[0], atol=1e-9, rtol=0)
     assert [*theirs.state_dict()] == [*layer.state_dict()]
-    found, rows = layer.to_qiskit(), want.reshape(3, -1)
-    torch.testing.assert_close(torch.stack([by_qiskit(found, row) for row in x[:2]]), rows[:2], atol=1e-9, rtol=0)
-    options = {"input_params": found.input_params, "weight_params": found.weight_params}
-    again = with_weights(qbp.QuantumLayer(found.circuit, observables=found.observables, **options), flat)
+    exported, rows = layer.to_qiskit(), want.reshape(3, -1)
+    torch.testing.assert_close(torch.stack([by_qiskit(exported, row) for row in x[:2]]), rows[:2], atol=1e-9, rtol=0)
+    options = {"input_params": exported.input_params, "weight_params": exported.weight_params}
+    again = with_weights(qbp.QuantumLayer(exported.circuit, observables=exported.observables, **options), flat)
     torch.testing.assert_close(again(x), rows, atol=1e-9, rtol=0)
     for bound in (False, True) if qasm else ():
         (tmp_path / "layer.qasm").write_text(layer.to_qasm(bound=bound))

@@ -111,20 +111,20 @@ def make_comparison(gains: dict[str, float], n_seeds: int = 8) -> Comparison:
     return Comparison(tuple(rows), verdicts, ranks, complexity, tuple(curves), settings, {"python": "3.11"})
 
 
-def write_comparison(found: Comparison, folder: Path) -> Path:
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
     """Keep it as `qbp compare` does."""
-    for row in found.rows:
+    for row in comparison.rows:
         size = None if row["n_train"] == 400 else row["n_train"]
         path = folder / cell_path(row["dataset"], row["model"], row["seed"], size)
         path.parent.mkdir(parents=True, exist_ok=True)
         keys = ("dataset", "model", "seed", "n_train")
-        curve = [c for c in found.curves if all(c[k] == row[k] for k in keys)]
+        curve = [c for c in comparison.curves if all(c[k] == row[k] for k in keys)]
         path.write_text(
             json.dumps({"row": row, "curve": [{k: v for k, v in c.items() if k not in keys} for c in curve]})
         )
-    (folder / "comparison.yaml").write_text(yaml.safe_dump(dict(found.config or {})))
-    (folder / "versions.json").write_text(json.dumps(dict(found.versions or {})))
-    save_tables(found, folder)
+    (folder / "comparison.yaml").write_text(yaml.safe_dump(dict(comparison.config or {})))
+    (folder / "versions.json").write_text(json.dumps(dict(comparison.versions or {})))
+    save_tables(comparison, folder)
     return folder
 
 
@@ -371,8 +371,8 @@ def test_the_ladder_goes_from_no_circuit_to_the_whole_model(one: Comparison, pag
     assert table.rows[0][0] == "noise instead" and table.rows[-1][2] == parts_percent(one)
 
 
-def parts_percent(found: Comparison) -> str:
-    return f"{100 * np.mean(found.column('accuracy', model='hybrid', n_train=400)):.1f} %"
+def parts_percent(comparison: Comparison) -> str:
+    return f"{100 * np.mean(comparison.column('accuracy', model='hybrid', n_train=400)):.1f} %"
 
 
 def test_a_comparison_that_is_not_finished_says_so(one: Comparison) -> None:

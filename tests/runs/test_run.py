@@ -82,11 +82,11 @@ def test_a_hybrid_run_holds_what_it_should(tmp_path: Path) -> None:
 
 def test_versions_name_what_a_result_depends_on(tmp_path: Path) -> None:
     runs.train(config_of(MLP, tmp_path), tmp_path / "small")
-    found = json.loads((tmp_path / "small" / "versions.json").read_text())
-    assert found["torch"] == torch.__version__
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    versions = json.loads((tmp_path / "small" / "versions.json").read_text())
+    assert versions["torch"] == torch.__version__
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"qbp", "numpy", "pennylane", "qiskit", "numba", "platform", "processor", "processors", "commit"} <= set(
-        found
+        versions
     )
 
 

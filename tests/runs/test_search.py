@@ -213,7 +213,7 @@ def test_a_sweep_from_config_to_page(
 def test_trials_never_see_the_test_part(
     optuna: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = qbp.sweep(config, tmp_path / "true", trials=6)
+    result = qbp.sweep(config, tmp_path / "true", trials=6)
     load_data = runs.load_data
 
     def spoiled(*arguments: Any, **options: Any) -> Any:
@@ -226,28 +226,28 @@ def test_trials_never_see_the_test_part(
     monkeypatch.setattr("qbp.runs.search.trial.load_data", spoiled)
     monkeypatch.setattr(runs, "evaluate_model", lambda *a, **o: evaluations.append(1) or evaluate(*a, **o))
     other = qbp.sweep(config, tmp_path / "spoiled", trials=6)
-    assert table(tmp_path / "true") == table(tmp_path / "spoiled") and found.best["number"] == other.best["number"]
-    assert found.test["accuracy"] != other.test["accuracy"] and len(evaluations) == 1
+    assert table(tmp_path / "true") == table(tmp_path / "spoiled") and result.best["number"] == other.best["number"]
+    assert result.test["accuracy"] != other.test["accuracy"] and len(evaluations) == 1
 
 
 @pytest.mark.slow
 def test_seeds_failures_and_metrics(optuna: Any, config: Path, tmp_path: Path) -> None:
     search = {"train.lr": [0.02, 1e38], "train.optimizer": ["sgd", "adam"]}
     options = {"search": search, "trials": 6, "seeds": 3, "metric": "val_loss", "pruner": None, "sampler": "random"}
-    found = qbp.sweep(config, tmp_path / "sweep", **options)
-    failed = [row for row in found.rows if row["state"] == "failed"]
+    result = qbp.sweep(config, tmp_path / "sweep", **options)
+    failed = [row for row in result.rows if row["state"] == "failed"]
     assert failed and all(row["values"]["train.lr"] == 1e38 and "not finite" in row["error"] for row in failed)
-    assert found.mode == "min" and found.best["score"] == min(
-        r["score"] for r in found.rows if r["state"] == "complete"
+    assert result.mode == "min" and result.best["score"] == min(
+        r["score"] for r in result.rows if r["state"] == "complete"
     )
     # By hand, what the best trial is.
-    chosen = configs.changed(configs.load(config), found.best["values"])
+    chosen = configs.changed(configs.load(config), result.best["values"])
     train, _ = runs.load_data(chosen)
     ends = []
     for seed in range(3):
         model = qbp.mlp(2, 4, 2, seed=seed)
         ends.append(qbp.fit(model, train, chosen.train, seed=seed).last["val_loss"])
-    assert found.best["score"] == pytest.approx(sum(ends) / 3, rel=1e-12)
+    assert result.best["score"] == pytest.approx(sum(ends) / 3, rel=1e-12)
     with pytest.raises(ArgumentError, match="No trial could be trained"):
         qbp.sweep(config, tmp_path / "none", search={"train.lr": [1e38, 2e38]}, trials=4)
 
@@ -256,8 +256,8 @@ def test_seeds_failures_and_metrics(optuna: Any, config: Path, tmp_path: Path) -
 def test_a_searched_model_may_be_of_another_kind(optuna: Any, config: Path, tmp_path: Path) -> None:
     models = [{"kind": "mlp", "hidden": [3]}, {"kind": "hybrid", "n_qubits": 2, "n_layers": 1}]
     search = {"model": models, "train.lr": {"low": 0.01, "high": 0.1, "log": True}}
-    found = qbp.sweep(config, tmp_path / "sweep", search=search, trials=6, pruner=None)
-    gates = {row["values"]["model"]["kind"]: row["two_qubit_gates"] for row in found.rows}
+    result = qbp.sweep(config, tmp_path / "sweep", search=search, trials=6, pruner=None)
+    gates = {row["values"]["model"]["kind"]: row["two_qubit_gates"] for row in result.rows}
     assert gates == {"mlp": 0, "hybrid": 2}
     assert qbp.predict(tmp_path / "sweep" / "best", [[0.1, 0.2]]).shape == (1,)
 

@@ -27,8 +27,8 @@ def test_seeds_are_runs(tmp_path: Path) -> None:
         train_seeds(configs.changed(config, {"prune": {}}), tmp_path / "seeds", 2)
     assert not (tmp_path / "seeds").exists()
     seen: list[tuple[int, int]] = []
-    found = train_seeds(config, tmp_path / "seeds", [3, 5], progress=lambda done, total, _: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)] and found["seeds"] == [3, 5]
+    result = train_seeds(config, tmp_path / "seeds", [3, 5], progress=lambda done, total, _: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)] and result["seeds"] == [3, 5]
     for seed in (3, 5):
         alone = runs.train(config.model_copy(update={"seed": seed}), tmp_path / f"alone-{seed}")
         folder = tmp_path / "seeds" / f"seed-{seed}"
@@ -36,8 +36,8 @@ def test_seeds_are_runs(tmp_path: Path) -> None:
         assert pair[0].read_bytes() == pair[1].read_bytes()
         scores = alone["models"]["mlp"]
         assert runs.evaluate(folder)["accuracy"] == scores["accuracy"]  # its data are found from there
-        assert scores["accuracy"] in found["models"]["mlp"]["accuracy"]["values"]
-    accuracy = found["models"]["mlp"]["accuracy"]
+        assert scores["accuracy"] in result["models"]["mlp"]["accuracy"]["values"]
+    accuracy = result["models"]["mlp"]["accuracy"]
     assert accuracy["mean"] == fmean(accuracy["values"]) and accuracy["std"] == stdev(accuracy["values"])
     # What is finished stays; what is not runs again.
     kept = tmp_path / "seeds" / "seed-3" / "result.json"

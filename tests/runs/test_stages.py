@@ -50,10 +50,10 @@ def test_every_stage_leaves_its_model_and_is_measured(finished: Path) -> None:
     result = run_folder(finished).result()
     _, test = runs.load_data(configs.load(finished / "config.yaml"))
     assert list(result["stages"]) == STAGES
-    for name, found in result["stages"].items():
+    for name, scores in result["stages"].items():
         model = qbp.load_model(finished / name / MODEL)
-        assert json.loads((finished / name / "result.json").read_text()) == found
-        assert found == {**found, **size(model), **qbp.evaluate(model, test)}
+        assert json.loads((finished / name / "result.json").read_text()) == scores
+        assert scores == {**scores, **size(model), **qbp.evaluate(model, test)}
     trained, pruned, distilled, scratch = result["stages"].values()
     for what in ("parameters", "rotations", "two_qubit_gates", "circuits"):
         assert distilled[what] < pruned[what] < trained[what] and distilled[what] == scratch[what]

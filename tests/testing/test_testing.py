@@ -56,11 +56,11 @@ class Good:
         wanted = [t.requires_grad_() for t, need in zip(leaves, needs, strict=True) if need]
         outputs = self.run_backward(program, Angles(*leaves[:2]), leaves[2])
         if not outputs.requires_grad:
-            found = iter([torch.zeros_like(t) for t in wanted])
+            gradients = iter([torch.zeros_like(t) for t in wanted])
         else:
             loss = (outputs * grad).sum()
-            found = iter(torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True))
-        return self.change(Gradients(*(next(found) if need else None for need in needs)))
+            gradients = iter(torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True))
+        return self.change(Gradients(*(next(gradients) if need else None for need in needs)))
 
 
 # ---- what can be wrong with outputs ----------------------------------------------------------------------------------
@@ -419,8 +419,8 @@ def part(name: str, change: Callable[[Tensor], Tensor | None]) -> Good:
     """Changes one of the gradients."""
 
     def edit(g: Gradients) -> Gradients:
-        found = getattr(g, name)
-        return g if found is None else g._replace(**{name: change(found)})
+        gradient = getattr(g, name)
+        return g if gradient is None else g._replace(**{name: change(gradient)})
 
     return Good(gradients=edit)
 
@@ -459,9 +459,9 @@ class ChangesGrad(Good):
     """Works in the memory of its argument."""
 
     def vjp(self, program, angles, amplitudes, saved, grad, needs=(True, True, True)):
-        found = super().vjp(program, angles, amplitudes, saved, grad, needs)
+        gradients = super().vjp(program, angles, amplitudes, saved, grad, needs)
         grad.mul_(2)
-        return found
+        return gradients
 
 
 class OtherForward(Good):
@@ -567,12 +567,12 @@ class AllWanted(Evaluations):
     """Gives the gradients of all angles."""
 
     def combine(self, results, grad):
-        found = super().combine(results, grad)
+        gradients = super().combine(results, grad)
         n_batched, wanted = self.angles.batched.shape[1], self.asked.angles
         return Gradients(
-            found.batched if any(wanted[:n_batched]) else None,
-            found.shared if any(wanted[n_batched:]) else None,
-            found.amplitudes,
+            gradients.batched if any(wanted[:n_batched]) else None,
+            gradients.shared if any(wanted[n_batched:]) else None,
+            gradients.amplitudes,
         )
 
 
@@ -603,17 +603,21 @@ class Moving(Changed):
         self.angles.batched.add_(0.1)
 
     def combine(self, results, grad):
-        found = super().combine(results, grad)
+        gradients = super().combine(results, grad)
         next(results, None)
-        return found
+        return gradients
 
 
-def first_sample(found: Gradients, angles: Angles) -> Gradients:
-    return found if found.batched is None else found._replace(batched=found.batched[:1].expand_as(found.batched))
+def first_sample(gradients: Gradients, angles: Angles) -> Gradients:
+    return (
+        gradients
+        if gradients.batched is None
+        else gradients._replace(batched=gradients.batched[:1].expand_as(gradients.batched))
+    )
 
 
-def as_it_is(found: Gradients, angles: Angles) -> Gradients:
-    return found
+def as_it_is(gradients: Gradients, angles: Angles) -> Gradients:
+    return gradients
 
 
 WRONG_RULES: dict[str, Callable[..., Evaluations]] = {
@@ -675,7 +679,7 @@ class ChangedSPSA(Changed):
 def random_rule(change: Callable[[Gradients], Gradients] = lambda g: g) -> Callable[..., Evaluations]:
     def rule(program, needs, angles, amplitudes, **_):
         plan = ChangedSPSA(angles, amplitudes, needs, spsa(program, needs, angles, amplitudes).blocks)
-        plan.change = lambda found, _: change(found)
+        plan.change = lambda gradients, _: change(gradients)
         return plan
 
     return rule

@@ -89,18 +89,18 @@ def by_torch(network, x, y):
         a[i] = TORCH_ACTIVATIONS[layer.activation](z[i])
     loss = TORCH_LOSSES[network.loss](a[len(z)], y)
     loss.backward()
-    found = {"loss": loss.detach(), "x": x.grad} | {name: value.grad for name, value in parameters.items()}
-    found |= {f"z[{i}]": value.detach() for i, value in z.items()}
-    found |= {f"a[{i}]": value.detach() for i, value in a.items()}
-    found |= {f"delta[{i}]": value.grad for i, value in z.items()}
-    return {name: value.numpy() for name, value in found.items()}
+    values = {"loss": loss.detach(), "x": x.grad} | {name: value.grad for name, value in parameters.items()}
+    values |= {f"z[{i}]": value.detach() for i, value in z.items()}
+    values |= {f"a[{i}]": value.detach() for i, value in a.items()}
+    values |= {f"delta[{i}]": value.grad for i, value in z.items()}
+    return {name: value.numpy() for name, value in values.items()}
 
 
 def by_hand(network, x, y):
     z, a = network.forward(x)
     loss, delta, gradients = network.backward(z, a, y)
-    found = {"loss": loss} | gradients | {f"z[{i}]": value for i, value in z.items()}
-    return found | {f"a[{i}]": v for i, v in a.items()} | {f"delta[{i}]": v for i, v in delta.items()}
+    values = {"loss": loss} | gradients | {f"z[{i}]": value for i, value in z.items()}
+    return values | {f"a[{i}]": v for i, v in a.items()} | {f"delta[{i}]": v for i, v in delta.items()}
 
 
 def largest_difference(network, x, y):

@@ -249,8 +249,8 @@ def test_what_is_trained_one_after_the_other_says_so(name: str) -> None:
     make, options, why = ALONE[name]
     model, options = make().double(), {"epochs": 1, "batch_size": 45, **options}
     with pytest.warns(UserWarning, match=f"one after the other: .*{why}"):
-        found = qbp.fit(model, blobs(), seeds=SEEDS, **options)
-    for history, other in zip(found, alone(model, blobs(), **options), strict=True):
+        histories = qbp.fit(model, blobs(), seeds=SEEDS, **options)
+    for history, other in zip(histories, alone(model, blobs(), **options), strict=True):
         assert history.together == 1 and history.model is not None and other.model is not None
         torch.testing.assert_close(history.model.state_dict(), other.model.state_dict(), rtol=0, atol=0)
 
@@ -263,8 +263,8 @@ def test_hooks_are_not_forgotten() -> None:
 
 def test_callbacks_see_one_training_after_the_other() -> None:
     seen: list[float] = []
-    found = qbp.fit(hybrid(), blobs(), seeds=2, epochs=2, callbacks=[lambda row, model: seen.append(row["epoch"])])
-    assert seen == [1, 2, 1, 2] and [history.together for history in found] == [1, 1]
+    histories = qbp.fit(hybrid(), blobs(), seeds=2, epochs=2, callbacks=[lambda row, model: seen.append(row["epoch"])])
+    assert seen == [1, 2, 1, 2] and [history.together for history in histories] == [1, 1]
 
 
 # ---- one ends before the others --------------------------------------------------------------------------------------

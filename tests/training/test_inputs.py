@@ -85,8 +85,8 @@ def test_several_inputs_train_as_by_hand(kind: str, parts: Any, tmp_path: Path) 
     names = numbers if kind == "loader" else y
     wanted = logits.argmax(1).numpy() if kind == "loader" else np.array(["down", "up"])[logits.argmax(1).numpy()]
     assert predicted.tolist() == wanted.tolist()
-    found = qbp.evaluate(model, (x, names))
-    assert found["accuracy"] == np.mean(wanted == names)
+    scores = qbp.evaluate(model, (x, names))
+    assert scores["accuracy"] == np.mean(wanted == names)
     if kind == "loader":
         return
     # The checkpoint knows them: loaded into another model, it predicts.
@@ -151,11 +151,11 @@ def test_rows_may_have_several_labels(kind: Any, rng: np.random.Generator, tmp_p
     options |= {"epochs": 40, "validation": 0.2, "monitor": "val_exact_match", "early_stopping": 30}
     history = qbp.fit(model, (x, y), metrics={"any": lambda outputs, has: ((outputs > 0) == has).any()}, **options)
     assert history.best["val_exact_match"] == max(history.column("val_exact_match"))
-    found, said = qbp.evaluate(model, (x, y)), qbp.predict(model, x)
+    scores, said = qbp.evaluate(model, (x, y)), qbp.predict(model, x)
     assert said.dtype == kind and said.shape == (80, 3)
-    assert found["accuracy"] == pytest.approx(np.mean(said == y)) and found["accuracy"] > 0.7
-    assert found["exact_match"] == pytest.approx(np.mean((said == y).all(1)))
-    assert found["per_label_accuracy"] == pytest.approx((said == y).mean(0).tolist())
+    assert scores["accuracy"] == pytest.approx(np.mean(said == y)) and scores["accuracy"] > 0.7
+    assert scores["exact_match"] == pytest.approx(np.mean((said == y).all(1)))
+    assert scores["per_label_accuracy"] == pytest.approx((said == y).mean(0).tolist())
     shares = qbp.predict(model, x, probabilities=True)
     assert ((shares > 0.5) == said.astype(bool)).all() and (shares.sum(1) != pytest.approx(1))
     qbp.save_model(model, tmp_path / "model.safetensors")

@@ -170,8 +170,8 @@ def test_metrics_of_ones_own_are_columns() -> None:
     model = net()
     history = qbp.fit(model, blobs(), epochs=3, validation=0.25, metrics={"recall": recall})
     assert 0 <= history.last["recall"] <= 1 and 0 <= history.last["val_recall"] <= 1
-    found = qbp.evaluate(model, blobs(), metrics={"recall": recall})
-    assert found["recall"] == found["per_class_accuracy"][1]
+    scores = qbp.evaluate(model, blobs(), metrics={"recall": recall})
+    assert scores["recall"] == scores["per_class_accuracy"][1]
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val_accuracy", None), ("val_recall", "max"), ("val_entropy", "min")])
@@ -230,9 +230,9 @@ def test_callbacks_stop_and_a_stopped_run_stays_stopped(tmp_path: Path) -> None:
 def test_many_seeds_are_as_many_trainings(tmp_path: Path) -> None:
     model = net()
     before = weights(model)
-    found = qbp.fit(model, blobs(), seeds=3, epochs=2, run_dir=tmp_path, validation=0.25)
-    assert torch.equal(weights(model), before) and len(found) == 3
-    for seed, history in enumerate(found):
+    histories = qbp.fit(model, blobs(), seeds=3, epochs=2, run_dir=tmp_path, validation=0.25)
+    assert torch.equal(weights(model), before) and len(histories) == 3
+    for seed, history in enumerate(histories):
         alone = qbp.nn.models.renew(model, seed)
         one = qbp.fit(alone, blobs(), seed=seed, epochs=2, validation=0.25)
         assert history.model is not None and history.together == 3
@@ -240,7 +240,7 @@ def test_many_seeds_are_as_many_trainings(tmp_path: Path) -> None:
         assert history.column("val_loss") == pytest.approx(one.column("val_loss"), abs=1e-12)
         assert (tmp_path / f"seed-{seed}" / "metrics.jsonl").exists()
     options: dict[str, Any] = {"epochs": 2, "validation": 0.25, "run_dir": tmp_path, "resume": True}
-    assert [h.rows for h in qbp.fit(model, blobs(), seeds=[2], **options)] == [found[2].rows]
+    assert [h.rows for h in qbp.fit(model, blobs(), seeds=[2], **options)] == [histories[2].rows]
     for wrong in ([1, 1], [], 0, [-1]):
         with pytest.raises(ArgumentError, match="`seeds` must be"):
             qbp.fit(model, blobs(), seeds=wrong)

@@ -35,9 +35,9 @@ def test_a_table_is_learnt_and_asked_about() -> None:
     train, test = qbp.data.load((x, y), seed=3)
     model = qbp.hybrid(train.n_features, 2, n_qubits=3, n_layers=1, seed=0)
     qbp.fit(model, train, epochs=25, lr=0.05)
-    found = qbp.predict(model, x)
-    assert found.dtype.kind == "U" and (found == y).mean() > 0.9
-    assert qbp.evaluate(model, (x, y))["accuracy"] == (found == y).mean()
+    predictions = qbp.predict(model, x)
+    assert predictions.dtype.kind == "U" and (predictions == y).mean() > 0.9
+    assert qbp.evaluate(model, (x, y))["accuracy"] == (predictions == y).mean()
     rows = qbp.predict(model, x.sample(frac=1, random_state=0)[["n", "hue", "size"]], probabilities=True)
     assert rows.shape == (80, 2) and rows.sum(1) == pytest.approx(1)
     assert (qbp.predict(model, test) == np.array(test.classes)[test.y.numpy()]).mean() == qbp.evaluate(model, test)[
@@ -121,8 +121,8 @@ def test_training_goes_on_with_the_same_classes() -> None:
     kept = qbp.data.preprocessing_of(model)
     qbp.fit(model, (x[:10].assign(n=5), ["ripe"] * 10), epochs=1)  # one class alone: it keeps its number
     assert qbp.data.preprocessing_of(model) is kept
-    made = qbp.data.Dataset(torch.zeros(4, 5), torch.tensor([0, 1, 0, 1]))
-    qbp.fit(model, made, epochs=1)
+    data = qbp.data.Dataset(torch.zeros(4, 5), torch.tensor([0, 1, 0, 1]))
+    qbp.fit(model, data, epochs=1)
     assert qbp.data.preprocessing_of(model) is kept
 
 
@@ -230,5 +230,5 @@ def test_a_run_of_stages_names_its_models(tmp_path: Path) -> None:
     run(configs.load(tmp_path / "small.yaml"), tmp_path / "small")
     with pytest.raises(ConfigError, match=r"give the file of one, as .*2-prune/model\.safetensors"):
         qbp.predict(tmp_path / "small", [[5.0, 3.0, 1.0, 0.2]])
-    found = qbp.predict(tmp_path / "small" / "2-prune" / "model.safetensors", [[5.0, 3.0, 1.0, 0.2]])
-    assert found[0] in ("setosa", "versicolor", "virginica")
+    predictions = qbp.predict(tmp_path / "small" / "2-prune" / "model.safetensors", [[5.0, 3.0, 1.0, 0.2]])
+    assert predictions[0] in ("setosa", "versicolor", "virginica")

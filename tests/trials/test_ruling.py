@@ -53,9 +53,9 @@ NINETY = [0.88, 0.89, 0.9, 0.91, 0.92]
     ],
 )
 def test_one_arm(figure: dict[str, Any], word: str):
-    found = rule_on(claim([{"arm": "a", **figure}], rule={"kind": "equal"}), rows(a=NINETY))
-    assert found.word == word, found.sentence
-    assert found.figures[0]["ours"] == pytest.approx(0.9) and found.figures[0]["n"] == 5
+    ruling = rule_on(claim([{"arm": "a", **figure}], rule={"kind": "equal"}), rows(a=NINETY))
+    assert ruling.word == word, ruling.sentence
+    assert ruling.figures[0]["ours"] == pytest.approx(0.9) and ruling.figures[0]["n"] == 5
 
 
 @pytest.mark.parametrize(
@@ -72,22 +72,22 @@ def test_two_arms(rule: dict[str, Any], word: str):
     theirs = [0.87, 0.87, 0.87, 0.87, 0.87]
     assert rule_on(claim([{"arm": "a", "than": "b", "rule": rule}]), rows(a=NINETY, b=theirs)).word == word
     opposite = {"REPRODUCED": "NOT REPRODUCED", "UNDECIDED": "NOT REPRODUCED", "NOT REPRODUCED": "NOT REPRODUCED"}
-    found = rule_on(claim([{"arm": "b", "than": "a", "rule": rule}]), rows(a=NINETY, b=theirs))
-    assert found.word == opposite[word]
+    ruling = rule_on(claim([{"arm": "b", "than": "a", "rule": rule}]), rows(a=NINETY, b=theirs))
+    assert ruling.word == opposite[word]
 
 
 def test_a_margin_in_the_interval_decides_nothing():
     ours = [0.88, 0.86, 0.9, 0.84, 0.87]  # differences -0.02 to 0.03
-    found = rule_on(
+    ruling = rule_on(
         claim([{"arm": "a", "than": "b", "rule": {"kind": "not_worse", "margin": 0.01}}]), rows(a=ours, b=[0.87] * 5)
     )
-    assert found.word == "UNDECIDED"
+    assert ruling.word == "UNDECIDED"
 
 
 def test_no_difference_that_matters_is_no_lead():
     ours = [0.87, 0.871, 0.869, 0.8705, 0.8695]
-    found = rule_on(claim([{"arm": "a", "than": "b", "rule": {"kind": "greater"}}]), rows(a=ours, b=[0.87] * 5))
-    assert found.word == "NOT REPRODUCED" and "matters" in found.sentence
+    ruling = rule_on(claim([{"arm": "a", "than": "b", "rule": {"kind": "greater"}}]), rows(a=ours, b=[0.87] * 5))
+    assert ruling.word == "NOT REPRODUCED" and "matters" in ruling.sentence
 
 
 def test_splits_of_the_same_data_have_the_wider_interval():
@@ -103,21 +103,21 @@ def test_splits_of_the_same_data_have_the_wider_interval():
 
 def test_all_figures_have_to_come_out():
     figures = [{"arm": "a", "value": 0.9, "n": 1}, {"arm": "a", "value": 0.5, "n": 1}]
-    found = rule_on(claim(figures, rule={"kind": "equal"}), rows(a=NINETY))
-    assert found.word == "NOT REPRODUCED" and "1 of 2 figures" in found.sentence and "0.5" in found.sentence
+    ruling = rule_on(claim(figures, rule={"kind": "equal"}), rows(a=NINETY))
+    assert ruling.word == "NOT REPRODUCED" and "1 of 2 figures" in ruling.sentence and "0.5" in ruling.sentence
 
 
 def test_few_seeds_decide_nothing():
-    found = rule_on(claim([{"arm": "a", "value": 0.9, "n": 1}], rule={"kind": "equal"}), rows(a=NINETY[:4]))
-    assert found.word == "UNDECIDED" and "too few" in found.sentence
+    ruling = rule_on(claim([{"arm": "a", "value": 0.9, "n": 1}], rule={"kind": "equal"}), rows(a=NINETY[:4]))
+    assert ruling.word == "UNDECIDED" and "too few" in ruling.sentence
 
 
 def test_over_data_sets_by_signed_ranks():
     """Six data sets on which one is ahead: the only interval above 0 that six can give."""
     every = [row for k in range(6) for row in rows(f"d{k}", a=[0.9 + 0.01 * k] * 5, b=[0.88] * 5)]
-    found = rule_on(claim([{"arm": "a", "than": "b", "rule": {"kind": "greater"}}]), every)
-    assert found.word == "REPRODUCED"
-    assert (found.figures[0]["low"], found.figures[0]["high"]) == pytest.approx((0.02, 0.07))
+    ruling = rule_on(claim([{"arm": "a", "than": "b", "rule": {"kind": "greater"}}]), every)
+    assert ruling.word == "REPRODUCED"
+    assert (ruling.figures[0]["low"], ruling.figures[0]["high"]) == pytest.approx((0.02, 0.07))
     assert rule_on(claim([{"arm": "a", "than": "b", "rule": {"kind": "greater"}}]), every[:50]).word == "UNDECIDED"
 
 
@@ -152,9 +152,9 @@ NEAR = [0.901, 0.909, 0.931, 0.899, 0.921, 0.909, 0.930, 0.921]
 )
 def test_the_answer_of_the_controls(b: list[float], c: list[float], word: str, names: list[str]):
     tried = claim([{"arm": "a", "rule": {"kind": "greater"}}], primary="a/b", controls=["c"])
-    found = answer(tried, rows(a=UP, b=b, c=c))
-    assert found.word == word and all(name in found.sentence for name in names), found.sentence
-    assert [row["primary"] for row in found.verdicts] == [True, False]
+    verdict = answer(tried, rows(a=UP, b=b, c=c))
+    assert verdict.word == word and all(name in verdict.sentence for name in names), verdict.sentence
+    assert [row["primary"] for row in verdict.verdicts] == [True, False]
 
 
 def test_smaller_may_be_better():
@@ -168,8 +168,8 @@ def test_without_a_primary_comparison_nothing_was_asked():
 
 def test_data_sets_that_do_not_agree():
     tried = claim([{"arm": "a", "rule": {"kind": "greater"}}], primary="a/b")
-    found = answer(tried, rows("one", a=UP, b=DOWN) + rows("two", a=UP, b=NEAR))
-    assert found.word == "MIXED" and "On one YES" in found.sentence and "On two NO" in found.sentence
+    verdict = answer(tried, rows("one", a=UP, b=DOWN) + rows("two", a=UP, b=NEAR))
+    assert verdict.word == "MIXED" and "On one YES" in verdict.sentence and "On two NO" in verdict.sentence
 
 
 def test_the_answer_over_many_data_sets():
@@ -177,5 +177,5 @@ def test_the_answer_over_many_data_sets():
     every = [row for k in range(7) for row in rows(f"d{k}", a=UP, b=DOWN, c=[x - 0.02 - 0.01 * k for x in UP])]
     assert answer(tried, every).word == "YES"
     tied = [row for k in range(7) for row in rows(f"d{k}", a=UP, b=DOWN, c=[x + 0.001 * (k - 3) for x in UP])]
-    found = answer(tried, tied)
-    assert found.word == "NO" and "c (as good)" in found.sentence
+    verdict = answer(tried, tied)
+    assert verdict.word == "NO" and "c (as good)" in verdict.sentence

@@ -38,12 +38,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
-        made.add_node(num_cpus=1)
-    yield made
+        ray_cluster.add_node(num_cpus=1)
+    yield ray_cluster
     ray.shutdown()
-    made.shutdown()
+    ray_cluster.shutdown()
 
 
 def lose(cluster: Any, number: int = 1) -> None:
@@ -124,8 +124,8 @@ def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
 TIMED = ("train_seconds", "tune_seconds")
 
 
-def rows_of(found: qbp.Comparison) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in TIMED} for row in found.rows]
+def rows_of(comparison: qbp.Comparison) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in TIMED} for row in comparison.rows]
 
 
 def test_the_same_comparison(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_the_same_comparison(cluster: Any, tmp_path: Path, monkeypatch: pytest.M
     for other in (two, three):
         assert rows_of(other) == rows_of(one) and other.verdicts == one.verdicts
         for row in one.rows:
-            pair = [found.predictions("moons", row["model"], row["seed"]) for found in (one, other)]
+            pair = [comparison.predictions("moons", row["model"], row["seed"]) for comparison in (one, other)]
             assert all(np.array_equal(pair[0][key], pair[1][key]) for key in pair[0])
 
 

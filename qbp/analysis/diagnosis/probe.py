@@ -112,14 +112,14 @@ class Probe:
     def quantum(self) -> Iterator[tuple[str, QuantumLayer, Tensor, Tensor]]:
         """Name, layer, inputs (B, I) and outputs (B, M) of the quantum layers whose circuit is known, and all that
         they compute."""
-        found = [
+        stages = [
             stage
             for stage in self.stages
             if isinstance(stage.module, QuantumLayer) and stage.module.executor and not stage.module.is_combined
         ]
-        for stage in found:
+        for stage in stages:
             if isinstance(stage.module, QuantumLayer):
-                where = f" of layer {stage.name}" if len(found) > 1 else ""
+                where = f" of layer {stage.name}" if len(stages) > 1 else ""
                 yield where, stage.module, stage.x.flatten(0, -2), stage.y.reshape(stage.x[..., 0].numel(), -1)
 
     @property

@@ -74,12 +74,12 @@ class Listing:
         Program(self.n_qubits, (), self.measurements, 0)  # checks the number of wires and the measurements
         if any(isinstance(m, Expval) and not m.terms for m in self.measurements):
             raise CircuitError("An observable must have at least one term")
-        known = set(names)
+        variables = set(names)
         for call in self.calls:
             check_call(call, self.n_qubits)
             used = {name for param in call.params for name in param.variables()}
-            if not used.issubset(known):
-                unknown = ", ".join(sorted(used - known))
+            if not used.issubset(variables):
+                unknown = ", ".join(sorted(used - variables))
                 raise CircuitError(f"gate {call.name} uses {unknown}: neither an input nor a weight")
 
 

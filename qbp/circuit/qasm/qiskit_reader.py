@@ -72,8 +72,8 @@ def _read_2(text: str) -> Any:
     from qiskit import qasm2
 
     own = set(_GATE.findall(_blank(text))) if "gate" in text else set()  # Qiskit would take its own of these names
-    known = [gate for gate in qasm2.LEGACY_CUSTOM_INSTRUCTIONS if gate.name not in own]
-    return qasm2.loads(text, include_path=(), custom_instructions=known)
+    instructions = [gate for gate in qasm2.LEGACY_CUSTOM_INSTRUCTIONS if gate.name not in own]
+    return qasm2.loads(text, include_path=(), custom_instructions=instructions)
 
 
 def _read_3(text: str, filename: str) -> Any:
@@ -205,25 +205,25 @@ def _statements(plain: str) -> list[tuple[int, int]]:
     """Where each statement that does something begins, and how many instructions it becomes: one, or on whole registers
     as many as they have qubits. `plain` has neither comments nor definitions."""
     sizes = {m[1] or m[4]: int(m[2] or m[3]) for m in _REGISTER.finditer(plain)}
-    found, position = [], 0
+    statements, position = [], 0
     for statement in plain.split(";")[:-1]:
         if not _DECLARATION.match(statement):
             unconditional = re.sub(r"^\s*if\s*\([^)]*\)", "", statement)
             barrier = re.match(r"\s*barrier\b", unconditional)
             whole = [] if barrier else re.findall(r"\b(\w+)\b(?!\s*[\[\w(])", unconditional)
             count = max([sizes[name] for name in whole if name in sizes], default=1)
-            found.append((position + len(statement) - len(statement.lstrip()), count))
+            statements.append((position + len(statement) - len(statement.lstrip()), count))
         position += len(statement) + 1
-    return found
+    return statements
 
 
 def place_of(text: str, index: int, n_instructions: int) -> str:
     """Line and text of the statement that became the instruction `index` of a circuit, "" where that is not certain, as
     with OpenQASM 3's ranges."""
-    found = _statements(_DEFINITION.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), _blank(text)))
-    counts = list(accumulate(count for _, count in found))
+    statements = _statements(_DEFINITION.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), _blank(text)))
+    counts = list(accumulate(count for _, count in statements))
     if not counts or counts[-1] != n_instructions:
         return ""
-    start = found[bisect_right(counts, index)][0]
+    start = statements[bisect_right(counts, index)][0]
     line = text.count("\n", 0, start) + 1
     return f", line {line}, `{' '.join(text[start:].partition(';')[0].split())[:80]};`"

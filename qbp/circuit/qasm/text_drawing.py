@@ -65,16 +65,16 @@ def drawn(n_wires: int, gates: Sequence[Mapping[int, str]], width: int, ends: Se
 
 def columns(n_wires: int, gates: Iterable[Mapping[int, str]]) -> list[list[Mapping[int, str]]]:
     """Gates in columns, each as far left as the wires that it spans allow."""
-    found: list[list[Mapping[int, str]]] = []
+    drawn: list[list[Mapping[int, str]]] = []
     free = [0] * n_wires  # for each wire the first column that is free from there on
     for gate in gates:
         top, bottom = min(gate), max(gate)
         column = max(free[top : bottom + 1])
         free[top : bottom + 1] = [column + 1] * (bottom + 1 - top)
-        if column == len(found):
-            found.append([])
-        found[column].append(gate)
-    return found
+        if column == len(drawn):
+            drawn.append([])
+        drawn[column].append(gate)
+    return drawn
 
 
 def _cells(n_wires: int, gates: Iterable[Mapping[int, str]]) -> list[str]:

@@ -162,14 +162,14 @@ def build(
     """Trace `record`, which fills a recorder and returns (number of qubits, measurements, whether the output is
     scalar)."""
     recorder = Recorder()
-    found: list[tuple[int, tuple[Measurement, ...], bool]] = []
+    records: list[tuple[int, tuple[Measurement, ...], bool]] = []
 
     def values(inputs: Tensor, weights: dict[str, Tensor]) -> tuple[list[Tensor | float], Tensor | None]:
-        found.append(record(recorder, inputs, weights))
-        return [*recorder.values, *recorder.coefficients], recorder.state(found[0][0])
+        records.append(record(recorder, inputs, weights))
+        return [*recorder.values, *recorder.coefficients], recorder.state(records[0][0])
 
     angle_map, resolved = trace_angles(values, n_inputs, weight_shapes)
-    ((n_qubits, measurements, is_scalar),) = found
+    ((n_qubits, measurements, is_scalar),) = records
     combination = None
     if recorder.terms:
         combination = _combination(recorder.terms, angle_map, resolved[len(recorder.values) :])
@@ -199,7 +199,7 @@ def build(
 def _combination(entries: Sequence[Entry], traced: AngleMap, resolved: Sequence[int | float]) -> Combination:
     """The combination of what was traced: functions by their number in the traced map, or numbers."""
     kept = sorted({k for k in resolved if isinstance(k, int)})
-    known: list[Entry] = []
+    resolved_entries: list[Entry] = []
     for entry in entries:
         if entry.coefficient is not None:
             at = resolved[entry.coefficient]
@@ -208,12 +208,12 @@ def _combination(entries: Sequence[Entry], traced: AngleMap, resolved: Sequence[
                 if isinstance(at, int)
                 else entry._replace(number=at, coefficient=None)
             )
-        known.append(entry)
+        resolved_entries.append(entry)
     own = traced.select(kept)
     functions = AngleMap(
         own.n_inputs, own.n_weights, own.inputs, own.weights, own.shared, own.batched_graph, own.shared_graph
     )
-    return Combination(1 + max(entry.output for entry in known), tuple(known), functions)
+    return Combination(1 + max(entry.output for entry in resolved_entries), tuple(resolved_entries), functions)
 
 
 def z_on_every_wire(n_qubits: int) -> tuple[Measurement, ...]:

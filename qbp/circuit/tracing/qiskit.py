@@ -79,11 +79,11 @@ def trace_qiskit(circuit: Any, input_params: Any, weight_params: Any) -> Circuit
 
 def _check_parameters(circuit: Any, inputs: list[Any], weights: list[Any]) -> None:
     given = [*inputs, *weights]
-    known = set(circuit.parameters)
-    missing = known - set(given)
+    parameters = set(circuit.parameters)
+    missing = parameters - set(given)
     for fault, culprits in (
         ("lack parameters of the circuit", [p for p in circuit.parameters if p in missing]),
-        ("name what is no parameter of the circuit", [p for p in given if p not in known]),
+        ("name what is no parameter of the circuit", [p for p in given if p not in parameters]),
         ("name parameters more than once", [p for k, p in enumerate(given) if p in given[:k]]),
     ):
         if culprits:
@@ -130,24 +130,24 @@ class _Walk:
         if self.steps > _MAX_STEPS:
             raise CircuitError(f"The circuit has more than {_MAX_STEPS} gates")
         on = tuple(wires[circuit.find_bit(q).index] for q in instruction.qubits)
-        known = dict(zip(circuit.clbits, bits, strict=False))
+        outer = dict(zip(circuit.clbits, bits, strict=False))
         if instruction.operation.name == "if_else":
-            self.conditional(instruction, on, known, {})
+            self.conditional(instruction, on, outer, {})
         else:
-            self.operation(instruction.operation, on, tuple(known.get(bit, bit) for bit in instruction.clbits))
+            self.operation(instruction.operation, on, tuple(outer.get(bit, bit) for bit in instruction.clbits))
 
-    def conditional(self, instruction: Any, wires: tuple[int, ...], known: dict[Any, Any], controls: _Values) -> None:
+    def conditional(self, instruction: Any, wires: tuple[int, ...], bits: dict[Any, Any], controls: _Values) -> None:
         """What an `IfElseOp` does, as gates that the measured wires control: as good as long as these are left alone.
 
         Args:
             instruction: with it.
             wires: that it acts on.
-            known: the circuit's classical bits as those of the whole circuit.
+            bits: the circuit's classical bits as those of the whole circuit.
             controls: wires that already control it, and their values.
         """
         operation = instruction.operation
         asked = bits_of(operation.condition)
-        sources = {bit: self.results.get(known.get(bit, bit)) for bit in asked}
+        sources = {bit: self.results.get(bits.get(bit, bit)) for bit in asked}
         if len(asked) > _MAX_BITS or None in sources.values():
             raise CircuitError(
                 f"Qiskit's 'if_else' must ask for up to {_MAX_BITS} bits of qubits that were measured before, and left "
@@ -159,13 +159,13 @@ class _Walk:
                 continue  # two bits of one wire, or what has been asked for before
             branch = 0 if holds(operation.condition, values) else 1
             for body in operation.blocks[branch : branch + 1]:
-                outer = (known.get(bit, bit) for bit in instruction.clbits)
+                outer = (bits.get(bit, bit) for bit in instruction.clbits)
                 inside = dict(zip(body.clbits, outer, strict=True))
                 for one in body.data:
                     on = tuple(wires[body.find_bit(q).index] for q in one.qubits)
                     self.controlled(one, on, inside, together)
 
-    def controlled(self, instruction: Any, wires: tuple[int, ...], known: dict[Any, Any], controls: _Values) -> None:
+    def controlled(self, instruction: Any, wires: tuple[int, ...], bits: dict[Any, Any], controls: _Values) -> None:
         """A gate where wires that were measured had these outcomes."""
         from qiskit.circuit import Gate
 
@@ -173,7 +173,7 @@ class _Walk:
         if getattr(operation, "_directive", False) or operation.name in ("delay", "global_phase"):
             return
         if operation.name == "if_else":
-            self.conditional(instruction, wires, known, controls)
+            self.conditional(instruction, wires, bits, controls)
             return
         if not isinstance(operation, Gate):
             raise CircuitError(f"Qiskit's 'if_else' must hold gates alone, but holds {operation.name!r}")

@@ -131,9 +131,9 @@ class Native:
         assert saved.states is not None
         size = 1 << program.n_qubits
         lanes = saved.states.reshape(call.n_chunks, size, 2, call.width).transpose(0, 3, 1, 2)
-        found = np.ascontiguousarray(lanes).reshape(-1, size, 2)[: len(call.batched)]
-        found *= batch.norm(saved.common)
-        return call.tensor(found.view(np.result_type(call.dtype, np.complex64))[..., 0])
+        states = np.ascontiguousarray(lanes).reshape(-1, size, 2)[: len(call.batched)]
+        states *= batch.norm(saved.common)
+        return call.tensor(states.view(np.result_type(call.dtype, np.complex64))[..., 0])
 
 
 @cache

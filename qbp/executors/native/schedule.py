@@ -102,11 +102,11 @@ def _levels(turns: list[Turn]) -> list[list[Pass]]:
         level = last + (last % 2 == int(x == 0))
         while len(levels) <= level:
             levels.append([])
-        for known in reversed(levels[level]):
-            if known.word == turn.word and known.turns[0].mark == turn.mark:
-                known.turns.append(turn)
+        for earlier in reversed(levels[level]):
+            if earlier.word == turn.word and earlier.turns[0].mark == turn.mark:
+                earlier.turns.append(turn)
                 break
-            if known.word.anticommutes(turn.word):
+            if earlier.word.anticommutes(turn.word):
                 levels[level].append(Pass(turn.word, [turn]))
                 break
         else:
@@ -220,20 +220,20 @@ def blocks(turns: list[Turn], n_batched: int, n_qubits: int, bits: int) -> list[
         bits: of an amplitude's index, that tell the lanes of a register apart.
     """
     dimension = min(SPAN, n_qubits - bits)
-    found = [Block()]
+    whole = [Block()]
     for item in _items(turns, n_batched, bits):
         x = item.passes[0].word.x >> bits if item.passes and item.kind != EVENT else 0
-        apart = any(EVENT in (item.kind, last.kind) for last in found[-1].items[-1:])
-        if apart or (len(found[-1].span) == dimension and _reduced(x, found[-1].span)):
-            found.append(Block())
-        _extend(found[-1].span, x)
-        found[-1].items.append(item)
-    for block in found:
+        apart = any(EVENT in (item.kind, last.kind) for last in whole[-1].items[-1:])
+        if apart or (len(whole[-1].span) == dimension and _reduced(x, whole[-1].span)):
+            whole.append(Block())
+        _extend(whole[-1].span, x)
+        whole[-1].items.append(item)
+    for block in whole:
         for b in range(n_qubits - bits):
             if len(block.span) < dimension:
                 _extend(block.span, 1 << b)
         block.items = _paired(block.items, n_batched, bits)
-    return found
+    return whole
 
 
 def span_of(basis: list[int]) -> list[int]:

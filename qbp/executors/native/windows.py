@@ -155,12 +155,12 @@ class Windows:
         for shape in windows.shapes:
             of_batched, of_shared = batched.T[shape.batched].transpose(1, 2).contiguous(), shared[shape.shared]
             own = list(map(Angles, of_batched.unbind(), of_shared.unbind()))
-            found = _on_threads(shape.n_threads(len(batched)), partial(run, shape.program), own)
+            runs = _on_threads(shape.n_threads(len(batched)), partial(run, shape.program), own)
             if keep:
-                saved.append(Saved(own, [state for _, state in found]))
-                found = [results for results, _ in found]
+                saved.append(Saved(own, [state for _, state in runs]))
+                runs = [results for results, _ in runs]
             weighted = (
-                torch.stack([results.values for results in found], 1) * shape.weights.to(batched)[:, None]
+                torch.stack([results.values for results in runs], 1) * shape.weights.to(batched)[:, None]
             )  # (B, n, m)
             values.index_add_(1, shape.columns.to(values.device), weighted.flatten(1))
         return Results(values), saved
@@ -227,9 +227,9 @@ def windows_of(program: Program, n_batched: int) -> Windowed:
         program: the program.
         n_batched: Kb, how many of its angles, the first, differ between samples.
     """
-    found = windowed(program, n_batched, most=program.n_qubits)
-    assert found is not None
-    return found
+    windows = windowed(program, n_batched, most=program.n_qubits)
+    assert windows is not None
+    return windows
 
 
 def windowed(program: Program, n_batched: int = 0, *, most: int) -> Windowed | None:

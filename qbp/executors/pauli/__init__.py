@@ -101,12 +101,12 @@ class Pauli:
         self, program: Program, angles: Angles, amplitudes: Tensor | None, keep: bool
     ) -> tuple[Results, list[Saved]]:
         parts = taken_apart(program)
-        found = [_forward(_Call(self._way, part, angles, amplitudes), keep) for part, _ in parts]
-        saved = [some for _, some in found]
+        runs = [_forward(_Call(self._way, part, angles, amplitudes), keep) for part, _ in parts]
+        saved = [some for _, some in runs]
         if len(parts) == 1:
-            return found[0][0], saved
+            return runs[0][0], saved
         values = angles.batched.new_zeros(angles.n_samples, program.n_outputs)
-        for (_, outputs), (results, _) in zip(parts, found, strict=True):
+        for (_, outputs), (results, _) in zip(parts, runs, strict=True):
             values[:, list(outputs)] += results.values
         return Results(values), saved
 

@@ -71,13 +71,13 @@ class Shifted(NamedTuple):
 
     def matrix(self) -> np.ndarray:
         """It as a matrix (16, 16)."""
-        found = np.zeros((16, 16))
-        found[np.arange(16), self.source] = self.factor
+        matrix = np.zeros((16, 16))
+        matrix[np.arange(16), self.source] = self.factor
         for a in range(4):
-            found[4 * a + 3] += self.t[a] * found[4 * a]
+            matrix[4 * a + 3] += self.t[a] * matrix[4 * a]
         for b in range(4):
-            found[12 + b] += self.s[b] * found[b]
-        return found
+            matrix[12 + b] += self.s[b] * matrix[b]
+        return matrix
 
 
 def shifted(matrix: np.ndarray) -> Shifted | None:

@@ -176,12 +176,12 @@ def seen(passes: list[Pass], measured: np.ndarray, n_qubits: int) -> list[np.nda
     """
     words = np.zeros(4**n_qubits, bool)
     words[measured] = True
-    cube, found = words.reshape([4] * n_qubits), list[np.ndarray | None]()
+    cube, groups = words.reshape([4] * n_qubits), list[np.ndarray | None]()
     for one in reversed(passes):
         moved = np.moveaxis(cube, one.wires, range(-len(one.wires), 0))
         rows = moved.reshape(-1, 4 ** len(one.wires))
         seen = np.asarray(rows[:, 1:].any(1))
-        found.append(None if seen.all() else np.nonzero(seen)[0])
+        groups.append(None if seen.all() else np.nonzero(seen)[0])
         rows = np.logical_or(rows, seen[:, None])
         cube = np.moveaxis(rows.reshape([4] * n_qubits), range(-len(one.wires), 0), one.wires)
-    return found[::-1]
+    return groups[::-1]

@@ -125,15 +125,15 @@ class PauliPropagation:
         Raises:
             ArgumentError: it has no such option, or the option cannot have this value.
         """
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for option in options.split(",") if options else []:
             key, _, value = option.partition("=")
             check_choice("backend", key, _OPTIONS)
             try:
-                found[key] = _OPTIONS[key](value)
+                values[key] = _OPTIONS[key](value)
             except ValueError:
                 raise ArgumentError(f"Argument `backend` must give `{key}` a number, but has {option!r}") from None
-        return PauliPropagation(**found)
+        return PauliPropagation(**values)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -198,11 +198,11 @@ class PauliPropagation:
         """
         source = self._prepared(program)
         words = [count_words(source, root, self._cut, limit) for root in range(len(source.measured.roots))]
-        found: list[int | None] = [0] * program.n_outputs
+        counts: list[int | None] = [0] * program.n_outputs
         for output, root in zip(source.measured.outputs, source.measured.sources, strict=True):
-            so_far, more = found[output], words[root]
-            found[output] = None if so_far is None or more is None else so_far + more
-        return found
+            so_far, more = counts[output], words[root]
+            counts[output] = None if so_far is None or more is None else so_far + more
+        return counts
 
     @staticmethod
     def fits(program: Program, most: int) -> bool:
@@ -256,13 +256,13 @@ class PauliPropagation:
 
 def _cached(key: tuple[Any, ...], make: Any) -> Words:
     with _LOCK:
-        found = _WORDS.get(key)
-        if found is None:
-            found = _WORDS[key] = make()
+        words = _WORDS.get(key)
+        if words is None:
+            words = _WORDS[key] = make()
             if len(_WORDS) > _MAX_WORDS_KEPT:
                 _WORDS.popitem(last=False)
         _WORDS.move_to_end(key)
-    return found
+    return words
 
 
 class _Call(Arguments):

@@ -140,14 +140,14 @@ def words_of(
     front: list[Carried] = []
     for root in range(len(source.measured.roots)):
         start, weights = start_of(source, root)
-        found = carry(source, split, source.steps, start, weights, turns, cut, absolute, left)
-        _check(found, source, most)
-        left -= len(found.graph.first)
-        n_peak += found.n_peak
-        front.append(found)
-    rows, which = _different([found.words for found in front])
+        carried = carry(source, split, source.steps, start, weights, turns, cut, absolute, left)
+        _check(carried, source, most)
+        left -= len(carried.graph.first)
+        n_peak += carried.n_peak
+        front.append(carried)
+    rows, which = _different([carried.words for carried in front])
     sizes = np.zeros(len(rows))
-    np.maximum.at(sizes, which, np.abs(np.concatenate([found.coefficients for found in front])))
+    np.maximum.at(sizes, which, np.abs(np.concatenate([carried.coefficients for carried in front])))
     back = carry(source, 0, split, rows, sizes, turns, cut, True, left)
     _check(back, source, most)
     return _finished(source, front, which, back, max(n_peak, back.n_peak))
@@ -173,20 +173,20 @@ def carry(
 def count_words(source: Prepared, root: int, cut: Cut, limit: int) -> int | None:
     """The most words that a root becomes at a time; None where they are more than `limit`."""
     ones = np.ones(len(source.angles))
-    found = carry(source, 0, source.steps, *start_of(source, root), (ones, ones), cut, True, limit, record=False)
-    return None if found.stopped >= 0 else found.n_peak
+    carried = carry(source, 0, source.steps, *start_of(source, root), (ones, ones), cut, True, limit, record=False)
+    return None if carried.stopped >= 0 else carried.n_peak
 
 
 def count_steps(source: Prepared, root: int, limit: int) -> int | None:
     """In how many steps the words of a root become others; None where they are more than `limit`."""
     ones = np.ones(len(source.angles))
-    found = carry(source, 0, source.steps, *start_of(source, root), (ones, ones), KEEP_ALL, True, limit)
-    return None if found.stopped >= 0 else len(found.graph.first)
+    carried = carry(source, 0, source.steps, *start_of(source, root), (ones, ones), KEEP_ALL, True, limit)
+    return None if carried.stopped >= 0 else len(carried.graph.first)
 
 
-def _check(found: Carried, source: Prepared, most: int) -> None:
-    if found.stopped >= 0:
-        done = source.steps - found.stopped
+def _check(carried: Carried, source: Prepared, most: int) -> None:
+    if carried.stopped >= 0:
+        done = source.steps - carried.stopped
         raise ArgumentError(
             f"Argument `max_words` must be above {most:,} for this circuit: carried back through {done:,} of its "
             f"{source.steps:,} rotations and channels, its words have more values than that already, each at least 40 "
@@ -215,14 +215,14 @@ def _finished(source: Prepared, front: Sequence[Carried], which: np.ndarray, bac
     parts: list[tuple[np.ndarray, ...]] = []
     seeds, seed_weights, begin, of_entries, of_factors = [], [], [0], [], []
     position, n_nodes, n_entries = 0, 0, 0
-    for root, found in enumerate(front):
-        own = which[position : position + len(found.words)]
+    for root, carried in enumerate(front):
+        own = which[position : position + len(carried.words)]
         position += len(own)
         lives = at[own] != ZERO
         n_own = int(lives.sum())
-        inputs = np.full(len(found.graph.first), -1)
-        inputs[found.nodes] = np.where(lives, np.cumsum(lives), ZERO)
-        *nodes, to, times = finish(found.graph, inputs, 1 + n_own)
+        inputs = np.full(len(carried.graph.first), -1)
+        inputs[carried.nodes] = np.where(lives, np.cumsum(lives), ZERO)
+        *nodes, to, times = finish(carried.graph, inputs, 1 + n_own)
         start, weights = start_of(source, root)
         ends = slice(2, 2 + len(start))
         # For now entries are numbered from 1, nodes from -1 downwards: how many entries there are is not known yet.

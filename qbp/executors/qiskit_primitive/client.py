@@ -84,12 +84,12 @@ class IBM:
             try:
                 self._backend = self.service.backend(self.device, use_fractional_gates=self.fractional_gates)
             except QiskitBackendNotFoundError as error:
-                known = sorted(backend.name for backend in self.service.backends())
-                if not known or self.device in known:  # its description was spoilt on the way
+                names = sorted(backend.name for backend in self.service.backends())
+                if not names or self.device in names:  # its description was spoilt on the way
                     raise
                 raise ArgumentError(
-                    f"Argument `backend` must be 'ibm:' and one of {', '.join(known)}, but is {self.name!r}"
-                    f"{did_you_mean(self.device, known)}"
+                    f"Argument `backend` must be 'ibm:' and one of {', '.join(names)}, but is {self.name!r}"
+                    f"{did_you_mean(self.device, names)}"
                 ) from error
         return self._backend
 
@@ -173,14 +173,16 @@ class IBM:
         compiled = work.payload.compiled
         result = self._job(job_id).result()
         try:
-            found = _sampled(compiled, result, work) if compiled.measures_probs else _estimated(compiled, result, work)
+            outputs = (
+                _sampled(compiled, result, work) if compiled.measures_probs else _estimated(compiled, result, work)
+            )
         except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
             raise UnreadableError(
                 f"Job {job_id} on {self.name} returned a {type(result).__name__}, no result of this work: {error}"
             ) from error
-        if not np.isfinite(found.values).all():
+        if not np.isfinite(outputs.values).all():
             raise UnreadableError(f"Job {job_id} on {self.name} returned numbers that are not finite")
-        return found
+        return outputs
 
     def cancel(self, job_id: str) -> None:
         """Ask that a job be cancelled."""
@@ -350,10 +352,10 @@ def _estimated(compiled: Compiled, result: Any, work: Work) -> Results:
     norms = np.array([np.abs(op.coeffs).sum() for op in compiled.observables])
     values, stds = np.zeros(shape), np.zeros(shape)
     for target, source in ((values, pub.data.evs), (stds, pub.data.stds)):
-        found = np.asarray(source, dtype=float)
-        if found.shape != (len(measured), len(work.values)):
-            raise ValueError(f"its shape is {found.shape}, not {(len(measured), len(work.values))}")
-        target[:, measured] = found.T
+        estimates = np.asarray(source, dtype=float)
+        if estimates.shape != (len(measured), len(work.values)):
+            raise ValueError(f"its shape is {estimates.shape}, not {(len(measured), len(work.values))}")
+        target[:, measured] = estimates.T
     stds = np.where(np.isfinite(stds), stds, norms)  # extrapolations may tell none: the largest that is possible
     if work.payload.options.resilience_level == 0 and (np.abs(values) > norms + 6 * stds + 1e-6).any():
         raise ValueError("it has expectation values beyond what is possible")

@@ -86,20 +86,20 @@ def fake_device(name: str, noise: bool = True) -> FakeDevice:
 
 @lru_cache(maxsize=16)
 def _fake(name: str, noise: bool) -> FakeDevice:
-    known = _twins(f"fake:{name}")
-    if name not in known:
+    twins = _twins(f"fake:{name}")
+    if name not in twins:
         raise ArgumentError(
-            f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(known))}, but is 'fake:{name}'"
-            f"{did_you_mean(name, known)}"
+            f"Argument `backend` must be 'fake:' and one of {', '.join(sorted(twins))}, but is 'fake:{name}'"
+            f"{did_you_mean(name, twins)}"
         )
-    return FakeDevice(known[name](), noise=noise, name=f"fake:{name}")
+    return FakeDevice(twins[name](), noise=noise, name=f"fake:{name}")
 
 
 @lru_cache(maxsize=16)
 def twin_of(device: str) -> Any:
     """The fake twin of "ibm_torino", a `BackendV2`; None where there is none."""
-    made = _twins(f"ibm:{device}").get(device.partition("_")[2] or device)
-    return None if made is None else made()
+    kind = _twins(f"ibm:{device}").get(device.partition("_")[2] or device)
+    return None if kind is None else kind()
 
 
 def couplings_of(device: str) -> Any:

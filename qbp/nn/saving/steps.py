@@ -117,7 +117,7 @@ class _Tracer(GraphAppendingTracer):
         if isinstance(a, nn.Parameter):
             raise Untraceable("reads a parameter that none of its modules has")
         if isinstance(a, Tensor):
-            name = next((n for n, known in self.constants.items() if known is a), f"_constant_{len(self.constants)}")
+            name = next((n for n, value in self.constants.items() if value is a), f"_constant_{len(self.constants)}")
             self.constants[name] = a
             return self.create_node("get_attr", name, (), {})
         return super().create_arg(a)

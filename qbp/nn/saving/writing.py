@@ -65,10 +65,10 @@ class _Writer:
     def trace(self, module: nn.Module, name: str, call: Call) -> Trace:
         """The steps of a module of any class; seen on a copy, since a forward may change its module."""
         if isinstance(module, QuantumLayer) or type(module).__module__.startswith("torch.nn.modules."):
-            known = ", ".join(["QuantumLayer", *HOLDERS, *MODULES])
+            kinds = ", ".join(["QuantumLayer", *HOLDERS, *MODULES])
             what = "a QNode that runs itself" if is_layer(module) else _a(module)
             raise ConfigError(
-                f"A model file can hold {known}, and modules of your own, but {name or 'the model'} is {what}"
+                f"A model file can hold {kinds}, and modules of your own, but {name or 'the model'} is {what}"
             )
         if isinstance(module, TracedModule):
             return Trace(module.evaluating, module.in_training, {}, calls_of(module.evaluating, module.in_training))
@@ -121,13 +121,13 @@ class _Writer:
 
     def steps(self, module: nn.Module, name: str) -> dict[str, Any]:
         """What a module that was traced computes."""
-        found, own = self.traces[id(module)], _own(module)
+        trace, own = self.traces[id(module)], _own(module)
         try:
-            evaluating, training = to_data(found.evaluating), to_data(found.training)
+            evaluating, training = to_data(trace.evaluating), to_data(trace.training)
         except Untraceable as error:
             raise _untraceable(module, name, error) from error
-        self.constants |= {_within(name, key): value for key, value in found.constants.items()}
-        own["buffers"] |= dict.fromkeys(found.constants, False)
+        self.constants |= {_within(name, key): value for key, value in trace.constants.items()}
+        own["buffers"] |= dict.fromkeys(trace.constants, False)
         return {**own, "evaluating": evaluating, "training": None if training == evaluating else training}
 
 

@@ -58,8 +58,8 @@ class Translated:
 
         Example:
             >>> import qbp
-            >>> found = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1).to_qiskit()
-            >>> found.circuit.num_parameters, [str(word.paulis[0]) for word in found.observables]
+            >>> exported = qbp.QuantumLayer("basic_entangler", n_qubits=2, n_layers=1).to_qiskit()
+            >>> exported.circuit.num_parameters, [str(word.paulis[0]) for word in exported.observables]
             (4, ['IZ', 'ZI'])
         """
         from qbp.nn.translation.qiskit_circuits import qiskit_circuit

@@ -30,8 +30,8 @@ def pennylane_layer(layer: Any, circuit: Circuit) -> Any:
         qnode = qml.set_shots(qnode, layer.shots)
     weights = {name: weight.detach().clone() for name, weight in layer.qnode_weights.items()}
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    made = qml.qnn.TorchLayer(qnode, shapes, weights)
-    return made.train(layer.training)
+    torch_layer = qml.qnn.TorchLayer(qnode, shapes, weights)
+    return torch_layer.train(layer.training)
 
 
 def _function(circuit: Circuit, program: Program) -> Any:

@@ -48,18 +48,18 @@ def qiskit_circuit(layer: Any, circuit: Circuit) -> QiskitCircuit:
     values = {str(name): parameter for name, parameter in zip([*x, *w], [*inputs, *weights], strict=True)}
     angles = formulas(circuit.angle_map, x, w)
     turns = [angle.evaluate(values, _function) for angle in angles]
-    made = QuantumCircuit(program.n_qubits)
+    quantum_circuit = QuantumCircuit(program.n_qubits)
     for call in gate_calls(program.ops):
-        _append(made, call, angles, turns, values)
-    unused = [p for p in (*inputs, *weights) if p not in made.parameters]
-    made.global_phase += sum(unused)  # without effect, but all are parameters of the circuit
+        _append(quantum_circuit, call, angles, turns, values)
+    unused = [p for p in (*inputs, *weights) if p not in quantum_circuit.parameters]
+    quantum_circuit.global_phase += sum(unused)  # without effect, but all are parameters of the circuit
     measured = [expval for m in program.measurements for expval in expvals(m)]
     terms = [[(word, wires, c) for c, word, wires in expval.terms] for expval in measured]
     observables = [SparsePauliOp.from_sparse_list(part, num_qubits=program.n_qubits) for part in terms]
-    return QiskitCircuit(made, observables, inputs, weights, flat_weights(layer))
+    return QiskitCircuit(quantum_circuit, observables, inputs, weights, flat_weights(layer))
 
 
-def _append(made: Any, call: GateCall, angles: list[Expression], turns: list[Any], values: dict[str, Any]) -> None:
+def _append(target: Any, call: GateCall, angles: list[Expression], turns: list[Any], values: dict[str, Any]) -> None:
     """One gate, by its own name where Qiskit has it."""
     from qiskit.circuit.library import get_standard_gate_name_mapping
     from qiskit.quantum_info import Kraus
@@ -67,13 +67,13 @@ def _append(made: Any, call: GateCall, angles: list[Expression], turns: list[Any
     (first, *more) = call.ops
     if isinstance(first, Channel):
         # Qiskit's first qubit is the least significant one of a matrix
-        made.append(Kraus(first.kraus()).to_instruction(), first.wires[::-1])
+        target.append(Kraus(first.kraus()).to_instruction(), first.wires[::-1])
     elif more and qiskit_name(GATES[call.name]):
         kind = get_standard_gate_name_mapping()[qiskit_name(GATES[call.name])].base_class
-        made.append(kind(*(value_of(turn, angles).evaluate(values, _function) for turn in call.params)), call.wires)
+        target.append(kind(*(value_of(turn, angles).evaluate(values, _function) for turn in call.params)), call.wires)
     else:
         for op in call.ops:
-            append(made, op, turns, range(made.num_qubits))
+            append(target, op, turns, range(target.num_qubits))
 
 
 def _function(name: str, value: Any) -> Any:

@@ -42,8 +42,8 @@ def figure(
         for wire in range(n_wires):
             axes.text(-0.55, top + wire, f"q{wire}", ha="right", va="center", color=INK, fontsize=9)
             axes.plot([-0.45, end - 0.4], [top + wire] * 2, color=INK, lw=0.8, zorder=0)
-        for column, found in enumerate(row):
-            for gate in found:
+        for column, gates_here in enumerate(row):
+            for gate in gates_here:
                 _gate(axes, column, top, gate)
     for k, line in enumerate(legend):
         axes.text(-0.45, height + 0.5 * k, line, va="center", color=INK, fontsize=8)

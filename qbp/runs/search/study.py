@@ -133,24 +133,24 @@ def _frozen(optuna: Any, trial: Trial, space: Space, kinds: Mapping[str, Any]) -
 
 def _distributions(optuna: Any, space: Space) -> dict[str, Any]:
     kinds = optuna.distributions
-    found: dict[str, Any] = {}
+    by_key: dict[str, Any] = {}
     for key, values in space.items():
         if isinstance(values, tuple):
-            found[key] = kinds.CategoricalDistribution(labels_of(values))
+            by_key[key] = kinds.CategoricalDistribution(labels_of(values))
             continue
         make = kinds.IntDistribution if isinstance(values["low"], int) else kinds.FloatDistribution
         step = {} if values.get("step") is None else {"step": values["step"]}
-        found[key] = make(values["low"], values["high"], log=values["log"], **step)
-    return found
+        by_key[key] = make(values["low"], values["high"], log=values["log"], **step)
+    return by_key
 
 
 def _values(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
     """What a trial's parameters are as values of the config."""
-    found = {}
+    by_key = {}
     for key, values in space.items():
         is_choice = isinstance(values, tuple)
-        found[key] = values[labels_of(values).index(params[key])] if is_choice else params[key]
-    return found
+        by_key[key] = values[labels_of(values).index(params[key])] if is_choice else params[key]
+    return by_key
 
 
 @contextmanager

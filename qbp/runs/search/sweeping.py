@@ -103,8 +103,8 @@ def sweep(
     Example:
         >>> import qbp
         >>> search = {"train.lr": {"low": 0.001, "high": 0.1, "log": True}, "model.n_layers": [1, 2, 3]}
-        >>> found = qbp.sweep("digits", "runs/digits-sweep", search=search, trials=8)  # doctest: +SKIP
-        >>> found.best["values"], found.test["accuracy"]  # doctest: +SKIP
+        >>> result = qbp.sweep("digits", "runs/digits-sweep", search=search, trials=8)  # doctest: +SKIP
+        >>> result.best["values"], result.test["accuracy"]  # doctest: +SKIP
     """
     need_optuna()
     check_executor(executor)
@@ -171,9 +171,9 @@ def _trials(config: Config) -> Trials:
     runs.build(base, train)
     kinds = ("accuracy",) if train.n_classes else ("r2", "mae")
     metric = sweep.metric or f"val_{kinds[0]}"
-    if metric not in (known := [f"val_{kind}" for kind in ("loss", *kinds)]):
+    if metric not in (metrics := [f"val_{kind}" for kind in ("loss", *kinds)]):
         raise ConfigError(
-            f"Key `sweep.metric` must be one of {', '.join(known)}, but is {metric}{did_you_mean(metric, known)}"
+            f"Key `sweep.metric` must be one of {', '.join(metrics)}, but is {metric}{did_you_mean(metric, metrics)}"
         )
     seeds = range(config.seed, config.seed + sweep.seeds) if isinstance(sweep.seeds, int) else sweep.seeds
     return Trials(base, sweep, metric, mode_of(metric, sweep.mode), tuple(seeds))

@@ -91,7 +91,7 @@ def build(model: Any, n_inputs: int, n_outputs: int) -> nn.Module:
     return model_of(model, n_inputs, n_outputs)
 
 
-def rows_of(found: Comparison) -> list[Row]:
+def rows_of(comparison: Comparison) -> list[Row]:
     """The rows of a comparison as those of a trial."""
-    shares = {row["dataset"]: row["test_share"] for row in found.verdicts}
-    return [{"arm": row["model"], "test_share": shares.get(row["dataset"]), **row} for row in found.rows]
+    shares = {row["dataset"]: row["test_share"] for row in comparison.verdicts}
+    return [{"arm": row["model"], "test_share": shares.get(row["dataset"]), **row} for row in comparison.rows]

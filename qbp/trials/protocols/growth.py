@@ -79,12 +79,12 @@ def candidates(options: Options, arm: str, n_inputs: int, n_outputs: int) -> lis
         arm: of `ARMS`.
         n_inputs, n_outputs: columns in, and classes.
     """
-    found: dict[tuple[int, int], Candidate] = {}
+    by_cost: dict[tuple[int, int], Candidate] = {}
     for name, build in _models(options, arm, n_inputs, n_outputs):
         cost = resources(build(), n_inputs)
         key = cost["n_parameters"], cost["multiply_adds"]
-        found.setdefault(key, Candidate(*key, name, build))
-    return sorted(found.values(), key=lambda candidate: candidate[:3])
+        by_cost.setdefault(key, Candidate(*key, name, build))
+    return sorted(by_cost.values(), key=lambda candidate: candidate[:3])
 
 
 def _models(options: Options, arm: str, n_inputs: int, n_outputs: int) -> Iterator[tuple[str, Callable[[], nn.Module]]]:

@@ -82,14 +82,14 @@ def images(options: Options, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def _read(folder: Path, name: str) -> Dataset:
-    found = []
+    arrays = []
     for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):
         path = next((p for p in sorted(folder.glob(f"{name}-{kind}-ubyte*")) if p.suffix in ("", ".gz")), None)
         if path is None:
             raise ConfigError(f"Option `idx` must be a folder with {name}-{kind}-ubyte, but {folder} has none")
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        found.append(np.frombuffer(data, np.uint8, offset=header))
-    pixels, labels = found
+        arrays.append(np.frombuffer(data, np.uint8, offset=header))
+    pixels, labels = arrays
     x = torch.from_numpy(pixels.reshape(len(labels), -1).astype(np.float32) / 255)
     return Dataset(x, torch.from_numpy(labels.astype(np.int64)), "mnist")
 

@@ -89,10 +89,10 @@ def train(options: Options, cell: Cell) -> Row:
     model = renew(model_of(options, cell.arm, train_rows.n_classes or 1), cell.seed)
     began = time.perf_counter()
     fit(model, train_rows, options.train, seed=cell.seed)
-    seconds, found = time.perf_counter() - began, evaluate(model, test_rows)
+    seconds, scores = time.perf_counter() - began, evaluate(model, test_rows)
     return {
-        "accuracy": found["accuracy"],
-        "truncation": found.get("truncation", 0.0),
+        "accuracy": scores["accuracy"],
+        "truncation": scores.get("truncation", 0.0),
         "n_parameters": n_parameters(model),
         "train_seconds": seconds,
         "test_share": len(test_rows) / len(train_rows),
