@@ -8,8 +8,9 @@
     python benchmarks/published.py spirals    # Mari et al.'s spirals: whose doing is the gap?
 
 Each writes results/published_NAME.json and prints its table. The sets are made by `qbp.data.families`, from the paper's
-text; data/README.md says where the published scores come from. What takes long is kept cell by cell in
-runs/published, so that a run that was stopped goes on.
+text, the models by `qbp.trials.models`; data/README.md says where the published scores come from. What takes long is
+kept cell by cell in runs/published, so that a run that was stopped goes on. The committed results with circuits are of
+models of the same distributions whose initial weights were drawn in another order: a seed gives other numbers now.
 """
 
 from __future__ import annotations
@@ -24,17 +25,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pennylane as qml
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import qbp
 from qbp.comparison.cells import sweep
-from qbp.comparison.controls import LAYER_CONTROLS, Sine
+from qbp.comparison.controls import LAYER_CONTROLS
 from qbp.comparison.scores import check_scores
 from qbp.data.families import GROUPS, published, spirals
 from qbp.nn.models import BoundedAngle, n_parameters
+from qbp.trials.models import Dense, dressed, mari
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs" / "published"
@@ -174,38 +174,12 @@ DRESSED = "DressedQuantumCircuitClassifier"
 STAND_INS = ("dressed", "separable", "frozen", "layer_sine", "tanh", "removed")
 
 
-def dressed(n: int, layers: int, seed: int) -> nn.Sequential:
-    """The study's model: no biases, weights N(0, 1) / n, angles uniform in [0, 2 pi)."""
-
-    def circuit(inputs: Tensor, weights: Tensor) -> Any:
-        for wire in range(n):
-            qml.Hadamard(wire)
-            qml.RY(inputs[wire], wire)
-        for layer in weights:
-            for wire in range(n):
-                qml.RY(layer[wire], wire)
-            for wire in range(n if n > 2 else n - 1):
-                qml.CNOT([wire, (wire + 1) % n])
-        return [qml.expval(qml.Z(wire)) for wire in range(n)]
-
-    torch.manual_seed(seed)
-    layer = qbp.QuantumLayer(circuit, {"weights": (layers, n)})
-    ends = nn.Linear(n, n, bias=False), nn.Linear(n, 2, bias=False)
-    with torch.no_grad():
-        for end in ends:
-            end.weight.normal_(std=1 / n)
-    return nn.Sequential(ends[0], BoundedAngle(), layer, ends[1])
-
-
 def stand_in(model: nn.Sequential, kind: str) -> nn.Sequential:
     """What may be in the circuit's place; the study's own "OnlyNN" is a dense layer and (pi/2) tanh."""
     n = model[0].in_features
     if kind == "tanh":
-        middle = nn.Linear(n, n, bias=False)
-        with torch.no_grad():
-            middle.weight.normal_(std=1 / n)
-        return nn.Sequential(model[0], model[1], nn.Sequential(middle, BoundedAngle()), model[3])
-    if kind != "dressed":
+        model[2] = nn.Sequential(Dense(n, n, 1 / n, bias=False), BoundedAngle())
+    elif kind != "dressed":
         model[2] = LAYER_CONTROLS[kind](model[2])
     return model
 
@@ -219,7 +193,8 @@ def dressed_cell(cell: Cell) -> dict[str, Any]:
     x, held_out = (torch.tensor((part - mean) / deviation, dtype=torch.float32) for part in (x_train, x_test))
     y = torch.tensor((y_train + 1) // 2)
     hyper = scores()[DRESSED, cell.dataset]["hyper"]
-    model = stand_in(dressed(x.shape[1], int(hyper["n_layers"]), cell.seed), cell.model)
+    torch.manual_seed(cell.seed)
+    model = stand_in(dressed(x.shape[1], 2, layers=int(hyper["n_layers"])), cell.model)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=float(hyper["learning_rate"]))
     draws = torch.Generator().manual_seed(cell.seed)
     losses: list[float] = []
@@ -269,47 +244,8 @@ def tier_1(datasets: tuple[str, ...], models: tuple[str, ...], seeds: int = 10) 
 # ---- Tier 2: Mari et al.'s spirals ---------------------------------------------------------------------------------
 
 PUBLISHED_SPIRALS = {"1.52": {"tanh": 0.855, "dressed": 0.970}, "2.0": {"tanh": 0.540, "dressed": 0.625}}
-NETS = ("dressed", "tanh", "sine")
-
-
-def mari(kind: str, init: str, seed: int) -> nn.Sequential:
-    """Five qubits of depth 5, or a dense layer in their place, between dense layers with biases.
-
-    Their init: everything 0.001 N(0, 1). "scaled": weights (and the sine layer's phases) N(0, 1) / sqrt(fan
-    in), biases 0, angles of the circuit uniform.
-    """
-
-    def circuit(inputs: Tensor, weights: Tensor) -> Any:
-        for wire in range(5):
-            qml.Hadamard(wire)
-        for wire in range(5):
-            qml.RY(inputs[wire], wire)
-        for layer in weights:
-            for pair in ((0, 1), (2, 3), (1, 2), (3, 4)):
-                qml.CNOT(pair)
-            for wire in range(5):
-                qml.RY(layer[wire], wire)
-        return [qml.expval(qml.Z(wire)) for wire in range(5)]
-
-    torch.manual_seed(seed)
-    first, last = nn.Linear(2, 5), nn.Linear(5, 2)
-    middle: nn.Module
-    if kind == "dressed":
-        middle = nn.Sequential(BoundedAngle(), qbp.QuantumLayer(circuit, {"weights": (5, 5)}))
-    elif kind == "sine":
-        middle = nn.Sequential(nn.Tanh(), Sine(5, 5))
-    else:
-        middle = nn.Sequential(nn.Tanh(), nn.Linear(5, 5), nn.Tanh())
-    model = nn.Sequential(first, middle, last)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if init == "theirs":
-                parameter.normal_(std=0.001)
-            elif parameter.ndim == 2 and "weights" not in name:
-                parameter.normal_(std=1 / math.sqrt(parameter.shape[1]))
-            elif "weights" not in name:
-                parameter.zero_()
-    return model
+MIDDLES = {"dressed": "circuit", "tanh": "tanh", "sine": "sine"}
+STARTS = {"theirs": "published", "scaled": "scaled"}
 
 
 class Spiral(NamedTuple):
@@ -334,7 +270,8 @@ def spiral_cell(cell: Spiral) -> dict[str, Any]:
         accuracy = SVC(C=100, gamma=10).fit(x_train, y_train).score(x_test, y_test)
         return {**cell._asdict(), "accuracy": float(accuracy), "n": None}
     x, y = torch.tensor(x_train[:2000], dtype=torch.float32), torch.tensor(y_train[:2000])
-    model = mari(cell.model, cell.init, cell.seed)
+    torch.manual_seed(cell.seed)
+    model = mari(2, 2, middle=MIDDLES[cell.model], init=STARTS[cell.init])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.07)
     draws, batches = torch.Generator().manual_seed(cell.seed), list(torch.arange(2000).split(10))
     for _ in range(1000):
@@ -349,7 +286,7 @@ def spiral_cell(cell: Spiral) -> dict[str, Any]:
 
 
 def tier_2(seeds: int = 20) -> dict[str, Any]:
-    kinds = [(model, init) for init in ("theirs", "scaled") for model in NETS] + [("svm", "none")]
+    kinds = [(model, init) for init in STARTS for model in MIDDLES] + [("svm", "none")]
     cells = {
         Path("spirals", turns, f"{model}-{init}", f"{seed}.json"): Spiral(turns, model, init, seed)
         for turns in PUBLISHED_SPIRALS
