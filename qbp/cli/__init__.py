@@ -66,9 +66,12 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; what a user got wrong is one line and exit code 2, not a traceback."""
+    """Run the command line; what a user got wrong is one line and exit code 2, Ctrl-C one and 130."""
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="qbp")
     except (QbpError, OSError) as error:
         err().print(f"Error: {error}", markup=False)
         sys.exit(2)
+    except KeyboardInterrupt:  # before or after a command; those that can go on say so themselves
+        err().print("Interrupted.", markup=False)
+        sys.exit(130)

@@ -145,6 +145,17 @@ def test_a_taken_name_is_refused_and_resume_prints_the_result_again(qbp: Run) ->
     assert "seed: 0 / 1" in changed.err
 
 
+@pytest.mark.parametrize(("where", "said"), [("typer.main.get_command", "Interrupted.\n"), ("qbp.cli.about.out", "")])
+def test_ctrl_c_is_no_traceback_while_the_command_is_sought_and_where_nothing_goes_on(
+    qbp: Run, monkeypatch: pytest.MonkeyPatch, where: str, said: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    assert qbp("info") == (130, "", said)
+
+
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_that_command_ends_with_the_same_losses(qbp: Run) -> None:
     options = ["--set", "train.epochs=1500", "--set", "twin=false"]
