@@ -117,8 +117,9 @@ def test_rows_of_cells_tell_the_errors():
 # ---- in tests and intervals ----------------------------------------------------------------------------------------
 
 
-def test_tests_and_intervals_with_a_bias_equal_scipy_s_on_300_random_cases(rng):
-    for _ in range(300):
+@pytest.mark.parametrize("cases", [30, pytest.param(300, marks=pytest.mark.slow)])
+def test_tests_and_intervals_with_a_bias_equal_scipy_s(rng, cases):
+    for _ in range(cases):
         n, bias = int(rng.integers(6, 30)), float(rng.exponential(0.02))
         a, b = rng.normal(0.8, 0.05, n), rng.normal(0.8, 0.05, n) + rng.normal(0, 0.05)
         plain, difference = paired(a, b), paired(a, b, bias=bias)

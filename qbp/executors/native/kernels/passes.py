@@ -505,72 +505,76 @@ def _undiagonal(swept, bits, S, q, items, words, n_span, places, span, rep, comm
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
+# Kinds are handed on as numbers rather than as literals, for each of which Numba would compile a pass again; LLVM knows
+# them all the same once it has put the pass into the kernel.
 
 
 @inline
 def run_block(bits, b, first, n_cosets, S, stride, tables, n_span, common, T, R):
     """Some cosets of one block on psi."""
     blocks, items, words, places = tables.blocks, tables.items, tables.words, tables.places
+    real, imaginary, phase = np.int64(REAL), np.int64(IMAGINARY), np.int64(PHASE)
     span, cosets = blocks[b, SPAN_AT], blocks[b, COSETS_AT] + first
     for r in range(cosets, cosets + n_cosets):
         rep = places[r]
         for q in range(blocks[b, FIRST], blocks[b, LAST]):
             kind = items[q, KIND]
             if kind == TWO:
-                _two(REAL, REAL, bits, S, stride, q, items, places, rep, T)
+                _two(real, real, bits, S, stride, q, items, places, rep, T)
             elif kind == TWO + 1:
-                _two(IMAGINARY, REAL, bits, S, stride, q, items, places, rep, T)
+                _two(imaginary, real, bits, S, stride, q, items, places, rep, T)
             elif kind == TWO + 2:
-                _two(REAL, IMAGINARY, bits, S, stride, q, items, places, rep, T)
+                _two(real, imaginary, bits, S, stride, q, items, places, rep, T)
             elif kind == TWO + 3:
-                _two(IMAGINARY, IMAGINARY, bits, S, stride, q, items, places, rep, T)
+                _two(imaginary, imaginary, bits, S, stride, q, items, places, rep, T)
             elif kind == DIAGONAL and bits == 0:
                 _diagonal(False, bits, S, stride, q, items, words, n_span, places, span, rep, common, T, R)
             elif kind == SWEEP:
                 _diagonal(True, bits, S, stride, q, items, words, n_span, places, span, rep, common, T, R)
             elif kind == REAL:
-                _pass(REAL, bits, S, stride, q, items, places, rep, T)
+                _pass(real, bits, S, stride, q, items, places, rep, T)
             elif kind == IMAGINARY:
-                _pass(IMAGINARY, bits, S, stride, q, items, places, rep, T)
+                _pass(imaginary, bits, S, stride, q, items, places, rep, T)
             elif kind == PHASE:
-                _pass(PHASE, bits, S, stride, q, items, places, rep, T)
+                _pass(phase, bits, S, stride, q, items, places, rep, T)
             elif kind == WITHIN + REAL and bits != 0:
-                _within(REAL, bits, S, stride, q, items, n_span, places, span, rep, T)
+                _within(real, bits, S, stride, q, items, n_span, places, span, rep, T)
             elif bits != 0:
-                _within(IMAGINARY, bits, S, stride, q, items, n_span, places, span, rep, T)
+                _within(imaginary, bits, S, stride, q, items, n_span, places, span, rep, T)
 
 
 @inline
 def undo_block(bits, b, first, n_cosets, S, tables, n_span, common, T, R, P, E):
     """Undo them on psi and lambda, and add to the gradients E[a, W] of the arguments."""
     blocks, items, words, places = tables.blocks, tables.items, tables.words, tables.places
+    real, imaginary, phase = np.int64(REAL), np.int64(IMAGINARY), np.int64(PHASE)
     span, cosets = blocks[b, SPAN_AT], blocks[b, COSETS_AT] + first
     for r in range(cosets, cosets + n_cosets):
         rep = places[r]
         for q in range(blocks[b, LAST] - 1, blocks[b, FIRST] - 1, -1):
             kind = items[q, KIND]
             if kind == TWO:
-                _untwo(REAL, REAL, bits, S, q, items, places, rep, T, E)
+                _untwo(real, real, bits, S, q, items, places, rep, T, E)
             elif kind == TWO + 1:
-                _untwo(IMAGINARY, REAL, bits, S, q, items, places, rep, T, E)
+                _untwo(imaginary, real, bits, S, q, items, places, rep, T, E)
             elif kind == TWO + 2:
-                _untwo(REAL, IMAGINARY, bits, S, q, items, places, rep, T, E)
+                _untwo(real, imaginary, bits, S, q, items, places, rep, T, E)
             elif kind == TWO + 3:
-                _untwo(IMAGINARY, IMAGINARY, bits, S, q, items, places, rep, T, E)
+                _untwo(imaginary, imaginary, bits, S, q, items, places, rep, T, E)
             elif kind == DIAGONAL and bits == 0:
                 _undiagonal(False, bits, S, q, items, words, n_span, places, span, rep, common, T, R, P, E)
             elif kind == SWEEP:
                 _undiagonal(True, bits, S, q, items, words, n_span, places, span, rep, common, T, R, P, E)
             elif kind == REAL:
-                _unpass(REAL, bits, S, q, items, places, rep, T, E)
+                _unpass(real, bits, S, q, items, places, rep, T, E)
             elif kind == IMAGINARY:
-                _unpass(IMAGINARY, bits, S, q, items, places, rep, T, E)
+                _unpass(imaginary, bits, S, q, items, places, rep, T, E)
             elif kind == PHASE:
-                _unpass(PHASE, bits, S, q, items, places, rep, T, E)
+                _unpass(phase, bits, S, q, items, places, rep, T, E)
             elif kind == WITHIN + REAL and bits != 0:
-                _unwithin(REAL, bits, S, q, items, n_span, places, span, rep, T, E)
+                _unwithin(real, bits, S, q, items, n_span, places, span, rep, T, E)
             elif bits != 0:
-                _unwithin(IMAGINARY, bits, S, q, items, n_span, places, span, rep, T, E)
+                _unwithin(imaginary, bits, S, q, items, n_span, places, span, rep, T, E)
 
 
 @inline

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from qbp.executors.native.kernels.atomics import fetch_add, flush_denormals, restore_denormals
 from qbp.executors.native.kernels.batch import (
     common_of,
@@ -195,6 +197,22 @@ def _scale(tables, common, b):
     return forward / backward
 
 
+@inline
+def _tabled(items):
+    """Which items have phases that all samples share."""
+    tabled = np.empty(len(items), np.bool_)
+    for q in range(len(items)):
+        tabled[q] = items[q, KIND] == DIAGONAL
+    return tabled
+
+
+@jit
+def _keep(S, psi):
+    """A copy of psi (a loop: for an assignment of slices Numba would compile the texts of its errors, too)."""
+    for i in range(0, len(psi), n_lanes(S)):
+        store(psi, i, load(S, i))
+
+
 @jit
 def _restore(S, psi, factor):
     """psi as it was kept, beside the lambda of going back."""
@@ -240,7 +258,7 @@ def forward(
         work: flat, `2 n_span + M + 4 N + 2 A + 3` times W numbers.
     """
     tables = _own(arrays)
-    tabled = tables.items[:, KIND] == DIAGONAL
+    tabled = _tabled(tables.items)
     common = common_of(tables, n_qubits, numbers, flip)
     table, n_blocks, items, blocks = common.table, len(tables.blocks), tables.items, tables.blocks
     prepare(tables, batched.shape[1], shared, common)
@@ -271,7 +289,7 @@ def forward(
                 if last > first:
                     at = event_rows[first, KEPT]
                     if keep and at >= 0:
-                        kept[at * 2 * size : (at + 1) * 2 * size] = S[: 2 * size]
+                        _keep(S, kept[at * 2 * size : (at + 1) * 2 * size])
                     a = items[q, ARGUMENT_1]
                     _numbers(first, last, a, table[a, SIGN], event_rows, event_numbers, signs, row, 0, V)
                     _event(S, 2 * W, 0, items[q], tables.places, V)
@@ -314,7 +332,7 @@ def backward(
         work: flat, `2 n_span + M + 4 N + 3 A + 3 + 4 * 2^N` times W numbers.
     """
     tables = _own(arrays)
-    tabled = tables.items[:, KIND] == DIAGONAL
+    tabled = _tabled(tables.items)
     common = common_of(tables, n_qubits, numbers, flip)
     table, norms, n_blocks, items, blocks = common.table, common.norms, len(tables.blocks), tables.items, tables.blocks
     W = n_lanes(states)
