@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import Bar, ExecutorOption, SetOption, TrustOption, err, out, table, time_left
+from qbp.cli.console import (
+    Bar,
+    ExecutorOption,
+    QuietOption,
+    SetOption,
+    TrustOption,
+    WorkersOption,
+    err,
+    out,
+    overrides_of,
+    table,
+    time_left,
+)
 
 if TYPE_CHECKING:
     from qbp.comparison.comparing import Comparison
@@ -32,7 +44,7 @@ def compare(
     overrides: SetOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the comparison; by default the config's.")] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where comparisons are kept.")] = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    workers: WorkersOption = None,
     executor: ExecutorOption = "processes",
     aa: Annotated[
         bool, typer.Option("--aa", help="Also compare each model with itself: neither may beat the other.")
@@ -47,7 +59,7 @@ def compare(
             help="Plan it instead: from five seeds, those needed for a difference of so much, as 0.02, and hours.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: QuietOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Compare models with all their controls over seeds. Stopped or killed, it goes on where it was."""
@@ -55,9 +67,7 @@ def compare(
     from qbp.runs.config import Compare, load
     from qbp.runs.run import model_of
 
-    chosen = load(
-        config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], kind=Compare, trust=trust
-    )
+    chosen = load(config, overrides_of(overrides, name), kind=Compare, trust=trust)
     folder = runs_dir / (chosen.name if plan is None else f"{chosen.name}-pilot")
     options = chosen.model_dump(exclude={"name", "data", "models", "train"})
     if plan is not None:

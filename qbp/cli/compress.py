@@ -9,14 +9,22 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import ConfigArgument, SetOption, TrustOption, err, load_config, out, table
+from qbp.cli.console import (
+    ConfigArgument,
+    NameOption,
+    QuietOption,
+    ResumeOption,
+    RunsOption,
+    SetOption,
+    TrustOption,
+    err,
+    load_config,
+    out,
+    overrides_of,
+    table,
+)
 
 __all__ = ["distill", "prune", "run"]
-
-NameOption = Annotated[str | None, typer.Option(help="Name of the run; by default the config's.")]
-RunsOption = Annotated[Path, typer.Option(help="Where runs are kept.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
 def run(
@@ -29,7 +37,7 @@ def run(
     trust: TrustOption = False,
 ) -> None:
     """Train, prune and distil as the config says, and print how large and how good the model of each stage is."""
-    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
+    chosen = load_config(config, overrides_of(overrides, name), trust)
     from qbp.runs.stages import run as run_stages
 
     folder = runs_dir / chosen.name
@@ -105,7 +113,7 @@ def distill(
     trust: TrustOption = False,
 ) -> None:
     """Train the config's model on what finished models say; settings as in --set distill.temperature=2."""
-    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
+    chosen = load_config(config, overrides_of(overrides, name), trust)
     from qbp.runs.stages import teach
 
     folder = runs_dir / chosen.name

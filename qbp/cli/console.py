@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,12 +21,18 @@ __all__ = [
     "Bar",
     "ConfigArgument",
     "ExecutorOption",
+    "NameOption",
+    "QuietOption",
+    "ResumeOption",
+    "RunsOption",
     "SetOption",
     "TrustOption",
+    "WorkersOption",
     "err",
     "in_shell",
     "load_config",
     "out",
+    "overrides_of",
     "table",
     "time_left",
 ]
@@ -38,12 +45,22 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config, as in train.lr=0.02. Repeatable."),
 ]
 
+NameOption = Annotated[str | None, typer.Option(help="Name of the run; by default the config's.")]
+RunsOption = Annotated[Path, typer.Option(help="Where runs are kept.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")]
 ExecutorOption = Annotated[
     str, typer.Option(metavar="NAME", help="Who trains: processes, ray or ray:ADDRESS (a cluster; needs qbp[ray]).")
 ]
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Let files name backends that are imported, or that use your account.")
 ]
+
+
+def overrides_of(options: Sequence[str] | None, name: str | None) -> list[str]:
+    """What a command's `--set` and `--name` change in its config."""
+    return [*(options or []), *([] if name is None else [f"name={name}"])]
 
 
 def load_config(config: str, overrides: Sequence[str], trust: bool = False) -> Config:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qbp.cli.console import SetOption, TrustOption, err, in_shell, out, table
+from qbp.cli.console import RunsOption, SetOption, TrustOption, err, in_shell, out, table
 
 if TYPE_CHECKING:
     from qbp.runs.submission import Submission
@@ -38,7 +38,7 @@ def submit(
     mode: Annotated[str, typer.Option(help="job, batch or session.")] = "job",
     overrides: SetOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the submission; by default the backend's.")] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    runs_dir: RunsOption = Path("runs"),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Send without asking.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Send an evaluation's jobs, and collect later.")] = False,
     trust: TrustOption = False,

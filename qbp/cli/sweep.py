@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import Bar, ConfigArgument, ExecutorOption, SetOption, TrustOption, err, load_config, out, table
+from qbp.cli.console import (
+    Bar,
+    ConfigArgument,
+    ExecutorOption,
+    QuietOption,
+    SetOption,
+    TrustOption,
+    WorkersOption,
+    err,
+    load_config,
+    out,
+    overrides_of,
+    table,
+)
 
 if TYPE_CHECKING:
     from qbp.runs.search import SweepResult
@@ -24,16 +37,16 @@ def sweep(
     overrides: SetOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep; by default the config's.")] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where sweeps are kept.")] = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    workers: WorkersOption = None,
     executor: ExecutorOption = "processes",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: QuietOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Search the best values of a config's keys by validation; the best one then meets the test part, once.
 
     Stopped or killed, it goes on where it was.
     """
-    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
+    chosen = load_config(config, overrides_of(overrides, name), trust)
     folder = runs_dir / chosen.name
     from qbp.runs.search import sweep as search
 

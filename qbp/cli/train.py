@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qbp.cli.console import Bar, ConfigArgument, ExecutorOption, SetOption, TrustOption, err, in_shell, load_config, out
+from qbp.cli.console import (
+    Bar,
+    ConfigArgument,
+    ExecutorOption,
+    NameOption,
+    QuietOption,
+    ResumeOption,
+    RunsOption,
+    SetOption,
+    TrustOption,
+    err,
+    in_shell,
+    load_config,
+    out,
+    overrides_of,
+)
 from qbp.cli.console import table as formatted
 
 if TYPE_CHECKING:
@@ -24,17 +39,17 @@ MOST_ROWS = 20
 def train(
     config: ConfigArgument,
     overrides: SetOption = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; by default the config's.")] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    name: NameOption = None,
+    runs_dir: RunsOption = Path("runs"),
+    resume: ResumeOption = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="A run for each of so many seeds, and their mean.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes for `--seeds`; default one a core.")] = None,
     executor: ExecutorOption = "processes",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: QuietOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Train a model and its classical twin, and print how both do on held-out data."""
-    chosen = load_config(config, [*(overrides or []), *([f"name={name}"] if name is not None else [])], trust)
+    chosen = load_config(config, overrides_of(overrides, name), trust)
     folder = runs_dir / chosen.name
     if seeds is not None:
         how: dict[str, Any] = {"resume": resume, "workers": workers or os.cpu_count() or 1, "executor": executor}

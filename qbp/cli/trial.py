@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qbp.cli.console import Bar, ExecutorOption, TrustOption, err, out, table, time_left
+from qbp.cli.console import Bar, ExecutorOption, QuietOption, TrustOption, WorkersOption, err, out, table, time_left
 from qbp.errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def trial(
         bool, typer.Option("--quick", help="Try it small: what is left out is said, and little can be decided.")
     ] = False,
     runs_dir: Annotated[Path, typer.Option(help="Where trials are kept.")] = Path("runs/trials"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    workers: WorkersOption = None,
     executor: ExecutorOption = "processes",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: QuietOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Try a paper's claim: is its figure reproduced, and do controls do as well? Stopped or killed, it goes on."""
