@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -28,51 +29,30 @@ __all__ = ["QuantumClassifier", "QuantumRegressor"]
 _TRAINING = ("epochs", "lr", "quantum_lr", "optimizer", "batch_size", "schedule", "validation", "early_stopping")
 
 
+@dataclass(eq=False, repr=False)
 class _Quantum(BaseEstimator):
-    """What both have in common."""
+    """What both have in common; fields are the parameters, as scikit-learn reads them from `__init__`."""
 
-    def __init__(
-        self,
-        circuit: Any = "strongly_entangling",
-        *,
-        n_qubits: int = 4,
-        n_layers: int = 2,
-        weight_shapes: Mapping[str, Any] | None = None,
-        hybrid: bool = True,
-        backend: Any = "auto",
-        noise: Any = None,
-        diff_method: Any = "best",
-        shots: int | None = None,
-        epochs: int = 100,
-        lr: float = 0.05,
-        quantum_lr: float | None = None,
-        optimizer: Any = "adam",
-        batch_size: int = 200,
-        schedule: Any = None,
-        validation: float | None = None,
-        early_stopping: int | None = None,
-        training: Mapping[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.circuit = circuit
-        self.n_qubits = n_qubits
-        self.n_layers = n_layers
-        self.weight_shapes = weight_shapes
-        self.hybrid = hybrid
-        self.backend = backend
-        self.noise = noise
-        self.diff_method = diff_method
-        self.shots = shots
-        self.epochs = epochs
-        self.lr = lr
-        self.quantum_lr = quantum_lr
-        self.optimizer = optimizer
-        self.batch_size = batch_size
-        self.schedule = schedule
-        self.validation = validation
-        self.early_stopping = early_stopping
-        self.training = training
-        self.random_state = random_state
+    circuit: Any = "strongly_entangling"
+    _: KW_ONLY
+    n_qubits: int = 4
+    n_layers: int = 2
+    weight_shapes: Mapping[str, Any] | None = None
+    hybrid: bool = True
+    backend: Any = "auto"
+    noise: Any = None
+    diff_method: Any = "best"
+    shots: int | None = None
+    epochs: int = 100
+    lr: float = 0.05
+    quantum_lr: float | None = None
+    optimizer: Any = "adam"
+    batch_size: int = 200
+    schedule: Any = None
+    validation: float | None = None
+    early_stopping: int | None = None
+    training: Mapping[str, Any] | None = None
+    random_state: Any = None
 
     def _more(self) -> dict[str, Any]:
         """Options of training of one kind of estimator."""
@@ -119,6 +99,7 @@ class _Quantum(BaseEstimator):
 
 
 @suggests_names
+@dataclass(eq=False, repr=False, kw_only=True)
 class QuantumClassifier(ClassifierMixin, _Quantum):
     """A classifier: linear layer, bounded angles, circuit, linear layer (arXiv 1912.08278); cross entropy.
 
@@ -153,52 +134,7 @@ class QuantumClassifier(ClassifierMixin, _Quantum):
         True
     """
 
-    def __init__(
-        self,
-        circuit: Any = "strongly_entangling",
-        *,
-        n_qubits: int = 4,
-        n_layers: int = 2,
-        weight_shapes: Mapping[str, Any] | None = None,
-        hybrid: bool = True,
-        backend: Any = "auto",
-        noise: Any = None,
-        diff_method: Any = "best",
-        shots: int | None = None,
-        epochs: int = 100,
-        lr: float = 0.05,
-        quantum_lr: float | None = None,
-        optimizer: Any = "adam",
-        batch_size: int = 200,
-        schedule: Any = None,
-        validation: float | None = None,
-        early_stopping: int | None = None,
-        class_weight: Any = None,
-        training: Mapping[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(
-            circuit,
-            n_qubits=n_qubits,
-            n_layers=n_layers,
-            weight_shapes=weight_shapes,
-            hybrid=hybrid,
-            backend=backend,
-            noise=noise,
-            diff_method=diff_method,
-            shots=shots,
-            epochs=epochs,
-            lr=lr,
-            quantum_lr=quantum_lr,
-            optimizer=optimizer,
-            batch_size=batch_size,
-            schedule=schedule,
-            validation=validation,
-            early_stopping=early_stopping,
-            training=training,
-            random_state=random_state,
-        )
-        self.class_weight = class_weight
+    class_weight: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train anew on rows X (n, I) and labels y (n,), which count as `sample_weight` (n,) says."""
