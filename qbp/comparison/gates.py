@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qbp.comparison.scores import ERRORS
+from qbp.comparison.scores import amount
 
 __all__ = ["Gates", "gates_of", "share_known"]
 
@@ -133,7 +133,7 @@ def _shots(model: str, rows: Sequence[Row], metric: str) -> str | None:
     error = float(np.sqrt(np.mean([(row.get("score_error") or 0.0) ** 2 for row in rows])))
     if not error:
         return None
-    return f"shots put a standard error of {_amount(error, metric)} into each score of {model}, part of its spread"
+    return f"shots put a standard error of {amount(error, metric)} into each score of {model}, part of its spread"
 
 
 def _left_out(model: str, rows: Sequence[Row], metric: str) -> str | None:
@@ -142,12 +142,8 @@ def _left_out(model: str, rows: Sequence[Row], metric: str) -> str | None:
         return None
     return (
         f"what the simulation of its circuits leaves out may have moved the scores of {model} by up to "
-        f"{_amount(bias, metric)}, by which intervals are widened"
+        f"{amount(bias, metric)}, by which intervals are widened"
     )
-
-
-def _amount(value: float, metric: str) -> str:
-    return f"{value:.3g} of {metric}" if metric in ERRORS else f"{100 * value:.1f} points"
 
 
 def _twin(rows: Sequence[Row]) -> str | None:

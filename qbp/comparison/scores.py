@@ -10,7 +10,18 @@ import numpy as np
 
 from qbp.training.metrics import calibration_error
 
-__all__ = ["ERRORS", "METRICS", "SCORES", "TARGET_METRICS", "check_scores", "default_metric", "scores_of", "sign_of"]
+__all__ = [
+    "ERRORS",
+    "METRICS",
+    "SCORES",
+    "TARGET_METRICS",
+    "amount",
+    "check_scores",
+    "default_metric",
+    "region",
+    "scores_of",
+    "sign_of",
+]
 
 LABEL_METRICS = ("accuracy", "balanced_accuracy", "f1", "auc")
 TARGET_METRICS = ("r2", "rmse", "mae")
@@ -22,6 +33,26 @@ ERRORS = ("rmse", "mae")
 def sign_of(metric: str) -> int:
     """By what a metric is multiplied for more to be better: -1 for an error, 1 for the others."""
     return -1 if metric in ERRORS else 1
+
+
+def amount(size: float, metric: str) -> str:
+    """Write the size of a difference of scores: in points, of an error as it is.
+
+    Example:
+        >>> amount(0.021, "accuracy"), amount(0.021, "rmse")
+        ('2.1 points', '0.021')
+    """
+    return f"{size:.3g}" if metric in ERRORS else f"{100 * size:.1f} points"
+
+
+def region(rope: float, metric: str) -> str:
+    """Write the half width of the region of practical equivalence.
+
+    Example:
+        >>> region(0.01, "accuracy"), region(0.01, "rmse")
+        ('1 point(s)', '0.01')
+    """
+    return f"{rope:g}" if metric in ERRORS else f"{100 * rope:g} point(s)"
 
 
 def default_metric(n_classes: int | None) -> str:

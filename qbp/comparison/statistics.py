@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from qbp.comparison.scores import ERRORS
+from qbp.comparison.scores import ERRORS, region
 from qbp.errors import ArgumentError, MissingPackageError
 
-__all__ = ["FEWEST_PAIRS", "Difference", "holm", "mcnemar", "paired", "smallest", "verdict"]
+__all__ = ["FEWEST_PAIRS", "Difference", "corrected", "holm", "mcnemar", "paired", "smallest", "verdict"]
 
 VERDICTS = ("BEATS", "TIES", "LOSES", "INCONCLUSIVE")
 MOST_PAIRS = 2**20
@@ -69,6 +69,12 @@ class Difference:
     test_share: float | None = None
     bias: float = 0.0
     error_share: float | None = None
+
+    def to_row(self) -> dict[str, Any]:
+        """The columns of a table of verdicts, where `mean` is called `difference`."""
+        row = asdict(self)
+        row["difference"] = row.pop("mean")
+        return row
 
 
 def paired(
@@ -307,6 +313,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
 
 
+def corrected(p: Mapping[str, float], primary: str | None = None) -> dict[str, float]:
+    """Correct p-values for their number, all but that of the primary comparison, which was fixed beforehand.
+
+    Example:
+        >>> corrected({"tanh": 0.01, "sine": 0.02, "removed": 0.03}, primary="removed")
+        {'tanh': 0.02, 'sine': 0.02, 'removed': 0.03}
+    """
+    others = [name for name in p if name != primary]
+    return {**p, **dict(zip(others, holm([p[name] for name in others]), strict=True))}
+
+
 def verdict(
     difference: Difference,
     p_adjusted: float | None = None,
@@ -331,10 +348,8 @@ def verdict(
     """
     if metric in ERRORS:
         points = f"{metric} lower by {difference.mean:.3g} [{difference.low:.3g}, {difference.high:.3g}]"
-        region = f"{rope:g}"
     else:
         points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-        region = f"{100 * rope:g} point(s)"
     corrected = "" if p_adjusted is None else f", {p_adjusted:.3g} by Holm"
     p = difference.p if p_adjusted is None else p_adjusted
     tested = f"{difference.test}, p = {difference.p:.3g}{corrected}, {difference.n} pairs"
@@ -344,7 +359,7 @@ def verdict(
             f"at least {FEWEST_PAIRS} seeds are needed."
         )
     if difference.p_equivalent < alpha:
-        return "TIES", f"{points}: within {region} (equivalence, p = {difference.p_equivalent:.2g})."
+        return "TIES", f"{points}: within {region(rope, metric)} (equivalence, p = {difference.p_equivalent:.2g})."
     flips = difference.p_sign_flip is None or difference.p_sign_flip <= alpha
     if p <= alpha and flips and difference.mean < 0:
         return "LOSES", f"{points}: worse ({tested})."
@@ -353,7 +368,7 @@ def verdict(
     if p <= alpha and flips:
         return "BEATS", f"{points}: better ({tested})."
     more = "no number of splits of these data" if difference.n_needed is None else f"{difference.n_needed} pairs"
-    return "INCONCLUSIVE", f"{points}: not decided ({tested}); {more} would show {region}."
+    return "INCONCLUSIVE", f"{points}: not decided ({tested}); {more} would show {region(rope, metric)}."
 
 
 def need_statsmodels() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from qbp.comparison.error_bars import ErrorBars
 from qbp.comparison.estimators import ESTIMATORS, TRIVIAL, estimators_for
 from qbp.comparison.gates import Gates, gates_of
 from qbp.comparison.ranks import over_datasets, rank, sample_complexity
-from qbp.comparison.scores import ERRORS, METRICS, TARGET_METRICS, check_scores, sign_of
-from qbp.comparison.statistics import Difference, holm, mcnemar, paired, verdict
+from qbp.comparison.scores import METRICS, TARGET_METRICS, amount, check_scores, region, sign_of
+from qbp.comparison.statistics import Difference, corrected, mcnemar, paired, verdict
 from qbp.comparison.twins import TWIN
 from qbp.errors import ArgumentError, check_choice
 
@@ -185,14 +185,12 @@ def _verdicts(
 
     def words(differences: Sequence[Difference]) -> Iterator[tuple[tuple[str, str], tuple[str, str], float]]:
         """For each pair what is said of it alone, what is said among all, and its p there."""
-        others = iter(
-            holm([difference.p for name, difference in zip(names, differences, strict=True) if name != primary])
-        )
+        adjusted = corrected({name: d.p for name, d in zip(names, differences, strict=True)}, primary)
         for name, (_, model), difference in zip(names, pairs, differences, strict=True):
             options: dict[str, Any] = {"rope": rope, "alpha": alpha, "metric": metric}
             options["saturated"] = saturated or gates.weak.get(model)
             alone = verdict(difference, **options)
-            p = difference.p if name == primary else next(others)
+            p = adjusted[name]
             yield alone, alone if name == primary else verdict(difference, p, **options), p
 
     exact = [said[0] for _, said, _ in words(differences_with([0.0] * len(pairs)))] if any(biases) else None
@@ -245,7 +243,7 @@ def _error_share(one: float, other: float, difference: Difference, n_seeds: int 
 def _errors(difference: Difference, word: str, exact: str | None, metric: str) -> str:
     """What a verdict owes to the errors of outputs."""
     if exact is not None and exact != word:
-        off = f"{difference.bias:.3g}" if metric in ERRORS else f"{100 * difference.bias:.1f} points"
+        off = amount(difference.bias, metric)
         return f" Without what the simulation of circuits leaves out (up to {off}) it would be {exact}."
     share = difference.error_share or 0.0
     if word == "INCONCLUSIVE" and share >= MOSTLY:
@@ -288,13 +286,11 @@ def _row(
     said: tuple[str, str],
     primary: bool = False,
 ) -> Row:
-    numbers = asdict(difference)
-    numbers["difference"] = numbers.pop("mean")
     return {
         "dataset": dataset,
         "subject": subject,
         "control": control,
-        **numbers,
+        **difference.to_row(),
         "p_adjusted": p_adjusted,
         "primary": primary,
         "verdict": said[0],
@@ -355,12 +351,8 @@ def _saturated(
         return None
     return (
         f"these data cannot show an advantage, as {about[linear]['role']} ({metric} {_told(means[linear], metric)}) is "
-        f"within {_region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
+        f"within {region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
     )
-
-
-def _region(rope: float, metric: str) -> str:
-    return f"{rope:g}" if metric in ERRORS else f"{100 * rope:g} point(s)"
 
 
 def _told(score: float, metric: str) -> str:
@@ -379,7 +371,7 @@ def _no_better_than_a_constant(
         return None
     return (
         f"these data cannot show an advantage, as {what} alone ({metric} {_told(means[constant], metric)}) is within "
-        f"{_region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
+        f"{region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
     )
 
 

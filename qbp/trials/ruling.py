@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from qbp.comparison.comparing import Comparison
 from qbp.comparison.controls import LAYER_CONTROLS
 from qbp.comparison.ranks import over_datasets
-from qbp.comparison.statistics import Difference, holm, paired, verdict
+from qbp.comparison.statistics import Difference, corrected, paired, verdict
 from qbp.errors import ArgumentError
 from qbp.trials.cell import Row
 from qbp.trials.claim import FEWEST_SEEDS, Claim, Figure, Rule, split_primary
@@ -294,24 +294,21 @@ def _arm_of(control: str, subject: str, arms: Sequence[str]) -> str:
 def _verdicts(claim: Claim, rows: Sequence[Row], dataset: str, subject: str, primary: str) -> list[Row]:
     """Of one data set: the subject against each control, by the statistics of `qbp.comparison`."""
     sign = 1.0 if claim.better == "larger" else -1.0
-    controls = list(dict.fromkeys((primary, *claim.controls)))
-    differences: list[Difference] = []
-    for control in controls:
+    differences: dict[str, Difference] = {}
+    for control in dict.fromkeys((primary, *claim.controls)):
         figure = Figure(arm=subject, than=control)
         scores = [sign * d for d in _scores(rows, dataset, figure, claim.metric).values()]
         share = next((row.get("test_share") for row in rows if row["dataset"] == dataset), None)
         zeros = [0.0] * len(scores)
-        differences.append(paired(scores, zeros, test_share=share, rope=claim.rope, alpha=claim.alpha))
-    others = iter(holm([d.p for d, c in zip(differences, controls, strict=True) if c != primary]))
+        differences[control] = paired(scores, zeros, test_share=share, rope=claim.rope, alpha=claim.alpha)
+    adjusted = corrected({control: difference.p for control, difference in differences.items()}, primary)
     table: list[Row] = []
-    for control, difference in zip(controls, differences, strict=True):
-        p = difference.p if control == primary else next(others)
+    for control, difference in differences.items():
+        p = adjusted[control]
         options: dict[str, Any] = {"rope": claim.rope, "alpha": claim.alpha}
-        alone, corrected = verdict(difference, **options)[0], verdict(difference, p, **options)[0]
-        numbers = asdict(difference)
-        numbers["difference"] = numbers.pop("mean")
-        word = alone if alone != "LOSES" else corrected  # to beat each needs no correction
-        about = {"dataset": dataset, "subject": subject, "control": control, **numbers, "p_adjusted": p}
+        alone, among = verdict(difference, **options)[0], verdict(difference, p, **options)[0]
+        word = alone if alone != "LOSES" else among  # to beat each needs no correction
+        about = {"dataset": dataset, "subject": subject, "control": control, **difference.to_row(), "p_adjusted": p}
         said = f"{_said(difference.mean)} [{_said(difference.low)}, {_said(difference.high)}], p = {difference.p:.3g}"
         table.append({**about, "primary": control == primary, "verdict": word, "sentence": f"{control}: {said}"})
     return table
@@ -331,25 +328,24 @@ def _over(
         arm: [sign * float(np.mean(_of(rows, name, arm, claim.metric))) for name in datasets]
         for arm in (subject, *arm_of.values())
     }
-    differences = over_datasets(means, subject, [arm for arm in arm_of.values() if arm != primary])
-    corrected = {row["rival"]: row["p_adjusted"] for row in differences}
+    tests = dict(zip(arm_of, over_datasets(means, subject, list(arm_of.values())), strict=True))
+    first = next((control for control, arm in arm_of.items() if arm == primary), None)
+    adjusted = corrected({control: test["p"] for control, test in tests.items()}, first)
     table: list[Row] = []
-    for control, arm in arm_of.items():
-        d = [a - b for a, b in zip(means[subject], means[arm], strict=True)]
-        p = over_datasets(means, subject, [arm])[0]["p"]
+    for control, test in tests.items():
+        p, median = test["p"], test["difference"]
+        d = [a - b for a, b in zip(means[subject], means[arm_of[control]], strict=True)]
         low, high = signed_rank_interval(d, claim.alpha)
         tight = signed_rank_interval(d, 2 * claim.alpha)  # two one-sided tests
-        adjusted = p if arm == primary else corrected[arm]
-        median = float(np.median(d))
         if max(map(abs, tight)) < claim.rope:
             word = "TIES"
-        elif median < 0 and adjusted <= claim.alpha:
+        elif median < 0 and adjusted[control] <= claim.alpha:
             word = "LOSES"
         else:
             word = "BEATS" if median > 0 and p <= claim.alpha else "INCONCLUSIVE"
         said = f"{control}: {_said(median)} [{_said(low)}, {_said(high)}], p = {p:.3g} by Wilcoxon's test"
         about = {"dataset": "all", "subject": subject, "control": control, "n": len(d), "difference": median}
-        about |= {"low": low, "high": high, "p": p, "p_adjusted": adjusted, "primary": arm == primary}
+        about |= {"low": low, "high": high, "p": p, "p_adjusted": adjusted[control], "primary": control == first}
         table.append({**about, "verdict": word, "sentence": said})
     return table
 
