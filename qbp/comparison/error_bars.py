@@ -8,8 +8,8 @@ interval has to be widened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from qbp.nn.replay import Call, Record, redrawn, replayed
 from qbp.nn.seeding import seeded
 
-__all__ = ["ErrorBars", "error_bars"]
+__all__ = ["ErrorBars", "error_bars", "over_seeds"]
 
 REPEATS = 50
 """How often outputs are drawn again."""
@@ -35,6 +35,17 @@ class ErrorBars(NamedTuple):
 
     error: float = 0.0
     bias: float = 0.0
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> ErrorBars:
+    """Of a model's seeds the root mean square of the errors of its scores, and the mean of what may have moved them.
+
+    Args:
+        rows: of a comparison, with `score_error` and `score_bias`.
+    """
+    errors = [(row.get("score_error") or 0.0) ** 2 for row in rows]
+    biases = [row.get("score_bias") or 0.0 for row in rows]
+    return ErrorBars(float(np.sqrt(np.mean(errors))), float(np.mean(biases)))
 
 
 def error_bars(

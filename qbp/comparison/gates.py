@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from qbp.comparison.error_bars import over_seeds
 from qbp.comparison.scores import amount
 
 __all__ = ["Gates", "gates_of", "share_known"]
@@ -90,7 +91,7 @@ def gates_of(rows: Sequence[Row], metric: str, twins: Sequence[Row] = ()) -> Gat
         if own[0]["role"] == "subject":
             of_twin = _twin([row for row in twins if row["subject"] == model])
             said = [shared, _imbalance(own, metric), _scale(model, own), _unconverged(model, own)]
-            said += [_shots(model, own, metric), _left_out(model, own, metric), of_twin]
+            said += [*_errors(model, own, metric), of_twin]
             notes[model] = [note for note in said if note]
     return Gates(shared if overlap >= LEAK else None, weak, notes)
 
@@ -129,21 +130,16 @@ def _scale(model: str, rows: Sequence[Row]) -> str | None:
     return f"{model} was given its data as they are, as large as {scale:.3g}, its rivals scaled ones: scale the data"
 
 
-def _shots(model: str, rows: Sequence[Row], metric: str) -> str | None:
-    error = float(np.sqrt(np.mean([(row.get("score_error") or 0.0) ** 2 for row in rows])))
-    if not error:
-        return None
-    return f"shots put a standard error of {amount(error, metric)} into each score of {model}, part of its spread"
-
-
-def _left_out(model: str, rows: Sequence[Row], metric: str) -> str | None:
-    bias = float(np.mean([row.get("score_bias") or 0.0 for row in rows]))
-    if not bias:
-        return None
-    return (
-        f"what the simulation of its circuits leaves out may have moved the scores of {model} by up to "
-        f"{amount(bias, metric)}, by which intervals are widened"
-    )
+def _errors(model: str, rows: Sequence[Row], metric: str) -> Iterator[str]:
+    """What the errors of the outputs of circuits are in the scores of a model."""
+    error, bias = over_seeds(rows)
+    if error:
+        yield f"shots put a standard error of {amount(error, metric)} into each score of {model}, part of its spread"
+    if bias:
+        yield (
+            f"what the simulation of its circuits leaves out may have moved the scores of {model} by up to "
+            f"{amount(bias, metric)}, by which intervals are widened"
+        )
 
 
 def _twin(rows: Sequence[Row]) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS
-from qbp.comparison.error_bars import ErrorBars
+from qbp.comparison.error_bars import ErrorBars, over_seeds
 from qbp.comparison.estimators import ESTIMATORS, TRIVIAL, estimators_for
 from qbp.comparison.gates import Gates, gates_of
 from qbp.comparison.ranks import over_datasets, rank, sample_complexity
@@ -26,8 +26,54 @@ MOSTLY = 0.5
 LINEAR = ("linear_model", "logistic_regression", "ridge")
 
 
+Said = tuple[str, str]
+"""The word of a verdict, and what decided it."""
+
+
 class IncompleteError(ArgumentError):
     """A comparison lacks a control, or seeds of one."""
+
+
+class _Rules(NamedTuple):
+    """By what is judged; see `judge`."""
+
+    metric: str
+    rope: float
+    alpha: float
+    primary: str | None
+
+
+class _Scored(NamedTuple):
+    """What the models came to on one data set, trained on all rows.
+
+    Attributes:
+        dataset: its name.
+        scores: by model and seed, larger is better.
+        about: a row of each model.
+        bars: for each model what errors of outputs are in its scores.
+        right: by model how right each test row is, where that part is the same for all seeds.
+        test_share: n_test / n_train of splits of the same data, else None.
+    """
+
+    dataset: str
+    scores: Mapping[str, Mapping[int, float]]
+    about: Mapping[str, Row]
+    bars: Mapping[str, ErrorBars]
+    right: Mapping[str, Any] | None
+    test_share: float | None
+
+    @property
+    def subjects(self) -> list[str]:
+        return [model for model, row in self.about.items() if row["role"] == "subject"]
+
+    @property
+    def means(self) -> dict[str, float]:
+        return {model: float(np.mean(list(seeds.values()))) for model, seeds in self.scores.items()}
+
+    def control(self, model: str) -> str:
+        """What a model is called where it is compared with: another subject by its name, a control by its role."""
+        role: str = self.about[model]["role"]
+        return model if role == "subject" else role
 
 
 def judge(
@@ -62,6 +108,7 @@ def judge(
     Raises:
         IncompleteError: a subject lacks a control, or a model lacks seeds that another one has.
     """
+    rules = _Rules(metric, rope, alpha, primary)
     verdicts: list[Row] = []
     complexity: list[Row] = []
     table: dict[str, list[float]] = {}
@@ -76,12 +123,11 @@ def judge(
         scores, about = _by_model(name, full, metric)
         _check_controls(name, about, full, metric)
         test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
-        gates, rows_right = gates_of(full, metric, twins), (right or {}).get(name)
-        bars = _bars(full)
-        verdicts += _verdicts(name, scores, about, metric, test_share, rope, alpha, gates, rows_right, primary, bars)
-        verdicts += _twins(name, scores, twins, metric, test_share, rope, alpha)
-        for model, seeds in scores.items():
-            table.setdefault(model, []).append(float(np.mean(list(seeds.values()))))  # larger is better
+        bars = {model: over_seeds([row for row in full if row["model"] == model]) for model in scores}
+        scored = _Scored(name, scores, about, bars, (right or {}).get(name), test_share)
+        verdicts += _verdicts(scored, gates_of(full, metric, twins), rules) + _twins(scored, twins, rules)
+        for model, mean in scored.means.items():
+            table.setdefault(model, []).append(mean)
     everywhere = {model: means for model, means in table.items() if len(means) == len(names)}
     if len(names) < 2 or len(everywhere) < 3:
         return tuple(verdicts), None, tuple(complexity)
@@ -144,86 +190,77 @@ def _check_controls(name: str, about: Mapping[str, Row], rows: Sequence[Row], me
             )
 
 
-def _verdicts(
-    dataset: str,
-    scores: Mapping[str, Mapping[int, float]],
-    about: Mapping[str, Row],
-    metric: str,
-    test_share: float | None,
-    rope: float,
-    alpha: float,
-    gates: Gates,
-    right: Mapping[str, Any] | None,
-    primary: str | None,
-    bars: Mapping[str, ErrorBars],
-) -> list[Row]:
-    subjects = [model for model, row in about.items() if row["role"] == "subject"]
-    pairs = [(subject, model) for subject in subjects for model in rivals_of(subject, about)]
-
-    n_seeds = len(scores[subjects[0]]) if right is not None else None
-
-    def differences_with(biases: Sequence[float]) -> list[Difference]:
-        level: dict[str, Any] = {"rope": rope, "alpha": alpha}
-        if right is not None:
-            return [mcnemar(right[a], right[b], bias=bias, **level) for (a, b), bias in zip(pairs, biases, strict=True)]
-        level["test_share"] = test_share
-        return [
-            paired(list(scores[a].values()), list(scores[b].values()), bias=bias, **level)
-            for (a, b), bias in zip(pairs, biases, strict=True)
-        ]
-
-    biases = [bars[a].bias + bars[b].bias for a, b in pairs]
-    differences = differences_with(biases)
-    if right is not None and metric in TARGET_METRICS:
-        differences = [replace(difference, test="sign-flip test on rows") for difference in differences]
-    differences = [
-        replace(difference, error_share=_error_share(bars[a].error, bars[b].error, difference, n_seeds))
-        for (a, b), difference in zip(pairs, differences, strict=True)
-    ]
-    names = [f"{subject}/{_control(about, model)}" for subject, model in pairs]
-    saturated = _saturated(scores, about, metric, rope) or _no_better_than_a_constant(scores, about, metric, rope)
-
-    def words(differences: Sequence[Difference]) -> Iterator[tuple[tuple[str, str], tuple[str, str], float]]:
-        """For each pair what is said of it alone, what is said among all, and its p there."""
-        adjusted = corrected({name: d.p for name, d in zip(names, differences, strict=True)}, primary)
-        for name, (_, model), difference in zip(names, pairs, differences, strict=True):
-            options: dict[str, Any] = {"rope": rope, "alpha": alpha, "metric": metric}
-            options["saturated"] = saturated or gates.weak.get(model)
-            alone = verdict(difference, **options)
-            p = adjusted[name]
-            yield alone, alone if name == primary else verdict(difference, p, **options), p
-
-    exact = [said[0] for _, said, _ in words(differences_with([0.0] * len(pairs)))] if any(biases) else None
-    rows: list[tuple[Row, tuple[str, str]]] = []  # with what would be said of each alone
-    for k, (alone, said, p) in enumerate(words(differences)):
-        (subject, model), difference = pairs[k], differences[k]
-        control = _control(about, model)
-        more = _errors(difference, said[0], None if exact is None else exact[k], metric)
-        alone, said = (_said(subject, control, word, sentence + more, gates.leak) for word, sentence in (alone, said))
-        rows.append((_row(dataset, subject, control, difference, p, said, names[k] == primary), alone))
+def _verdicts(scored: _Scored, gates: Gates, rules: _Rules) -> list[Row]:
+    """Every subject against each of its rivals, and against several at once."""
+    pairs = {
+        f"{subject}/{scored.control(model)}": (subject, model)
+        for subject in scored.subjects
+        for model in rivals_of(subject, scored.about)
+    }
+    saturated = _saturated(scored, rules)
+    doubts = {model: saturated or gates.weak.get(model) for model in scored.about}
+    biases = {name: scored.bars[a].bias + scored.bars[b].bias for name, (a, b) in pairs.items()}
+    exact = _judged(scored, pairs, dict.fromkeys(pairs, 0.0), doubts, rules) if any(biases.values()) else None
+    rows: list[tuple[Row, Said]] = []  # with what would be said of each alone
+    for name, (difference, p, alone, among) in _judged(scored, pairs, biases, doubts, rules).items():
+        subject, model = pairs[name]
+        control = scored.control(model)
+        more = _errors(difference, among[0], None if exact is None else exact[name].among[0], rules.metric)
+        alone, among = (_said(subject, control, word, why + more, gates.leak) for word, why in (alone, among))
+        row = _row(scored.dataset, subject, control, difference, p, among, name == rules.primary)
+        rows.append((row, alone))
     summaries = []
-    for subject in subjects:
+    for subject in scored.subjects:
         against = [(row, alone) for row, alone in rows if row["subject"] == subject]
         groups = {"circuit": LAYER_CONTROLS.keys(), "all": CONTROLS.keys() | ESTIMATORS.keys()}
         for group, controls in groups.items():
             if members := [(row, alone) for row, alone in against if row["control"] in controls]:
                 notes = [*([saturated] if saturated else []), *gates.notes[subject]]
-                summaries.append(_summary(dataset, subject, group, members, notes))
+                summaries.append(_summary(scored.dataset, subject, group, members, notes))
     return [*(row for row, _ in rows), *summaries]
 
 
-def _bars(rows: Sequence[Row]) -> dict[str, ErrorBars]:
-    """Of each model the root mean square of the errors of its scores, and the mean of what may have moved them."""
-    by_model: dict[str, list[Row]] = {}
-    for row in rows:
-        by_model.setdefault(row["model"], []).append(row)
-    return {
-        model: ErrorBars(
-            float(np.sqrt(np.mean([(row.get("score_error") or 0.0) ** 2 for row in own]))),
-            float(np.mean([row.get("score_bias") or 0.0 for row in own])),
-        )
-        for model, own in by_model.items()
-    }
+class _Judged(NamedTuple):
+    """A pair: its difference, its p among all pairs, and what is said of it alone and among them."""
+
+    difference: Difference
+    p: float
+    alone: Said
+    among: Said
+
+
+def _judged(
+    scored: _Scored,
+    pairs: Mapping[str, tuple[str, str]],
+    biases: Mapping[str, float],
+    doubts: Mapping[str, str | None],
+    rules: _Rules,
+) -> dict[str, _Judged]:
+    """Judge each pair, by name: `biases` move its difference, `doubts` say why to beat a model shows nothing."""
+    differences = {name: _difference(scored, *pair, biases[name], rules) for name, pair in pairs.items()}
+    p = corrected({name: difference.p for name, difference in differences.items()}, rules.primary)
+    judged = {}
+    for name, difference in differences.items():
+        options: dict[str, Any] = {"rope": rules.rope, "alpha": rules.alpha, "metric": rules.metric}
+        options["saturated"] = doubts[pairs[name][1]]
+        alone = verdict(difference, **options)
+        among = alone if name == rules.primary else verdict(difference, p[name], **options)
+        judged[name] = _Judged(difference, p[name], alone, among)
+    return judged
+
+
+def _difference(scored: _Scored, one: str, other: str, bias: float, rules: _Rules) -> Difference:
+    """One model minus another, over seeds or over test rows."""
+    how: dict[str, Any] = {"rope": rules.rope, "alpha": rules.alpha, "bias": bias}
+    if scored.right is None:
+        ours, theirs = (list(scored.scores[model].values()) for model in (one, other))
+        difference, n_seeds = paired(ours, theirs, test_share=scored.test_share, **how), None
+    else:
+        difference, n_seeds = mcnemar(scored.right[one], scored.right[other], **how), len(scored.scores[one])
+        if rules.metric in TARGET_METRICS:
+            difference = replace(difference, test="sign-flip test on rows")
+    share = _error_share(scored.bars[one].error, scored.bars[other].error, difference, n_seeds)
+    return replace(difference, error_share=share)
 
 
 def _error_share(one: float, other: float, difference: Difference, n_seeds: int | None) -> float | None:
@@ -251,30 +288,17 @@ def _errors(difference: Difference, word: str, exact: str | None, metric: str) -
     return ""
 
 
-def _twins(
-    name: str,
-    scores: Mapping[str, Mapping[int, float]],
-    twins: Sequence[Row],
-    metric: str,
-    test_share: float | None,
-    rope: float,
-    alpha: float,
-) -> list[Row]:
+def _twins(scored: _Scored, twins: Sequence[Row], rules: _Rules) -> list[Row]:
     """Each subject beside its classical twin: no comparison among the others, as it is the same trained model."""
     rows = []
+    how: dict[str, Any] = {"rope": rules.rope, "alpha": rules.alpha}
     for subject in dict.fromkeys(row["subject"] for row in twins):
-        own = {row["seed"]: sign_of(metric) * row[metric] for row in twins if row["subject"] == subject}
-        pairs = [(scores[subject][seed], own[seed]) for seed in own]
-        difference = paired(*zip(*pairs, strict=True), test_share=test_share, rope=rope, alpha=alpha)
-        said = _said(subject, TWIN, *verdict(difference, rope=rope, alpha=alpha, metric=metric))
-        rows.append(_row(name, subject, TWIN, difference, difference.p, said))
+        own = {row["seed"]: sign_of(rules.metric) * row[rules.metric] for row in twins if row["subject"] == subject}
+        ours = [scored.scores[subject][seed] for seed in own]
+        difference = paired(ours, list(own.values()), test_share=scored.test_share, **how)
+        said = _said(subject, TWIN, *verdict(difference, metric=rules.metric, **how))
+        rows.append(_row(scored.dataset, subject, TWIN, difference, difference.p, said))
     return rows
-
-
-def _control(about: Mapping[str, Row], model: str) -> str:
-    """What a model is called where it is compared with: another subject by its name, a control by its role."""
-    role: str = about[model]["role"]
-    return model if role == "subject" else role
 
 
 def _row(
@@ -283,7 +307,7 @@ def _row(
     control: str,
     difference: Difference,
     p_adjusted: float,
-    said: tuple[str, str],
+    said: Said,
     primary: bool = False,
 ) -> Row:
     return {
@@ -299,7 +323,7 @@ def _row(
     }
 
 
-def _said(subject: str, control: str, word: str, sentence: str, leak: str | None = None) -> tuple[str, str]:
+def _said(subject: str, control: str, word: str, sentence: str, leak: str | None = None) -> Said:
     """The word of a verdict and its sentence; nothing is decided where test rows were seen in training."""
     if leak and word != "INCONCLUSIVE":
         word, sentence = "INCONCLUSIVE", f"{sentence.rstrip('.')}, but {leak}."
@@ -312,9 +336,7 @@ def _says(subject: str, word: str, control: str) -> str:
     return f"{subject} {word} to {control}" if word == "LOSES" else f"{subject} {word} {control}"
 
 
-def _summary(
-    name: str, subject: str, group: str, members: Sequence[tuple[Row, tuple[str, str]]], notes: Sequence[str]
-) -> Row:
+def _summary(name: str, subject: str, group: str, members: Sequence[tuple[Row, Said]], notes: Sequence[str]) -> Row:
     """The verdict against several controls: it BEATS them if it beats each, for which no p is corrected; one that it
     loses to decides, and as any of them might, there p is."""
     lost = any(row["verdict"] == "LOSES" for row, _ in members)
@@ -340,39 +362,25 @@ def _summary(
     return {**deciding, "control": group, "primary": False, "verdict": word, "sentence": sentence}
 
 
-def _saturated(
-    scores: Mapping[str, Mapping[int, float]], about: Mapping[str, Row], metric: str, rope: float
-) -> str | None:
-    """Why the data cannot show an advantage, where a linear model is as good as the best one."""
-    means = {model: float(np.mean(list(seeds.values()))) for model, seeds in scores.items()}
-    linear = max((model for model in means if about[model]["role"] in LINEAR), key=lambda model: means[model])
+def _saturated(scored: _Scored, rules: _Rules) -> str | None:
+    """Why the data cannot show an advantage: a linear model, the most frequent class or the mean is as good as the best
+    model."""
+    metric, means = rules.metric, scored.means
     best = max(means, key=lambda model: means[model])
-    if means[best] - means[linear] > rope + 1e-12:
-        return None
-    return (
-        f"these data cannot show an advantage, as {about[linear]['role']} ({metric} {_told(means[linear], metric)}) is "
-        f"within {region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
-    )
+    linear = max((model for model in means if scored.about[model]["role"] in LINEAR), key=lambda model: means[model])
+    constant = next(name for name in TRIVIAL if name in means)
+    for model, what in ((linear, scored.about[linear]["role"]), (constant, f"{TRIVIAL[constant]} alone")):
+        if means[best] - means[model] <= rules.rope + 1e-12:
+            return (
+                f"these data cannot show an advantage, as {what} ({metric} {_told(means[model], metric)}) is within "
+                f"{region(rules.rope, metric)} of the best model ({scored.about[best]['role']}, "
+                f"{_told(means[best], metric)})"
+            )
+    return None
 
 
 def _told(score: float, metric: str) -> str:
     return f"{sign_of(metric) * score:.3f}"
-
-
-def _no_better_than_a_constant(
-    scores: Mapping[str, Mapping[int, float]], about: Mapping[str, Row], metric: str, rope: float
-) -> str | None:
-    """Why the data cannot show an advantage, where the most frequent class, or the mean, is as good an answer as the
-    best model's."""
-    means = {model: float(np.mean(list(seeds.values()))) for model, seeds in scores.items()}
-    best = max(means, key=lambda model: means[model])
-    constant, what = next((name, what) for name, what in TRIVIAL.items() if name in means)
-    if means[best] - means[constant] > rope + 1e-12:
-        return None
-    return (
-        f"these data cannot show an advantage, as {what} alone ({metric} {_told(means[constant], metric)}) is within "
-        f"{region(rope, metric)} of the best model ({about[best]['role']}, {_told(means[best], metric)})"
-    )
 
 
 def _complexity(name: str, rows: Sequence[Row], sizes: Sequence[int], metric: str, alpha: float) -> list[Row]:
