@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import qbp
-from qbp.comparison.cell import Job, Protocol, trials
+from qbp.comparison.cell import Job, Protocol, run_jobs
 from qbp.comparison.controls import RIVALS, controls_of
 from qbp.nn.models import renew
 from qbp.storage.provenance import versions
@@ -74,8 +74,8 @@ def grid(rounds: int) -> dict[str, Any]:
         jobs = [Job(model, *part, seed, name in RIVALS) for seed, part in enumerate(parts)]
         times, apart, together = [], [], []
         for _ in range(rounds):
-            b, together = seconds(lambda jobs=jobs: trials(jobs, protocol))
-            a, apart = seconds(lambda jobs=jobs: trials(jobs[:APART], protocol, exact=True))
+            b, together = seconds(lambda jobs=jobs: run_jobs(jobs, protocol))
+            a, apart = seconds(lambda jobs=jobs: run_jobs(jobs[:APART], protocol, exact=True))
             times.append((a / APART, b / SEEDS))
         figures[name] = {
             "seconds of a cell one by one": median(a for a, _ in times),

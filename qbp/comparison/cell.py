@@ -31,7 +31,7 @@ from qbp.training.members import DivergenceError, Member
 from qbp.training.metrics import place
 from qbp.training.options import Training, training_of
 
-__all__ = ["Job", "Protocol", "quantum_seconds", "trial", "trials"]
+__all__ = ["Job", "Protocol", "quantum_seconds", "run_job", "run_jobs"]
 
 SAME = 0.01
 """Standard deviations of a target within which two predictions of it are the same."""
@@ -83,14 +83,14 @@ class Job(NamedTuple):
     as_twin: bool = False
 
 
-def trial(
+def run_job(
     model: nn.Module | str, train: Dataset, test: Dataset, seed: int, protocol: Protocol, *, scaled: bool = False
 ) -> dict[str, Any]:
-    """Do one job by itself; see `Job` and `trials`."""
-    return trials([Job(model, train, test, seed, scaled)], protocol, exact=True)[0]
+    """Do one job by itself; see `Job` and `run_jobs`."""
+    return run_jobs([Job(model, train, test, seed, scaled)], protocol, exact=True)[0]
 
 
-def trials(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list[dict[str, Any]]:
+def run_jobs(jobs: Sequence[Job], protocol: Protocol, exact: bool = False) -> list[dict[str, Any]]:
     """Tune, fit and score one model for several seeds.
 
     Every configuration is scored by cross-validation on the train part (folds drawn by the seed, those of

@@ -22,11 +22,11 @@ __all__ = ["Go", "locked", "opened", "sweep"]
 
 LOG, LOCKS = "log.jsonl", "locks"
 
-Cell = dict[str, Any]
+Result = dict[str, Any]
 Run = Callable[[Any], Any]
 Together = Callable[[Any], Hashable]
 Progress = Callable[[int, int, float], object]
-Go = Callable[[Mapping[Path, Any]], list[Cell]]
+Go = Callable[[Mapping[Path, Any]], list[Result]]
 
 
 def sweep(
@@ -38,7 +38,7 @@ def sweep(
     workers: int = 1,
     executor: str = "processes",
     progress: Progress | None = None,
-) -> list[Cell]:
+) -> list[Result]:
     """Run every cell that is not there yet.
 
     A finished cell is a JSON file, and beside it a .npz with its arrays; both are written atomically, the JSON last. A
@@ -95,18 +95,18 @@ def _sweep(
     folder: Path | None,
     is_here: bool,
     progress: Progress | None,
-) -> list[Cell]:
-    done = {path: cell for path in cells if folder is not None and (cell := _read(folder / path)) is not None}
+) -> list[Result]:
+    done = {path: result for path in cells if folder is not None and (result := _read(folder / path)) is not None}
     groups: dict[Hashable, list[tuple[Path, Any]]] = {}
     for path, argument in cells.items():
         groups.setdefault(path if together is None else together(argument), []).append((path, argument))
     waiting = [group for group in groups.values() if any(path not in done for path, _ in group)]
     began, before = time.monotonic(), len(done)
     for k, results in each(waiting):
-        for (path, _), cell in zip(waiting[k], results, strict=True):
+        for (path, _), result in zip(waiting[k], results, strict=True):
             if path in done:
                 continue
-            done[path] = cell if is_here or folder is None else _kept(folder, path, cell)
+            done[path] = result if is_here or folder is None else _kept(folder, path, result)
             if progress is not None:
                 seconds = (time.monotonic() - began) / (len(done) - before)
                 progress(len(done), len(cells), seconds * (len(cells) - len(done)))
@@ -119,7 +119,7 @@ class _OneByOne:
 
     run: Run
 
-    def __call__(self, arguments: list[Any]) -> list[Cell]:
+    def __call__(self, arguments: list[Any]) -> list[Result]:
         return [self.run(argument) for argument in arguments]
 
 
@@ -130,22 +130,22 @@ class _Keeping:
     run: Run
     folder: Path | None
 
-    def __call__(self, given: list[tuple[Path, Any]]) -> list[Cell]:
+    def __call__(self, given: list[tuple[Path, Any]]) -> list[Result]:
         paths, arguments = [path for path, _ in given], [argument for _, argument in given]
         if self.folder is None:
-            cells: list[Cell] = self.run(arguments)
-            return cells
+            results: list[Result] = self.run(arguments)
+            return results
         with contextlib.ExitStack() as locks:
             for path in sorted(paths):
                 locks.enter_context(locked(self.folder, path))
             there = [_read(self.folder / path) for path in paths]
-            if all(cell is not None for cell in there):  # another sweep was quicker
-                return [cell for cell in there if cell is not None]
-            for path, cell in zip(paths, there, strict=True):
-                if cell is None:
+            if all(result is not None for result in there):  # another sweep was quicker
+                return [result for result in there if result is not None]
+            for path, result in zip(paths, there, strict=True):
+                if result is None:
                     _log(self.folder, path, "began")
-            results = zip(paths, there, self.run(arguments), strict=True)
-            return [_write(self.folder, path, new) if old is None else old for path, old, new in results]
+            triples = zip(paths, there, self.run(arguments), strict=True)
+            return [_write(self.folder, path, new) if old is None else old for path, old, new in triples]
 
 
 @dataclass(frozen=True)
@@ -154,33 +154,33 @@ class _Elsewhere:
 
     run: Run
 
-    def __call__(self, given: list[tuple[Path, Any]]) -> list[Cell]:
-        cells: list[Cell] = self.run([argument for _, argument in given])
-        return cells
+    def __call__(self, given: list[tuple[Path, Any]]) -> list[Result]:
+        results: list[Result] = self.run([argument for _, argument in given])
+        return results
 
 
-def _kept(folder: Path, path: Path, cell: Cell) -> Cell:
+def _kept(folder: Path, path: Path, result: Result) -> Result:
     """Keep a cell that another machine has run."""
     with locked(folder, path):
         there = _read(folder / path)
-        return _write(folder, path, cell) if there is None else there
+        return _write(folder, path, result) if there is None else there
 
 
-def _write(folder: Path, path: Path, cell: Cell) -> Cell:
-    arrays = cell.pop("arrays", None)
+def _write(folder: Path, path: Path, result: Result) -> Result:
+    arrays = result.pop("arrays", None)
     if arrays:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         write_atomic((folder / path).with_suffix(".npz"), buffer.getvalue())
-    write_atomic(folder / path, (json.dumps(cell) + "\n").encode())
+    write_atomic(folder / path, (json.dumps(result) + "\n").encode())
     _log(folder, path, "ended")
-    return cell
+    return result
 
 
-def _read(path: Path) -> Cell | None:
+def _read(path: Path) -> Result | None:
     try:
-        cell: Cell = json.loads(path.read_text(encoding="utf-8"))
-        return cell
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
+        return result
     except FileNotFoundError:
         return None
 

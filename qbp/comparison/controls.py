@@ -8,7 +8,7 @@ linear model, and the models of `qbp.comparison.estimators`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +24,7 @@ from qbp.training.options import Training
 if TYPE_CHECKING:
     from qbp.nn.stacking import Stack
 
-__all__ = ["CONTROLS", "LAYER_CONTROLS", "MATCHED_TIME", "RIVALS", "Noise", "Removed", "Sine"]
+__all__ = ["CONTROLS", "LAYER_CONTROLS", "MATCHED_TIME", "RIVALS", "Noise", "Removed", "Sine", "model_behind"]
 
 MATCHED_TIME = "matched_time"
 
@@ -252,9 +252,6 @@ def configurations(training: Training) -> tuple[dict[str, Any], ...]:
     return tuple({"lr": training.lr * by, "batch_size": size} for size in sizes for by in (1, 3, 1 / 3, 10, 0.1, 30))
 
 
-# ---- what a model costs --------------------------------------------------------------------------------------------
-
-
 def controls_of(model: nn.Module, n_inputs: int, n_outputs: int) -> dict[str, nn.Module]:
     """Build every control of a model that `qbp.fit` trains.
 
@@ -271,3 +268,9 @@ def controls_of(model: nn.Module, n_inputs: int, n_outputs: int) -> dict[str, nn
     has_circuit = any(isinstance(module, QuantumLayer) for module in model.modules())
     names: Sequence[str] = [name for name in CONTROLS if has_circuit or name not in LAYER_CONTROLS]
     return {name: CONTROLS[name](model, n_inputs, n_outputs) for name in names}
+
+
+def model_behind(control: str, subject: str, models: Collection[str]) -> str:
+    """Return the name of the model that a control of a subject is: its own, as "hybrid/frozen", or one of all."""
+    own = f"{subject}/{control}"
+    return own if own in models else control

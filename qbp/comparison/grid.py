@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from qbp.comparison.cell import Job, Protocol, trials
+from qbp.comparison.cell import Job, Protocol, run_jobs
 from qbp.comparison.controls import MATCHED_TIME, RIVALS, controls_of
 from qbp.comparison.estimators import ESTIMATORS, estimators_for
 from qbp.comparison.gates import share_known
@@ -133,7 +133,7 @@ class Grid:
         if role == MATCHED_TIME:
             epochs = protocol.training.epochs * self.times[cells[0].dataset][subject]
             protocol = replace(protocol, training=replace(protocol.training, epochs=epochs))
-        done = trials(jobs, protocol, self.exact)
+        done = run_jobs(jobs, protocol, self.exact)
         return [each | {"row": said | each["row"]} for each, said in zip(done, about, strict=True)]
 
     def _parts(self, cell: Cell) -> tuple[Dataset, Dataset]:

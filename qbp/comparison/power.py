@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qbp.comparison.controls import model_behind
 from qbp.comparison.statistics import FEWEST_PAIRS, smallest
 from qbp.comparison.twins import TWIN
 from qbp.errors import ArgumentError, check_positive, check_share
@@ -108,10 +109,12 @@ def plan(pilot: Comparison, difference: float, *, power: float = 0.8, workers: i
         )
     n_seeds = len({row["seed"] for row in pilot.rows})
     seconds = sum((row["train_seconds"] or 0) + (row["tune_seconds"] or 0) for row in pilot.rows) / n_seeds
+    models = set(pilot.column("model"))
     plans: list[dict[str, Any]] = []
     for row in rows:
         ours, theirs = (
-            _scores(pilot, row["dataset"], name, metric) for name in (row["subject"], _model_of(pilot, row))
+            _scores(pilot, row["dataset"], name, metric)
+            for name in (row["subject"], model_behind(row["control"], row["subject"], models))
         )
         differences = [a - b for a, b in zip(ours, theirs, strict=True)]
         beyond = difference - (row.get("bias") or 0.0)  # what the simulation of circuits leaves out hides the rest
@@ -121,12 +124,6 @@ def plan(pilot: Comparison, difference: float, *, power: float = 0.8, workers: i
         about = {key: row[key] for key in ("dataset", "subject", "control", "difference", "deviation")}
         plans.append({**about, "seeds": seeds, "hours": None if seeds is None else seeds * seconds / workers / 3600})
     return plans
-
-
-def _model_of(pilot: Comparison, row: dict[str, Any]) -> str:
-    """The name of the model behind a control."""
-    own = f"{row['subject']}/{row['control']}"
-    return own if own in pilot.column("model") else row["control"]
 
 
 def _scores(pilot: Comparison, dataset: str, model: str, metric: str) -> list[float]:

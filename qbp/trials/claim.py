@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from qbp.comparison.controls import model_behind
 from qbp.errors import ConfigError
 from qbp.runs.config import Key, checked, meant, read, trusted
 from qbp.runs.schema import Name, Number, Section, Share
@@ -246,7 +247,7 @@ def _checked(values: Mapping[str, Any], path: Path, lines: Mapping[Key, int], tr
         options = trusted(options, path, lines, trust, ("options",))
     claim = claim.model_copy(update={"options": options.model_dump()})
     cells = protocol.cells(options, claim.numbers)
-    datasets, arms = (list(dict.fromkeys(column)) for column in list(zip(*cells, strict=True))[:2])
+    datasets, arms = list(dict.fromkeys(c.dataset for c in cells)), list(dict.fromkeys(c.arm for c in cells))
     for k, figure in enumerate(claim.figures):
         key = f"figures.{k}"
         _check(path, f"{key}.arm", figure.arm, arms)
@@ -267,7 +268,7 @@ def _checked(values: Mapping[str, Any], path: Path, lines: Mapping[Key, int], tr
 def split_primary(primary: str, arms: Sequence[str]) -> tuple[str, str]:
     """Return both arms of "ARM/CONTROL"; a control that is an arm's own, as in "hybrid/frozen", may be named so."""
     subject, _, control = primary.partition("/")
-    return subject, primary if primary in arms else control
+    return subject, model_behind(control, subject, arms)
 
 
 def _check(path: Path, key: str, value: str, choices: Sequence[str]) -> None:

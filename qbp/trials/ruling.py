@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qbp.comparison.comparing import Comparison
-from qbp.comparison.controls import LAYER_CONTROLS
+from qbp.comparison.controls import LAYER_CONTROLS, model_behind
 from qbp.comparison.ranks import over_datasets
 from qbp.comparison.statistics import Difference, corrected, paired, verdict
 from qbp.errors import ArgumentError
@@ -58,6 +58,24 @@ class Answer:
 # ---- the figures -----------------------------------------------------------------------------------------------------
 
 
+class _Ours(NamedTuple):
+    """What a figure is in our trial.
+
+    Attributes:
+        values: of seeds, or of data sets.
+        mean, deviation: of them.
+        low, high: the interval.
+        share: n_test / n_train where seeds split the same data, else None.
+    """
+
+    values: list[float]
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    share: float | None
+
+
 def rule_on(claim: Claim, rows: Sequence[Row]) -> Ruling:
     """Rule on every figure of a claim.
 
@@ -93,15 +111,15 @@ def _figure(claim: Claim, figure: Figure, rows: Sequence[Row]) -> Row:
     else:
         values, what = [float(np.mean(seed)) for seed in zip(*(t.values() for t in tables), strict=True)], "seeds"
         low, high = _interval(values, share, claim)
-    ours, n = float(np.mean(values)), len(values)
+    n = len(values)
     deviation = float(np.std(values, ddof=1)) if n > 1 else 0.0
+    ours = _Ours(values, float(np.mean(values)), deviation, low, high, share)
     decide = {"equal": _equal, "greater": _greater, "not_worse": _not_worse}[rule.kind]
-    numbers = {"values": values, "ours": ours, "deviation": deviation, "low": low, "high": high, "share": share}
-    word, why = decide(rule, figure, numbers, claim)
+    word, why = decide(rule, figure, ours, claim)
     if n < FEWEST_SEEDS:
         word, why = UNDECIDED, f"{n} {what} are too few to tell"
     name = _name(figure, metric)
-    spread = f"{_said(ours)} ± {_said(deviation)} ({n} {what})"
+    spread = f"{_said(ours.mean)} ± {_said(deviation)} ({n} {what})"
     return {
         "says": figure.says,
         "dataset": figure.dataset,
@@ -111,7 +129,7 @@ def _figure(claim: Claim, figure: Figure, rows: Sequence[Row]) -> Row:
         "rule": rule.model_dump(mode="json"),
         "published": _published(figure),
         "value": figure.value,
-        "ours": ours,
+        "ours": ours.mean,
         "deviation": deviation,
         "n": n,
         "over": what,
@@ -147,11 +165,11 @@ def _interval(values: Sequence[float], share: float | None, claim: Claim) -> tup
     return interval.low, interval.high
 
 
-def _equal(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
+def _equal(rule: Rule, figure: Figure, ours: _Ours, claim: Claim) -> tuple[str, str]:
     assert figure.value is not None
-    gap = abs(numbers["ours"] - figure.value)
+    gap = abs(ours.mean - figure.value)
     if figure.deviation is None and figure.low is None:  # of one seed: it should be among ours
-        low, high = min(numbers["values"]) - rule.tolerance, max(numbers["values"]) + rule.tolerance
+        low, high = min(ours.values) - rule.tolerance, max(ours.values) + rule.tolerance
         inside = low <= figure.value <= high
         return _word(inside), f"one published seed {'within' if inside else 'outside'} {_said(low)} to {_said(high)}"
     if figure.deviation is not None:
@@ -159,14 +177,14 @@ def _equal(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Claim)
     else:
         assert figure.low is not None and figure.high is not None
         theirs = ((figure.high - figure.low) / (2 * 1.96)) ** 2
-    own = numbers["deviation"] ** 2 * (1 / len(numbers["values"]) + (numbers["share"] or 0.0))
+    own = ours.deviation**2 * (1 / len(ours.values) + (ours.share or 0.0))
     allowed = 2 * math.sqrt(own + theirs) + rule.tolerance
     inside = gap <= allowed
     return _word(inside), f"{_said(gap)} apart, {'not more' if inside else 'more'} than the {_said(allowed)} allowed"
 
 
-def _greater(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
-    low, high, size = numbers["low"], numbers["high"], rule.size
+def _greater(rule: Rule, figure: Figure, ours: _Ours, claim: Claim) -> tuple[str, str]:
+    low, high, size = ours.low, ours.high, rule.size
     interval = f"[{_said(low)}, {_said(high)}]"
     if low > size:
         return REPRODUCED, f"the interval {interval} is above {_said(size)}"
@@ -177,8 +195,8 @@ def _greater(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Clai
     return UNDECIDED, f"{_said(size)} is in the interval {interval}"
 
 
-def _not_worse(rule: Rule, figure: Figure, numbers: Mapping[str, Any], claim: Claim) -> tuple[str, str]:
-    low, high, least = numbers["low"], numbers["high"], -rule.margin
+def _not_worse(rule: Rule, figure: Figure, ours: _Ours, claim: Claim) -> tuple[str, str]:
+    low, high, least = ours.low, ours.high, -rule.margin
     interval = f"[{_said(low)}, {_said(high)}]"
     if low > least:
         return REPRODUCED, f"the interval {interval} is above {_said(least)}: not worse by more than the margin"
@@ -274,7 +292,7 @@ def answer(claim: Claim, rows: Sequence[Row], comparison: Comparison | None = No
     else:
         verdicts = [v for name in datasets for v in _verdicts(claim, rows, name, subject, control)]
     if len(datasets) >= 6:
-        arm_of = {row["control"]: _arm_of(row["control"], subject, arms) for row in verdicts}
+        arm_of = {row["control"]: model_behind(row["control"], subject, arms) for row in verdicts}
         over = _over(claim, rows, datasets, subject, arm_of, control)
         word, sentence = _answer(over)
         return Answer(word, f"Over {len(datasets)} data sets: {sentence}", tuple([*verdicts, *over]))
@@ -286,19 +304,14 @@ def answer(claim: Claim, rows: Sequence[Row], comparison: Comparison | None = No
     return Answer(words.pop() if len(words) == 1 else MIXED, sentence, tuple(verdicts))
 
 
-def _arm_of(control: str, subject: str, arms: Sequence[str]) -> str:
-    own = f"{subject}/{control}"
-    return own if own in arms else control
-
-
 def _verdicts(claim: Claim, rows: Sequence[Row], dataset: str, subject: str, primary: str) -> list[Row]:
     """Of one data set: the subject against each control, by the statistics of `qbp.comparison`."""
     sign = 1.0 if claim.better == "larger" else -1.0
+    share = next((row.get("test_share") for row in rows if row["dataset"] == dataset), None)
     differences: dict[str, Difference] = {}
     for control in dict.fromkeys((primary, *claim.controls)):
         figure = Figure(arm=subject, than=control)
         scores = [sign * d for d in _scores(rows, dataset, figure, claim.metric).values()]
-        share = next((row.get("test_share") for row in rows if row["dataset"] == dataset), None)
         zeros = [0.0] * len(scores)
         differences[control] = paired(scores, zeros, test_share=share, rope=claim.rope, alpha=claim.alpha)
     adjusted = corrected({control: difference.p for control, difference in differences.items()}, primary)

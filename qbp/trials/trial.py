@@ -143,16 +143,11 @@ def _measured(protocol: Any, options: Any, seeds: Sequence[int], path: Path, how
     cells: list[Cell] = protocol.cells(options, seeds)
     paths = {Path(CELLS, _safe(c.dataset), _safe(c.arm), f"{c.seed}.json"): c for c in cells}
     if hasattr(protocol, "train_together"):
-        run, together = partial(_many, protocol.train_together, options), partial(protocol.together, options)
+        run, together = partial(protocol.train_together, options), partial(protocol.together, options)
         done = sweep(paths, run, path, together=together, **how)
     else:
         done = sweep(paths, partial(protocol.train, options), path, **how)
     return [cell._asdict() | row for cell, row in zip(cells, done, strict=True)]
-
-
-def _many(train_together: Any, options: Any, cells: list[Cell]) -> list[Row]:
-    rows: list[Row] = train_together(options, cells)
-    return rows
 
 
 def _safe(name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import qbp
-from qbp.comparison.cell import Job, Protocol, trial, trials
+from qbp.comparison.cell import Job, Protocol, run_job, run_jobs
 from qbp.comparison.comparing import COLUMNS, Comparison, compare, load_comparison, save_tables
 from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS, Sine
 from qbp.comparison.estimators import CLASSIFIERS
@@ -214,9 +214,9 @@ def test_a_real_advantage_is_called_one(linear):
 def test_a_cell_tunes_on_the_train_part_alone():
     train, test = qbp.data.load("moons", n_samples=120, noise=0.2, test_size=0.5)
     protocol = Protocol(Training(epochs=3), budget=3, folds=3)
-    cell = trial("logistic_regression", train, test, 1, protocol)
+    cell = run_job("logistic_regression", train, test, 1, protocol)
     shuffled = Dataset(test.x, 1 - test.y, test.name)
-    other = trial("logistic_regression", train, shuffled, 1, protocol)
+    other = run_job("logistic_regression", train, shuffled, 1, protocol)
     for key in ("hyperparameters", "cv_score", "n_parameters"):
         assert cell["row"][key] == other["row"][key]  # whatever the test part says
     assert cell["row"]["accuracy"] == pytest.approx(1 - other["row"]["accuracy"])
@@ -227,7 +227,7 @@ def test_a_cell_tunes_on_the_train_part_alone():
 
 def test_scores_follow_from_the_probabilities():
     train, test = qbp.data.load("iris", test_size=0.5)
-    cell = trial(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=10, lr=0.1), budget=2))
+    cell = run_job(torch.nn.Linear(4, 3), train, test, 0, Protocol(Training(epochs=10, lr=0.1), budget=2))
     row, arrays = cell["row"], cell["arrays"]
     correct = arrays["probabilities"].argmax(1) == arrays["y"]
     assert row["accuracy"] == correct.mean() and len(cell["curve"]) == 10
@@ -248,10 +248,10 @@ def test_a_configuration_that_diverges_is_passed_over(monkeypatch, exact):
     monkeypatch.setattr(members.Member, "row", row)
     assert loop.Member is members.Member
     job = Job(torch.nn.Linear(4, 3), *qbp.data.load("iris", test_size=0.5), 0)
-    cells = trials([job] * 2, Protocol(Training(epochs=2, lr=0.06), budget=4), exact)
+    cells = run_jobs([job] * 2, Protocol(Training(epochs=2, lr=0.06), budget=4), exact)
     assert [json.loads(each["row"]["hyperparameters"])["lr"] for each in cells] == pytest.approx([0.02] * 2)
     with pytest.raises(members.DivergenceError):
-        trials([job], Protocol(Training(epochs=2, lr=0.06), budget=2), exact)
+        run_jobs([job], Protocol(Training(epochs=2, lr=0.06), budget=2), exact)
 
 
 def test_a_test_set_of_one_s_own_is_kept_and_compared_row_by_row():
@@ -340,7 +340,7 @@ def test_cells_together_are_as_cells_one_by_one():
     hybrid = qbp.hybrid(2, 2, n_qubits=2, n_layers=1, seed=0).double()
     for model in (hybrid, Sine(2, 2, 2).double(), CONTROLS["noise"](hybrid, 2, 2)):
         jobs = [Job(model, *part, seed) for seed, part in enumerate(parts)]
-        together, apart = trials(jobs, protocol), trials(jobs, protocol, exact=True)
+        together, apart = run_jobs(jobs, protocol), run_jobs(jobs, protocol, exact=True)
         assert [each["row"]["together"] for each in apart] == [1, 1, 1]
         assert sum(each["row"]["together"] > 1 for each in together) >= 2
         timed = {"train_seconds", "tune_seconds", "together"}

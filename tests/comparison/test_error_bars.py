@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 import qbp
-from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.cell import Protocol, run_job
 from qbp.comparison.error_bars import error_bars
 from qbp.comparison.statistics import mcnemar, paired
 from qbp.nn.replay import recorded
@@ -108,9 +108,9 @@ def test_rows_of_cells_tell_the_errors():
     train, test = qbp.data.load("moons", n_samples=80, test_size=0.5)
     for shots in (None, 20):
         model = qbp.hybrid(2, 2, n_qubits=2, n_layers=1, shots=shots, seed=0)
-        row = trial(model, train, test, 0, Protocol(Training(epochs=2), budget=1))["row"]
+        row = run_job(model, train, test, 0, Protocol(Training(epochs=2), budget=1))["row"]
         assert (row["score_error"] > 0) == (shots is not None) and row["score_bias"] == 0
-    row = trial("svm_rbf", train, test, 0, Protocol(budget=1))["row"]
+    row = run_job("svm_rbf", train, test, 0, Protocol(budget=1))["row"]
     assert (row["score_error"], row["score_bias"]) == (0.0, 0.0)
 
 

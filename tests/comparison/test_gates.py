@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import qbp
-from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.cell import Protocol, run_job
 from qbp.comparison.controls import CONTROLS
 from qbp.comparison.estimators import CLASSIFIERS
 from qbp.comparison.gates import gates_of, share_known
@@ -125,9 +125,9 @@ def test_the_gates_see_what_cells_write():
     data = Dataset(1000 * x + 5000, y, "units")
     train, test = data.subset(range(90)), data.subset(range(60, 120))
     protocol = Protocol(Training(epochs=30, lr=0.05), budget=1)
-    plain = trial(torch.nn.Linear(3, 2), train, test, 0, protocol)
-    scaled = trial(torch.nn.Linear(3, 2), train, test, 0, protocol, scaled=True)
-    majority = trial("majority", train, test, 0, protocol)["row"]
+    plain = run_job(torch.nn.Linear(3, 2), train, test, 0, protocol)
+    scaled = run_job(torch.nn.Linear(3, 2), train, test, 0, protocol, scaled=True)
+    majority = run_job("majority", train, test, 0, protocol)["row"]
     assert (
         5000 < plain["row"]["feature_scale"] < 6500 and scaled["row"]["feature_scale"] == plain["row"]["feature_scale"]
     )
@@ -144,7 +144,7 @@ def test_tuning_goes_by_the_metric_that_is_compared():
     y = torch.tensor((x[:, 0].numpy() + 0.7 * rng.normal(size=200) > 1.9).astype(np.int64))
     data = Dataset(x, y)
     rows = {
-        metric: trial("logistic_regression", data, data, 0, Protocol(budget=4, metric=metric))["row"]
+        metric: run_job("logistic_regression", data, data, 0, Protocol(budget=4, metric=metric))["row"]
         for metric in ("accuracy", "balanced_accuracy")
     }
     assert rows["balanced_accuracy"]["cv_score"] < 0.9 < rows["accuracy"]["cv_score"]

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 import qbp
-from qbp.comparison.cell import Protocol, trial
+from qbp.comparison.cell import Protocol, run_job
 from qbp.comparison.comparing import compare
 from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS
 from qbp.comparison.estimators import REGRESSORS, kept_numbers, regressor
@@ -191,7 +191,7 @@ def test_rows_of_one_s_own_are_compared_one_by_one():
 
 def test_folds_of_targets_need_no_classes():
     train, test = qbp.data.load("diabetes", n_samples=60)
-    row = trial("ridge", train, test, 0, Protocol(Training(), budget=12, folds=4, metric="mae"))["row"]
+    row = run_job("ridge", train, test, 0, Protocol(Training(), budget=12, folds=4, metric="mae"))["row"]
     assert len(json.loads(row["tried"])) == 12 and row["cv_score"] == min(json.loads(row["tried"]))
 
 
