@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from qbp.circuit.angles import Angles
 from qbp.errors import GradientError
@@ -46,7 +47,12 @@ class Outputs(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         """Row m of the Jacobian is the pullback of output m; all of them are one batch."""
-        batched, shared, amplitudes = ctx.saved_tensors
+        with forward_ad._set_fwd_grad_enabled(True):  # torch switches it off here, also for transforms further out
+            return Outputs._change(ctx, *tangents)
+
+    @staticmethod
+    def _change(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        batched, shared, amplitudes = _values(ctx)
         n_samples, n_outputs = len(batched), ctx.task.program.n_outputs
         unit = torch.eye(n_outputs, dtype=batched.dtype, device=batched.device).repeat_interleave(n_samples, 0)
         rows = Angles(batched, shared).full().repeat(n_outputs, 1)
@@ -75,6 +81,7 @@ class Pullback(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         wanted, angles = (True, True, amplitudes is not None), Angles(batched, shared)
         executor: Any = task.executor
+        grad = torch.zeros(grad.shape, dtype=grad.dtype, device=grad.device) if grad._is_zerotensor() else grad
         if task.diff_method == "adjoint":
             _, state = executor.forward(task.program, angles, amplitudes)
             return _tensors(executor.vjp(task.program, angles, amplitudes, state, grad, wanted), angles)
@@ -86,16 +93,20 @@ class Pullback(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        primals, function = _shifted(ctx)
+        primals, function = _shifted(ctx, ctx.saved_tensors)
         gradients = list(torch.func.vjp(function, *primals)[1](cotangents))
         return (*gradients[:2], gradients[2] if len(gradients) == 4 else None, gradients[-1], None)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        primals, function = _shifted(ctx)
-        moved = [tangents[k] for k in range(4) if ctx.saved_tensors[k] is not None]
-        moved = [torch.zeros_like(p) if t is None else t for p, t in zip(primals, moved, strict=True)]
-        return torch.func.jvp(function, primals, tuple(moved))[1]
+        with forward_ad._set_fwd_grad_enabled(True):
+            primals, function = _shifted(ctx, _values(ctx))
+            primals = tuple(
+                p.clone(memory_format=torch.contiguous_format) for p in primals
+            )  # torch refuses expanded ones
+            moved = [tangents[k] for k in range(4) if ctx.saved_tensors[k] is not None]
+            moved = [torch.zeros_like(p) if t is None else t for p, t in zip(primals, moved, strict=True)]
+            return torch.func.jvp(function, primals, tuple(moved))[1]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], Any]:
@@ -117,13 +128,18 @@ def _keep(ctx: Any, inputs: tuple[Any, ...]) -> None:
     ctx.save_for_forward(*tensors)
 
 
-def _shifted(ctx: Any) -> tuple[tuple[Tensor, ...], Any]:
+def _values(ctx: Any) -> tuple[Any, ...]:
+    """The saved tensors without the tangents of the level that asks; those of levels further out stay."""
+    return tuple(None if t is None else forward_ad.unpack_dual(t, level=0).primal for t in ctx.saved_tensors)
+
+
+def _shifted(ctx: Any, values: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Any]:
     """What a `Pullback` is a function of, and itself as the parameter-shift rule has it: by outputs, which have
     derivatives again."""
     task: Task = ctx.task
     if task.rule is not None:
         raise GradientError(f"diff_method={task.diff_method!r} remembers steps: it has no second derivatives")
-    *tensors, grad = ctx.saved_tensors
+    *tensors, grad = values
 
     def function(batched: Tensor, shared: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         angles, amplitudes = Angles(batched, shared), rest[0] if len(rest) == 2 else None

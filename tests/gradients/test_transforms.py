@@ -125,6 +125,28 @@ def test_an_ensemble_of_models_trains_as_each_alone():
             torch.testing.assert_close(gradients[name][k], parameter.grad, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("coefficients", [[1.0, 0.3, -2.0], None], ids=["weighted", "sum"])
+def test_forward_mode_within_forward_mode(coefficients: list[float] | None):
+    shape = {"n_qubits": 3, "n_layers": 2, "seed": 0}
+    own = QuantumLayer("strongly_entangling", **shape).double()
+    reference = QuantumLayer("strongly_entangling", **shape, backend="dense", diff_method="backprop").double()
+    x = torch.tensor([0.3, -0.8, 1.1], dtype=torch.float64)
+
+    def loss_of(layer: QuantumLayer) -> Callable[[Tensor], Tensor]:
+        return lambda v: layer(v).sum() if coefficients is None else layer(v) @ torch.tensor(coefficients).double()
+
+    right = torch.autograd.functional.hessian(loss_of(reference), x)
+    third = jacrev(jacrev(jacrev(loss_of(reference))))(x)
+    f = loss_of(own)
+    for way in (hessian(f), jacfwd(jacfwd(f)), jacfwd(jacrev(f)), jacrev(jacfwd(f)), jacrev(jacrev(f))):
+        torch.testing.assert_close(way(x), right)
+    for way in (jacfwd(jacfwd(jacfwd(f))), jacfwd(jacrev(jacfwd(f))), jacfwd(jacfwd(jacrev(f)))):
+        torch.testing.assert_close(way(x), third)
+    e, d = torch.eye(3, dtype=torch.float64)[:2]
+    twice = jvp(lambda v: jvp(f, (v,), (e,))[1], (x,), (d,))[1]
+    torch.testing.assert_close(twice, right[0, 1])
+
+
 def test_rules_with_a_memory_have_no_second_derivatives():
     layer = QuantumLayer("basic_entangler", n_qubits=2, n_layers=1, diff_method="gradient-pruning", seed=0)
     with pytest.raises(GradientError, match="second derivatives"):
