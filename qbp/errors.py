@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import math
+import sys
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, TypeGuard, TypeVar
@@ -147,7 +147,7 @@ def check_share(name: str, value: object, *, zero: bool = False, one: bool = Fal
 
 def check_positive(name: str, value: object, *, zero: bool = False) -> None:
     """Raise `ArgumentError` unless `value` is a finite number above 0, or 0 where `zero` lets it in."""
-    if not _is_number(value) or not 0 <= value < math.inf or (value == 0 and not zero):
+    if not _is_number(value) or not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
         wanted = "a number of at least 0" if zero else "a positive number"
         raise ArgumentError(f"Argument `{name}` must be {wanted}, but is {_shortened(value)}")
 

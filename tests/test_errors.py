@@ -20,6 +20,7 @@ from qbp.errors import (
     check_share,
     suggests_names,
 )
+from qbp.training.backprop import Dense
 
 WRONG = (None, "3", True, False, np.True_, np.float64("nan"), [], {}, object(), 1j, torch.tensor(True), float("inf"))
 
@@ -121,3 +122,21 @@ def test_a_function_that_suggests_names_stays_what_it_is():
     assert function.__doc__ == "Text." and list(inspect.signature(function).parameters) == ["first", "second"]
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'far_off'$"):
         function(1, far_off=2)
+
+
+HUGE = 10**400  # no float is as large
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("lr", lambda: qbp.fit(qbp.mlp(2, 3, 2), qbp.data.load("xor")[0], epochs=1, lr=HUGE)),
+        ("seed", lambda: qbp.hybrid(2, 2, n_qubits=2, seed=HUGE)),
+        ("n_samples", lambda: qbp.data.load("moons", n_samples=HUGE)),
+        ("noise", lambda: qbp.data.load("moons", noise=HUGE)),
+        ("W", lambda: Dense([[HUGE]], [0.0], "tanh")),
+    ],
+)
+def test_integers_beyond_all_floats_are_refused(name, call):
+    with pytest.raises(QbpError, match=f"`{name}`"):
+        call()

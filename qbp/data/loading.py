@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,9 @@ def _fitted(raw: Raw, train: np.ndarray, features: int | None, reduce: str, scal
 
 def _check_size(options: Mapping[str, Any]) -> None:
     """Refuse sizes of data that are made, where they do not fit, with room for what is at work."""
+    for key, value in options.items():
+        if isinstance(value, int) and value > sys.float_info.max:
+            raise ArgumentError(f"Argument `{key}` must be a number, but is an integer of {value.bit_length()} bits")
     n, columns = options.get("n_samples", 300), options.get("features", 20)
     check_memory(f"{n:.4g} rows of {columns:.4g} columns", 64 * n * columns)
     for key in ("degree", "dimension", "planes"):

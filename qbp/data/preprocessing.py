@@ -277,7 +277,7 @@ class Preprocessing:
             )
             parsed = cls(columns, tuple(steps), str(state["target"]), classes, kind, scale, outputs, several, inputs)
             parsed._check()
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise ConfigError(f"The preprocessing of the model is damaged ({str(error)[:100]})") from error
         return parsed
 

@@ -285,7 +285,7 @@ def _read(path: Path) -> tuple[str, dict[str, Entry], str, int, int]:
                 entries[event["work"]] = entries[event["work"]].after(event)
             if version > 1 and told != checksum:
                 raise ValueError("it or a line before it was changed")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         at = f", line {number}" if number else ""
         said = str(error) if isinstance(error, ValueError | OSError) else repr(error)
         raise ConfigError(

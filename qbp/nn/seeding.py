@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qbp.circuit.lock import LOCK
-from qbp.errors import ArgumentError
+from qbp.errors import ArgumentError, check_count
 from qbp.nn.copying import copied
 
 __all__ = ["gpus", "redraw", "renew", "seeded", "spared"]
@@ -43,6 +43,7 @@ def seeded(seed: int | None, model: nn.Module | None = None) -> Iterator[None]:
     if seed is None:
         yield
         return
+    check_count("seed", seed, -(2**63), 2**64 - 1)  # torch's
     with spared(model) as used:
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed every GPU there is
         for gpu in used:

@@ -231,5 +231,5 @@ def read(directory: Path, trust: bool = False) -> Submission:
             check_trusted(config.model.backend, source, trust)
         about |= {"options": Options(**options), "run": None if about["run"] is None else Path(about["run"])}
         return Submission(**about)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{directory} is no submission of `qbp submit`: {error}") from error

@@ -388,7 +388,7 @@ def learning_rate_sweep(
 def _array(name: str, value: ArrayLike, shape: Sequence[int | str]) -> Array:
     try:
         array = np.array(value, dtype=np.float64)  # a copy: nobody else's array changes with ours
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArgumentError(f"Argument `{name}` must be an array of numbers, but is {value!r}") from error
     check_shape(name, array.shape, shape)
     if not np.isfinite(array).all():

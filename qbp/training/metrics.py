@@ -207,7 +207,7 @@ def own(metrics: Mapping[str, Metric] | None, outputs: Tensor, y: Tensor) -> dic
         value = metric(outputs, y)
         try:
             values[name] = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ArgumentError(
                 f"Argument `metrics` must hold functions that give numbers, but {name!r} gives {type(value).__name__}"
             ) from error

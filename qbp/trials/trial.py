@@ -134,7 +134,7 @@ def load_trial(directory: str | Path) -> Trial:
                 "directory": path,
             }
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{path} is no finished trial: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ def test_tables_without_names_are_read_by_order(tmp_path: Path) -> None:
 
 def test_damaged_states_are_refused() -> None:
     state = load("wine", features=3)[0].preprocessing.to_state()  # type: ignore[union-attr]
-    for change in ({"steps": [{"step": "Path"}]}, {"columns": ["a"]}, {"classes": 3}, {"kind": 1}):
+    infinite = {"inputs": [["a", [math.inf], False]]}  # which no integer is
+    for change in ({"steps": [{"step": "Path"}]}, {"columns": ["a"]}, {"classes": 3}, {"kind": 1}, infinite):
         with pytest.raises(ConfigError, match="preprocessing of the model is damaged"):
             Preprocessing.from_state({**state, **change})
 

@@ -65,6 +65,7 @@ def table(directory: Path) -> list[dict[str, str]]:
         ("sweep.search.train.lr={low: 0, high: 1, log: true}", "above 0, with `log`"),
         ("sweep.search.train.lr={low: 1}", "must be a list of choices, or have `low` and `high`"),
         ("sweep.search.train.lr={low: 1, high: x}", "must have numbers as `low`, `high` and `step`"),
+        ("sweep.search.train.epochs={low: 1, high: 9, step: .inf}", "must have numbers as `low`, `high` and `step`"),
         ("sweep.search.train.lr={low: 1, high: 9, log: true, step: 2}", "true only without a `step`"),
         ("sweep.sampler=tpee", "did you mean `tpe`"),
         ("sweep.trails=3", "did you mean `trials`"),
