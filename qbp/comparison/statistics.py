@@ -2,8 +2,8 @@
 
 The rule, in this order: fewer than 6 pairs are INCONCLUSIVE. A difference that lies within the region of practical
 equivalence (two one-sided tests) TIES. One that Holm's correction leaves below alpha BEATS or LOSES (the one that was
-fixed beforehand as primary is not corrected); but where a linear model is as good as the best one, nothing BEATS: such
-data cannot show it. All else is INCONCLUSIVE.
+fixed beforehand as primary is not corrected); but where no model is surely better than a linear one, nothing BEATS:
+such data cannot show it. All else is INCONCLUSIVE.
 """
 
 from __future__ import annotations

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from qbp.comparison.controls import CONTROLS, LAYER_CONTROLS
-from qbp.comparison.error_bars import ErrorBars, over_seeds
-from qbp.comparison.estimators import ESTIMATORS, TRIVIAL, estimators_for
+from qbp.comparison.error_bars import over_seeds
+from qbp.comparison.estimators import ESTIMATORS, estimators_for
 from qbp.comparison.gates import Gates, gates_of
 from qbp.comparison.ranks import over_datasets, rank, sample_complexity
-from qbp.comparison.scores import METRICS, TARGET_METRICS, amount, check_scores, region, sign_of
-from qbp.comparison.statistics import Difference, corrected, mcnemar, paired, verdict
+from qbp.comparison.scored import Rules, Scored, difference_of, nothing_shown
+from qbp.comparison.scores import METRICS, TARGET_METRICS, amount, check_scores, sign_of
+from qbp.comparison.statistics import Difference, corrected, paired, verdict
 from qbp.comparison.twins import TWIN
 from qbp.errors import ArgumentError, check_choice
 
@@ -23,7 +23,6 @@ __all__ = ["METRICS", "IncompleteError", "check_primary", "judge", "rivals_of"]
 Row = dict[str, Any]
 MOSTLY = 0.5
 """Share of the variance of a difference from which shots are named as what keeps it from being decided."""
-LINEAR = ("linear_model", "logistic_regression", "ridge")
 
 
 Said = tuple[str, str]
@@ -32,48 +31,6 @@ Said = tuple[str, str]
 
 class IncompleteError(ArgumentError):
     """A comparison lacks a control, or seeds of one."""
-
-
-class _Rules(NamedTuple):
-    """By what is judged; see `judge`."""
-
-    metric: str
-    rope: float
-    alpha: float
-    primary: str | None
-
-
-class _Scored(NamedTuple):
-    """What the models came to on one data set, trained on all rows.
-
-    Attributes:
-        dataset: its name.
-        scores: by model and seed, larger is better.
-        about: a row of each model.
-        bars: for each model what errors of outputs are in its scores.
-        right: by model how right each test row is, where that part is the same for all seeds.
-        test_share: n_test / n_train of splits of the same data, else None.
-    """
-
-    dataset: str
-    scores: Mapping[str, Mapping[int, float]]
-    about: Mapping[str, Row]
-    bars: Mapping[str, ErrorBars]
-    right: Mapping[str, Any] | None
-    test_share: float | None
-
-    @property
-    def subjects(self) -> list[str]:
-        return [model for model, row in self.about.items() if row["role"] == "subject"]
-
-    @property
-    def means(self) -> dict[str, float]:
-        return {model: float(np.mean(list(seeds.values()))) for model, seeds in self.scores.items()}
-
-    def control(self, model: str) -> str:
-        """What a model is called where it is compared with: another subject by its name, a control by its role."""
-        role: str = self.about[model]["role"]
-        return model if role == "subject" else role
 
 
 def judge(
@@ -108,7 +65,7 @@ def judge(
     Raises:
         IncompleteError: a subject lacks a control, or a model lacks seeds that another one has.
     """
-    rules = _Rules(metric, rope, alpha, primary)
+    rules = Rules(metric, rope, alpha, primary)
     verdicts: list[Row] = []
     complexity: list[Row] = []
     table: dict[str, list[float]] = {}
@@ -124,7 +81,7 @@ def judge(
         _check_controls(name, about, full, metric)
         test_share = None if (fresh or {}).get(name) else full[0]["n_test"] / full[0]["n_train"]
         bars = {model: over_seeds([row for row in full if row["model"] == model]) for model in scores}
-        scored = _Scored(name, scores, about, bars, (right or {}).get(name), test_share)
+        scored = Scored(name, scores, about, bars, (right or {}).get(name), test_share)
         verdicts += _verdicts(scored, gates_of(full, metric, twins), rules) + _twins(scored, twins, rules)
         for model, mean in scored.means.items():
             table.setdefault(model, []).append(mean)
@@ -190,14 +147,14 @@ def _check_controls(name: str, about: Mapping[str, Row], rows: Sequence[Row], me
             )
 
 
-def _verdicts(scored: _Scored, gates: Gates, rules: _Rules) -> list[Row]:
+def _verdicts(scored: Scored, gates: Gates, rules: Rules) -> list[Row]:
     """Every subject against each of its rivals, and against several at once."""
     pairs = {
         f"{subject}/{scored.control(model)}": (subject, model)
         for subject in scored.subjects
         for model in rivals_of(subject, scored.about)
     }
-    saturated = _saturated(scored, rules)
+    saturated = nothing_shown(scored, rules)
     doubts = {model: saturated or gates.weak.get(model) for model in scored.about}
     biases = {name: scored.bars[a].bias + scored.bars[b].bias for name, (a, b) in pairs.items()}
     exact = _judged(scored, pairs, dict.fromkeys(pairs, 0.0), doubts, rules) if any(biases.values()) else None
@@ -230,14 +187,14 @@ class _Judged(NamedTuple):
 
 
 def _judged(
-    scored: _Scored,
+    scored: Scored,
     pairs: Mapping[str, tuple[str, str]],
     biases: Mapping[str, float],
     doubts: Mapping[str, str | None],
-    rules: _Rules,
+    rules: Rules,
 ) -> dict[str, _Judged]:
     """Judge each pair, by name: `biases` move its difference, `doubts` say why to beat a model shows nothing."""
-    differences = {name: _difference(scored, *pair, biases[name], rules) for name, pair in pairs.items()}
+    differences = {name: difference_of(scored, *pair, biases[name], rules) for name, pair in pairs.items()}
     p = corrected({name: difference.p for name, difference in differences.items()}, rules.primary)
     judged = {}
     for name, difference in differences.items():
@@ -247,34 +204,6 @@ def _judged(
         among = alone if name == rules.primary else verdict(difference, p[name], **options)
         judged[name] = _Judged(difference, p[name], alone, among)
     return judged
-
-
-def _difference(scored: _Scored, one: str, other: str, bias: float, rules: _Rules) -> Difference:
-    """One model minus another, over seeds or over test rows."""
-    how: dict[str, Any] = {"rope": rules.rope, "alpha": rules.alpha, "bias": bias}
-    if scored.right is None:
-        ours, theirs = (list(scored.scores[model].values()) for model in (one, other))
-        difference, n_seeds = paired(ours, theirs, test_share=scored.test_share, **how), None
-    else:
-        difference, n_seeds = mcnemar(scored.right[one], scored.right[other], **how), len(scored.scores[one])
-        if rules.metric in TARGET_METRICS:
-            difference = replace(difference, test="sign-flip test on rows")
-    share = _error_share(scored.bars[one].error, scored.bars[other].error, difference, n_seeds)
-    return replace(difference, error_share=share)
-
-
-def _error_share(one: float, other: float, difference: Difference, n_seeds: int | None) -> float | None:
-    """The share of the variance of a mean difference that the random errors of both scores make.
-
-    Args:
-        one, other: standard errors of a seed's scores.
-        difference: of seeds, or of rows.
-        n_seeds: how many are averaged where rows are the pairs, else None.
-    """
-    of_errors = (one**2 + other**2) / (n_seeds or difference.n)
-    if not of_errors or not difference.deviation:
-        return None
-    return min(1.0, of_errors / (difference.deviation**2 / difference.n))
 
 
 def _errors(difference: Difference, word: str, exact: str | None, metric: str) -> str:
@@ -288,7 +217,7 @@ def _errors(difference: Difference, word: str, exact: str | None, metric: str) -
     return ""
 
 
-def _twins(scored: _Scored, twins: Sequence[Row], rules: _Rules) -> list[Row]:
+def _twins(scored: Scored, twins: Sequence[Row], rules: Rules) -> list[Row]:
     """Each subject beside its classical twin: no comparison among the others, as it is the same trained model."""
     rows = []
     how: dict[str, Any] = {"rope": rules.rope, "alpha": rules.alpha}
@@ -360,27 +289,6 @@ def _summary(name: str, subject: str, group: str, members: Sequence[tuple[Row, S
     if notes:
         sentence += f" Note: {'; '.join(notes)}."
     return {**deciding, "control": group, "primary": False, "verdict": word, "sentence": sentence}
-
-
-def _saturated(scored: _Scored, rules: _Rules) -> str | None:
-    """Why the data cannot show an advantage: a linear model, the most frequent class or the mean is as good as the best
-    model."""
-    metric, means = rules.metric, scored.means
-    best = max(means, key=lambda model: means[model])
-    linear = max((model for model in means if scored.about[model]["role"] in LINEAR), key=lambda model: means[model])
-    constant = next(name for name in TRIVIAL if name in means)
-    for model, what in ((linear, scored.about[linear]["role"]), (constant, f"{TRIVIAL[constant]} alone")):
-        if means[best] - means[model] <= rules.rope + 1e-12:
-            return (
-                f"these data cannot show an advantage, as {what} ({metric} {_told(means[model], metric)}) is within "
-                f"{region(rules.rope, metric)} of the best model ({scored.about[best]['role']}, "
-                f"{_told(means[best], metric)})"
-            )
-    return None
-
-
-def _told(score: float, metric: str) -> str:
-    return f"{sign_of(metric) * score:.3f}"
 
 
 def _complexity(name: str, rows: Sequence[Row], sizes: Sequence[int], metric: str, alpha: float) -> list[Row]:

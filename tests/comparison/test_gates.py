@@ -162,6 +162,31 @@ def test_a_class_without_rows_is_named_before_anything_is_trained():
         qbp.compare({"h": qbp.hybrid}, two.subset(range(60)), two.subset(range(60, 80)), seeds=6, metric="auc")
 
 
+def near_linear(svm=0):
+    """The subject and linear models alike, up to noise of which the subject had more luck; trees are far behind."""
+    noise = [4, -3, 5, -2, 4, -3, 4, -2, 3, -3]
+    rows = planted(ours=72, theirs=60)
+    for row in rows:
+        if row["role"] in ("linear_model", "logistic_regression"):
+            right = round(80 * row["accuracy"]) + 11 - noise[row["seed"]]
+        else:
+            right = round(80 * row["accuracy"]) + (svm if row["role"] == "svm_rbf" else 0)
+        row["accuracy"] = row["balanced_accuracy"] = right / 80
+    return rows
+
+
+def test_nothing_is_beaten_while_no_model_is_surely_better_than_a_linear_one():
+    lucky = judge(near_linear(), fresh={"d": True})[0]
+    assert not [row["control"] for row in lucky if row["verdict"] == "BEATS"]
+    verdict = verdict_of(near_linear(), "random_forest")
+    assert verdict["p_adjusted"] < 1e-6 and "none is surely better than" in verdict["sentence"]
+    needed = judge(near_linear(svm=18), fresh={"d": True})[0]  # another model shows that there is more to learn
+    assert "BEATS" in {row["verdict"] for row in needed if row["control"] == "random_forest"}
+    assert "BEATS" not in {
+        row["verdict"] for row in needed if row["control"] in ("linear_model", "logistic_regression")
+    }
+
+
 # ---- many comparisons, one of them fixed beforehand ------------------------------------------------------------------
 
 

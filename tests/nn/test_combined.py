@@ -80,7 +80,7 @@ def flat(result):
 
 
 def rows_of(function, x, weights, wires=3):
-    # PennyLane keeps eigenvectors of sums by a hash that Z(0) @ X(1) and X(1) @ Z(0) share, whose wires differ in order.
+    # PennyLane keeps eigenvectors of sums by a hash that Z(0) @ X(1) and X(1) @ Z(0) share, though their wires differ.
     CompositeOp._eigs.clear()
     qnode = qml.QNode(function, qml.device("default.qubit", wires=wires), diff_method="backprop")
     return torch.stack([flat(qnode(row, **weights)) for row in x]).double()
