@@ -41,7 +41,8 @@ RESULTS = Path(__file__).parent / "results" / "verdicts.json"
 N_AA, N_LINEAR, N_PLANTED = 200, 20, 20
 SEEDS = 10
 N_QUBITS, REPEATS, N_WEIGHTS = 4, 3, 6
-TRAINING = {"epochs": 150, "lr": 0.1, "batch_size": 200}
+TRAINING = {"epochs": 400, "lr": 0.1, "batch_size": 200}
+"""Of the planted truth: so long that the largest rival converges; before that nothing may beat it."""
 DIFFERENCE = 0.1
 """What the planted truth is planned for: 10 points."""
 

@@ -12,13 +12,17 @@ nbclient = pytest.importorskip("nbclient")
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+QUICK = ("01", "02", "06")
 
 
 def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=() if path.stem[:2] in QUICK else pytest.mark.slow) for path in NOTEBOOKS],
+)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     """In a directory of its own, on this checkout whether or not qbp is installed."""
     before = os.environ.get("PYTHONPATH")

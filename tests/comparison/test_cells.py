@@ -197,6 +197,7 @@ def test_a_plain_script_without_a_guard_runs_once(tmp_path):
     assert done.stdout.split("\n") == ["script", "[0, 1, 2, 3, 4, 5]", ""] and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_functions_of_such_a_script_need_the_guard_and_the_error_says_so(tmp_path):
     script = tmp_path / "plain.py"
     script.write_text(SCRIPT.format(model="def model(cell): return cell", run="model"))

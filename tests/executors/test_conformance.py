@@ -46,6 +46,7 @@ def test_pennylane_devices(name: str):
     check_executor(OutputsOnly(backend(name)), n_programs=20, batch_sizes=(3,), equal_rows=False)
 
 
+@pytest.mark.slow
 def test_trajectories_without_noise():
     """Where nothing is random, they are exact; what is random is held to its error bars in their own tests."""
     executor = backend("trajectories")

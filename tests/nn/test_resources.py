@@ -156,6 +156,7 @@ def test_rows_are_asked_for_where_none_are_found():
         count(Words())
 
 
+@pytest.mark.slow
 def test_wide_circuits_cost_what_the_way_that_runs_them_does():
     """Outputs that see three qubits cost small circuits, or words, whatever the whole state would take."""
     layer = qbp.QuantumLayer("hardware_efficient", n_qubits=127, n_layers=1, seed=0)

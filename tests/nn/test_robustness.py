@@ -115,6 +115,7 @@ def test_noise_fluctuates_in_training_only():
         pass
 
 
+@pytest.mark.slow
 def test_training_under_fluctuating_noise_is_repeatable():
     days = [qbp.NoiseModel.of({"CNOT": {"DepolarizingChannel": p}}) for p in (0.01, 0.2)]
     train, _ = qbp.data.load("xor")

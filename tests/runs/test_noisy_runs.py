@@ -46,6 +46,7 @@ def test_runs_under_noise(tmp_path: Path, capsys):
     assert [layer.noise for layer in layers] == ["fake:manila"]
 
 
+@pytest.mark.slow
 def test_runs_under_sampled_noise(tmp_path: Path):
     """By a config's keys alone: equal seeds train to equal bits, and what was trained is loaded as it ran."""
     sampled = NOISY.replace("n_qubits: 2,", 'n_qubits: 2, backend: "trajectories:8",')

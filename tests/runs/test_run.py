@@ -200,6 +200,7 @@ for moment in range(1, 1000):
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
     config_of(HYBRID, tmp_path)
     arguments = [str(tmp_path / "config-under-test.yaml"), str(tmp_path / "runs")]

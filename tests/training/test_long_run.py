@@ -28,7 +28,7 @@ def resident_mb() -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-@pytest.mark.parametrize("diff_method", ["adjoint", "parameter-shift", "spsa"])
+@pytest.mark.parametrize("diff_method", ["adjoint", pytest.param("parameter-shift", marks=pytest.mark.slow), "spsa"])
 def test_two_thousand_steps_keep_the_memory_they_have(diff_method):
     step = train_step(qbp.hybrid(8, 2, n_qubits=4, n_layers=2, diff_method=diff_method), torch.randn(32, 8))
     for _ in range(200):
