@@ -5,6 +5,7 @@ The source is the repository, so that pages may link to each other, to notebooks
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,14 @@ def _fill_in(app: Any, name: str, source: list[str]) -> None:
             source[0] = source[0].replace(f"<!-- {marker} -->", table())
 
 
+def _keep_together(app: Any, exception: Exception | None) -> None:
+    """Copy the pages of trials as they lie here: their table links to them, which single downloads would break."""
+    if exception is None:
+        trials = Path("examples", "trials")
+        shutil.copytree(ROOT / "docs" / trials, Path(app.outdir, "docs", trials), dirs_exist_ok=True)
+
+
 def setup(app: Any) -> None:
     """What Sphinx calls first."""
     app.connect("source-read", _fill_in)
+    app.connect("build-finished", _keep_together)
