@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import sys
+import math
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, TypeGuard, TypeVar
@@ -28,6 +28,7 @@ __all__ = [
     "check_shape",
     "check_share",
     "did_you_mean",
+    "is_finite",
     "suggests_names",
 ]
 
@@ -147,13 +148,21 @@ def check_share(name: str, value: object, *, zero: bool = False, one: bool = Fal
 
 def check_positive(name: str, value: object, *, zero: bool = False) -> None:
     """Raise `ArgumentError` unless `value` is a finite number above 0, or 0 where `zero` lets it in."""
-    if not _is_number(value) or not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
+    if not _is_number(value) or not (is_finite(value) and value >= 0) or (value == 0 and not zero):
         wanted = "a number of at least 0" if zero else "a positive number"
         raise ArgumentError(f"Argument `{name}` must be {wanted}, but is {_shortened(value)}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_finite(value: float) -> bool:
+    """Return whether a number is finite and no integer beyond all floats."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _shortened(value: object, width: int = 80) -> str:

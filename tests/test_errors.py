@@ -134,9 +134,16 @@ HUGE = 10**400  # no float is as large
         ("seed", lambda: qbp.hybrid(2, 2, n_qubits=2, seed=HUGE)),
         ("n_samples", lambda: qbp.data.load("moons", n_samples=HUGE)),
         ("noise", lambda: qbp.data.load("moons", noise=HUGE)),
+        ("noise", lambda: qbp.data.load("moons", noise=-HUGE)),
         ("W", lambda: Dense([[HUGE]], [0.0], "tanh")),
     ],
 )
 def test_integers_beyond_all_floats_are_refused(name, call):
     with pytest.raises(QbpError, match=f"`{name}`"):
         call()
+
+
+def test_small_floats_are_checked_without_a_warning(recwarn):
+    check_positive("lr", np.float32(0.1))
+    check_positive("lr", np.float16(0.1))
+    assert not recwarn.list

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,16 @@ from qbp.data.files import SUFFIXES, read
 from qbp.data.preprocessing import PCA, Pooling, Preprocessing, Scaling, Step
 from qbp.data.raw import Column, Raw, numbered
 from qbp.data.tables import check_rows_of_classes
-from qbp.errors import ArgumentError, check_choice, check_count, check_positive, check_seed, check_share, suggests_names
+from qbp.errors import (
+    ArgumentError,
+    check_choice,
+    check_count,
+    check_positive,
+    check_seed,
+    check_share,
+    is_finite,
+    suggests_names,
+)
 from qbp.limits import check_memory
 
 __all__ = ["DATASETS", "REDUCTIONS", "SCALES", "load", "split"]
@@ -276,7 +284,7 @@ def _fitted(raw: Raw, train: np.ndarray, features: int | None, reduce: str, scal
 def _check_size(options: Mapping[str, Any]) -> None:
     """Refuse sizes of data that are made, where they do not fit, with room for what is at work."""
     for key, value in options.items():
-        if isinstance(value, int) and value > sys.float_info.max:
+        if isinstance(value, int) and not is_finite(value):
             raise ArgumentError(f"Argument `{key}` must be a number, but is an integer of {value.bit_length()} bits")
     n, columns = options.get("n_samples", 300), options.get("features", 20)
     check_memory(f"{n:.4g} rows of {columns:.4g} columns", 64 * n * columns)

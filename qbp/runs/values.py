@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from qbp.data import DATASETS
 from qbp.data.files import SUFFIXES
+from qbp.errors import is_finite
 
 __all__ = [
     "among",
@@ -55,12 +55,9 @@ def number(value: Any) -> int | float:
     """Refuse what is no finite number; a whole one stays whole."""
     try:
         result = value if type(value) is int else float(not_bool(value))
-        finite = math.isfinite(result)
     except (TypeError, ValueError):
         raise PydanticCustomError("number", "must be a number") from None
-    except OverflowError:  # a whole number beyond every other
-        finite = False
-    if not finite:
+    if not is_finite(result):
         raise PydanticCustomError("number", "must be a finite number")
     return result
 
@@ -133,13 +130,17 @@ def search(value: Any) -> Any:
     kind = int if all(type(value[end]) is int for end in ("low", "high")) else float
     try:
         numbers = {key: kind(value[key]) for key in ("low", "high", "step") if value.get(key) is not None}
-        finite = all(math.isfinite(number) for number in numbers.values())
     except (TypeError, ValueError, OverflowError):
         raise PydanticCustomError("search", "must have numbers as `low`, `high` and `step`") from None
     log, step = value.get("log", False), numbers.get("step")
     if not isinstance(log, bool) or (log and step is not None):
         raise PydanticCustomError("search", "must have true or false as `log`, and true only without a `step`")
-    if not finite or not numbers["low"] < numbers["high"] or (log and numbers["low"] <= 0) or (step or 1) <= 0:
+    if (
+        not all(map(is_finite, numbers.values()))
+        or not numbers["low"] < numbers["high"]
+        or (log and numbers["low"] <= 0)
+        or (step or 1) <= 0
+    ):
         raise PydanticCustomError(
             "search", "must have a `low` below `high` (and above 0, with `log`), and a `step` above 0"
         )
