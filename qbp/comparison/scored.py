@@ -89,9 +89,9 @@ def _error_share(one: float, other: float, difference: Difference, n_seeds: int 
     return min(1.0, of_errors / (difference.deviation**2 / difference.n))
 
 
-def nothing_shown(scored: Scored, rules: Rules) -> str | None:
+def nothing_shown(scored: Scored, rules: Rules, exact: bool = False) -> str | None:
     """Return why the data cannot show an advantage: a linear model, the most frequent class or the mean is as good as
-    the best model, or no model is surely better than a linear one."""
+    the best model, or no model is surely better than a linear one; `exact` as if no score were off (`Scored.bars`)."""
     metric, means = rules.metric, scored.means
     best = max(means, key=lambda model: means[model])
     linear = max((model for model in means if scored.about[model]["role"] in LINEAR), key=lambda model: means[model])
@@ -103,7 +103,7 @@ def nothing_shown(scored: Scored, rules: Rules) -> str | None:
                 f"{region(rules.rope, metric)} of the best model ({scored.about[best]['role']}, "
                 f"{_told(means[best], metric)})"
             )
-    if _is_beaten(scored, linear, rules):
+    if _is_beaten(scored, linear, rules, exact):
         return None
     return (
         f"these data do not show that they need more than a linear model: none is surely better than "
@@ -111,14 +111,15 @@ def nothing_shown(scored: Scored, rules: Rules) -> str | None:
     )
 
 
-def _is_beaten(scored: Scored, linear: str, rules: Rules) -> bool:
+def _is_beaten(scored: Scored, linear: str, rules: Rules, exact: bool) -> bool:
     """Whether a subject is surely better than a linear model, or any other one is: the best of many is ahead by chance,
     hence Bonferroni's correction for these."""
     means, subjects = scored.means, scored.subjects
     others = [m for m in means if m not in subjects and scored.about[m]["role"] not in (*LINEAR, *TRIVIAL)]
     levels = dict.fromkeys(subjects, rules.alpha) | dict.fromkeys(others, rules.alpha / max(len(others), 1))
     ahead = [model for model in levels if means[model] - means[linear] > rules.rope + 1e-12]
-    return any(difference_of(scored, model, linear, 0.0, rules).p <= levels[model] for model in ahead)
+    biases = {model: 0.0 if exact else scored.bars[model].bias + scored.bars[linear].bias for model in ahead}
+    return any(difference_of(scored, model, linear, biases[model], rules).p <= levels[model] for model in ahead)
 
 
 def _told(score: float, metric: str) -> str:

@@ -155,9 +155,12 @@ def _verdicts(scored: Scored, gates: Gates, rules: Rules) -> list[Row]:
         for model in rivals_of(subject, scored.about)
     }
     saturated = nothing_shown(scored, rules)
-    doubts = {model: saturated or gates.weak.get(model) for model in scored.about}
     biases = {name: scored.bars[a].bias + scored.bars[b].bias for name, (a, b) in pairs.items()}
-    exact = _judged(scored, pairs, dict.fromkeys(pairs, 0.0), doubts, rules) if any(biases.values()) else None
+    exact = None
+    if any(biases.values()):
+        doubts = _doubts(scored, gates, nothing_shown(scored, rules, exact=True))
+        exact = _judged(scored, pairs, dict.fromkeys(pairs, 0.0), doubts, rules)
+    doubts = _doubts(scored, gates, saturated)
     rows: list[tuple[Row, Said]] = []  # with what would be said of each alone
     for name, (difference, p, alone, among) in _judged(scored, pairs, biases, doubts, rules).items():
         subject, model = pairs[name]
@@ -175,6 +178,11 @@ def _verdicts(scored: Scored, gates: Gates, rules: Rules) -> list[Row]:
                 notes = [*([saturated] if saturated else []), *gates.notes[subject]]
                 summaries.append(_summary(scored.dataset, subject, group, members, notes))
     return [*(row for row, _ in rows), *summaries]
+
+
+def _doubts(scored: Scored, gates: Gates, saturated: str | None) -> dict[str, str | None]:
+    """Why to beat a model shows nothing."""
+    return {model: saturated or gates.weak.get(model) for model in scored.about}
 
 
 class _Judged(NamedTuple):

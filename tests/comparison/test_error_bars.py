@@ -189,6 +189,20 @@ def test_a_verdict_that_depends_on_what_is_left_out_says_so():
     assert (one["low"], one["high"]) == pytest.approx((plain["low"] - 0.5, plain["high"] + 0.5))
 
 
+def test_what_may_be_left_out_may_be_the_lead_over_a_linear_model():
+    """5 points ahead of linear models and perhaps 10 points off: then the data may need nothing else."""
+
+    def change(row):
+        near = row["role"] in ("linear_model", "logistic_regression")
+        off = {"score_bias": 0.1 * (row["role"] == "subject")}
+        return off | ({key: row[key] + 13 / 80 for key in ("accuracy", "balanced_accuracy")} if near else {})
+
+    row = verdict_of(planted(change), "random_forest")
+    assert row["difference"] > 0.2 and row["p_adjusted"] < 1e-6 and row["verdict"] == "INCONCLUSIVE"
+    assert "none is surely better than" in row["sentence"]
+    assert "Without what the simulation of circuits leaves out (up to 10.0 points) it would be BEATS" in row["sentence"]
+
+
 def test_shots_are_named_and_widen_nothing():
     rows = planted(lambda row: {"score_error": 0.02 * (row["role"] == "subject")}, ours=61, theirs=60)
     one, plain = verdict_of(rows, "svm_rbf"), verdict_of(planted(ours=61, theirs=60), "svm_rbf")
